@@ -1,0 +1,42 @@
+# `make demo` and `make test` each work alone, from a fresh clone. The same in plain commands: README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format bench clean
+
+demo: .venv/base.done
+	$(BIN)/sgm train configs/digits.yaml
+
+test: .venv/dev.done
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lint: .venv/dev.done
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: .venv/dev.done
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: .venv/dev.done
+	$(BIN)/python benchmarks/config.py
+	$(BIN)/python benchmarks/digits_quality.py
+
+clean:
+	rm -rf .venv
+
+.venv/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "sgm needs Python >= 3.10; say which: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/base.done: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/dev.done: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard]"
+	touch $@ .venv/base.done

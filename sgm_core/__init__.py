@@ -1,0 +1,42 @@
+"""Diffusion models from parts that are found by name.
+
+    import sgm_core as sgm
+
+    sgm.names("embedders")                        # what is installed; imports nothing
+    sgm.build("samplers", {"use": "euler_edm", "discretization": "edm", "num_steps": 20})
+    engine = sgm.build_engine(sgm.load_config("configs/digits.yaml"))
+
+Importing this package is cheap: torch and Lightning are imported by the first call that needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sgm_core.registry import index as _index
+
+if TYPE_CHECKING:
+    from sgm_core.checkpoint import load_engine
+    from sgm_core.config.api import build, build_engine, check, load_config
+
+__all__ = ["build", "build_engine", "check", "load_config", "load_engine", "names", "register", "resolve"]
+
+names = _index.names
+resolve = _index.resolve
+register = _index.register
+
+_LAZY = {
+    "build": "sgm_core.config.api",
+    "build_engine": "sgm_core.config.api",
+    "check": "sgm_core.config.api",
+    "load_config": "sgm_core.config.api",
+    "load_engine": "sgm_core.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'sgm_core' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,256 @@
+"""Checkpoints: read safely, loaded strictly with reasons, and able to rebuild the engine that wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sgm_core.errors import SgmError
+from sgm_core.files import replacing
+from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index
+
+if TYPE_CHECKING:
+    from sgm_core.engine import DiffusionEngine
+
+PROVENANCE_KEY = "sgm"
+"""Where a checkpoint holds its `Provenance`: a key of a `.ckpt`, an entry of a `.safetensors` file's metadata."""
+
+AVERAGE_PREFIX = "model_ema."
+
+
+class CheckpointError(SgmError):
+    """A checkpoint that can not be read, or does not fit the model."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How to build the engine again.
+
+    Attributes:
+        config: the resolved config.
+        components: the lock: kind, name, distribution and version of every component in it.
+        latent_shape: (c, *grid) of what it was trained on.
+    """
+
+    config: dict[str, Any]
+    components: list[dict[str, str]] = field(default_factory=list)
+    latent_shape: list[int] | None = None
+
+    @staticmethod
+    def of(config: Mapping[str, Any], entries: Iterable[Entry]) -> Provenance:
+        """The provenance of a checked config."""
+        return Provenance(
+            dict(config),
+            [{"kind": e.kind, "name": e.name, "distribution": e.distribution, "version": e.version} for e in entries],
+        )
+
+    def with_shape(self, shape: Sequence[int] | None) -> Provenance:
+        return replace(self, latent_shape=None if shape is None else list(shape))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Provenance:
+        return Provenance(data["config"], data.get("components", []), data.get("latent_shape"))
+
+    def missing(self) -> list[str]:
+        """A line for each component that is not installed here, with the command that installs it."""
+        lines = []
+        for part in self.components:
+            kind, name, distribution = part["kind"], part["name"], part["distribution"]
+            try:
+                index.find(kind, name if distribution in (BUILTIN, LOCAL) else f"{distribution}:{name}")
+            except RegistryError:
+                remedy = (
+                    "it was registered in the process that trained; pass --code FILE.py with its definition"
+                    if distribution == LOCAL
+                    else f"pip install {distribution}=={part['version']}"
+                )
+                lines.append(f"{kind} '{name}' is missing: {remedy}")
+        return lines
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read from a file."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    provenance: Provenance | None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run.
+
+    Raises:
+        CheckpointError: no such file, truncated, not a checkpoint, or holding more than plain data.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the readers raise many kinds for a broken file; all of them mean this
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable checkpoint: {reason}") from error
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        text = (file.metadata() or {}).get(PROVENANCE_KEY)
+    return Checkpoint(path, weights, Provenance.from_dict(json.loads(text)) if text else None)
+
+
+def _read_torch(path: Path) -> Checkpoint:
+    data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    weights = data.get("state_dict", data) if isinstance(data, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"{path}: holds no state_dict of tensors")
+    provenance = data.get(PROVENANCE_KEY)
+    return Checkpoint(path, weights, Provenance.from_dict(provenance) if provenance else None)
+
+
+def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -> None:
+    """Export the state dict (averaged weights too) as one `.safetensors` file that `load_engine` reads."""
+    from safetensors.torch import save_file
+
+    weights: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for key, value in engine.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        if tensor.numel() and tensor.data_ptr() in storages:
+            tensor = tensor.clone()  # tied weights: the format has no aliases
+        storages.add(tensor.data_ptr())
+        weights[key] = tensor
+    metadata = {PROVENANCE_KEY: json.dumps(provenance.to_dict())} if provenance else None
+    with replacing(path) as temporary:
+        save_file(weights, temporary, metadata=metadata)
+
+
+# --- loading -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How a checkpoint fits a model. Empty lists mean that every key was loaded."""
+
+    path: Path
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[str]
+
+    @property
+    def fits(self) -> bool:
+        return not (self.missing or self.unexpected or self.shapes)
+
+    def __str__(self) -> str:
+        lines = [f"{self.path} does not fit this model:"]
+        for title, keys in (
+            ("missing in the file", self.missing),
+            ("not in the model", self.unexpected),
+            ("of another shape", self.shapes),
+        ):
+            if keys:
+                shown = ", ".join(keys[:5]) + (f", ... ({len(keys)} in all)" if len(keys) > 5 else "")
+                lines.append(f"  {title}: {shown}")
+        return "\n".join(lines)
+
+
+def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
+    """Load all weights or none.
+
+    The average is optional on both sides: a file without one starts it from the file's weights, a model without
+    one takes the live weights.
+
+    Raises:
+        CheckpointError: keys or shapes differ; the model is unchanged.
+    """
+    average = getattr(engine, "model_ema", None)  # any LightningModule may be an engine
+    own = engine.state_dict()
+    weights = checkpoint.weights
+    has_average = any(key.startswith(AVERAGE_PREFIX) for key in weights)
+    if average is None or not has_average:
+        weights = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
+        own = {key: value for key, value in own.items() if not key.startswith(AVERAGE_PREFIX)}
+    report = LoadReport(
+        checkpoint.path,
+        missing=[key for key in own if key not in weights],
+        unexpected=[key for key in weights if key not in own],
+        shapes=[
+            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
+            for key in own
+            if key in weights and weights[key].shape != own[key].shape
+        ],
+    )
+    if not report.fits:
+        raise CheckpointError(str(report))
+    engine.load_state_dict(weights, strict=False)
+    if average is not None and not has_average:
+        average.track(engine.trained_parameters())
+    return report
+
+
+def load_engine(path: str | Path) -> DiffusionEngine:
+    """The engine that a run folder, a `.ckpt` or a `.safetensors` export holds: built, loaded, in eval mode.
+
+    Raises:
+        CheckpointError: no such file, no config in it, components that are not installed (with the command that
+            installs them), weights that do not fit.
+        ConfigError, BuildError: the config does not build with the installed versions.
+    """
+    from sgm_core.config.api import build_engine, config_from
+
+    checkpoint = read_checkpoint(find_checkpoint(Path(path)))
+    provenance = checkpoint.provenance
+    if provenance is None:
+        raise CheckpointError(
+            f"{checkpoint.path}: holds weights but no config; build the engine from a config and "
+            "load them with engine.load_weights(path)"
+        )
+    missing = provenance.missing()
+    if missing:
+        raise CheckpointError("\n".join([f"{checkpoint.path} needs components that are not installed:", *missing]))
+    model = {key: value for key, value in provenance.config["model"].items() if key != "init_from"}
+    engine: Any = build_engine(config_from({**provenance.config, "model": model}, str(checkpoint.path)))
+    load_into(engine, checkpoint)
+    if provenance.latent_shape is not None:
+        engine.latent_shape = tuple(provenance.latent_shape)
+    engine.eval()
+    return cast("DiffusionEngine", engine)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The newest checkpoint of a run folder; a file as it is.
+
+    Raises:
+        CheckpointError: a folder without a checkpoint.
+    """
+    if not path.is_dir():
+        return path
+    for candidate in (path / "checkpoints" / "last.ckpt", path / "last.ckpt", path / "model.safetensors"):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"{path}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")
+
+
+def read_step(path: Path) -> int:
+    """The optimizer step at which a `.ckpt` was written.
+
+    Raises:
+        CheckpointError: it can not be read.
+    """
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception as error:  # as in read_checkpoint
+        raise CheckpointError(f"{path}: not a checkpoint to go on from: {error}") from error

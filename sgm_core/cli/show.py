@@ -1,0 +1,67 @@
+"""Show one component: what it takes, with defaults, what it is, who provides it and where its source is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from sgm_core.errors import SgmError
+from sgm_core.kinds import KINDS
+from sgm_core.registry import index
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("component", metavar="KIND/NAME", help="e.g. samplers/euler_edm")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def run(options: argparse.Namespace) -> int:
+    kind, separator, name = options.component.partition("/")
+    if not separator:
+        raise SgmError(f"'{options.component}': write KIND/NAME, e.g. samplers/euler_edm")
+    shown = description(kind, name)
+    if options.json:
+        import json
+
+        sys.stdout.write(json.dumps(shown, indent=1) + "\n")
+        return 0
+    sys.stdout.write(f"{kind}/{shown['name']}  {shown['provider']}\n{shown['source']}\n")
+    for parameter in shown["parameters"]:
+        default = "  (needed)" if parameter["needed"] else f" = {parameter['default']}"
+        sys.stdout.write(f"  {parameter['name']}: {parameter['accepts']}{default}\n")
+    if shown["doc"]:
+        sys.stdout.write(f"\n{shown['doc']}\n")
+    return 0
+
+
+def description(kind: str, name: str) -> dict[str, Any]:
+    """The facts, ready for JSON."""
+    import inspect
+
+    entry = index.find(kind, name)
+    target = index.resolve(kind, name)
+    from sgm_core.config.schema import describe, signature
+
+    try:
+        source = f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
+    except (OSError, TypeError):
+        source = entry.value
+    parameters = signature(target, KINDS[kind].late).parameters.values()
+    return {
+        "kind": kind,
+        "name": entry.name,
+        "qualified": entry.qualified,
+        "provider": entry.provider,
+        "source": source,
+        "doc": inspect.getdoc(target) or "",
+        "parameters": [
+            {
+                "name": parameter.name,
+                "accepts": describe(parameter.type),
+                "needed": parameter.required,
+                "default": None if parameter.required else repr(parameter.default),
+            }
+            for parameter in parameters
+        ],
+    }

@@ -1,0 +1,39 @@
+"""Train a model. Everything of the run goes to runs/NAME: resolved config, metrics, images, checkpoints, weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sgm_core.cli.configs import add_config_arguments, read_config, split
+from sgm_core.errors import SgmError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser, nargs="*")
+    parser.add_argument("--name", help="folder of the run under --runs (default: the config's name and the time)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with a run from its last checkpoint, with its config"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from sgm_core.run import Run, resume_run, start_run
+
+    sources, overrides = split(options.config)
+    if options.resume is not None:
+        if sources or options.name:
+            raise SgmError("--resume goes on with the run's own config and folder: give overrides only")
+        outcome: Run = resume_run(options.resume, overrides)
+    else:
+        config = read_config(options.config)
+        outcome = start_run(config, options.runs, options.name or default_name(sources))
+    return outcome.train()
+
+
+def default_name(sources: list[str]) -> str:
+    """`digits-20261124-021500`."""
+    import time
+
+    return f"{Path(sources[-1]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,0 +1,83 @@
+"""What the network is told beside the noisy image: one typed object, from the conditioner to the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The conditioning of a batch of b samples.
+
+    Attributes:
+        vector: (b, d), added to the noise-level embedding (`y` of a U-Net).
+        crossattn: (b, tokens, d), attended to (`context` of a U-Net).
+        concat: (b, c, *grid), joined to the network's input on the channel axis.
+        extras: further keyword arguments of the network; tensors among them have b rows, other values
+            (a frame count) are the same for the whole batch.
+    """
+
+    vector: Tensor | None = None
+    crossattn: Tensor | None = None
+    concat: Tensor | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
+        """Apply `fn` to every tensor."""
+        return Conditioning(
+            vector=None if self.vector is None else fn(self.vector),
+            crossattn=None if self.crossattn is None else fn(self.crossattn),
+            concat=None if self.concat is None else fn(self.concat),
+            extras={k: fn(v) if isinstance(v, Tensor) else v for k, v in self.extras.items()},
+        )
+
+    def __getitem__(self, rows: slice | Tensor) -> Conditioning:
+        """The conditioning of some samples of the batch: `cond[:4]`."""
+        return self.map(lambda tensor: tensor[rows])
+
+    def to(self, *args: Any, **kwargs: Any) -> Conditioning:
+        """Every tensor through `Tensor.to`."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def with_extras(self, **extras: Any) -> Conditioning:
+        """A copy with more keyword arguments for the network."""
+        return Conditioning(self.vector, self.crossattn, self.concat, {**self.extras, **extras})
+
+    @staticmethod
+    def cat(parts: Iterable[Conditioning]) -> Conditioning:
+        """Join batches of samples, in order; all parts have the same entries.
+
+        Raises:
+            ValueError: an entry is present in some parts only, or a value that is no tensor differs.
+        """
+        parts = list(parts)
+        first = parts[0]
+        for name in ("vector", "crossattn", "concat"):
+            if len({getattr(part, name) is None for part in parts}) > 1:
+                raise ValueError(f"conditionings can not be joined: only some of them have '{name}'")
+        if any(part.extras.keys() != first.extras.keys() for part in parts):
+            keys = " and ".join(str(sorted(part.extras)) for part in parts)
+            raise ValueError(f"conditionings can not be joined: their extras differ, {keys}")
+
+        def join(tensors: list[Any]) -> Tensor | None:
+            return None if tensors[0] is None else torch.cat(tensors)
+
+        def join_extra(key: str) -> Any:
+            values = [part.extras[key] for part in parts]
+            if all(isinstance(value, Tensor) for value in values):
+                return torch.cat(values)
+            if any(isinstance(value, Tensor) for value in values) or any(value != values[0] for value in values):
+                raise ValueError(f"conditionings can not be joined: their extras['{key}'] differ")
+            return values[0]
+
+        return Conditioning(
+            vector=join([part.vector for part in parts]),
+            crossattn=join([part.crossattn for part in parts]),
+            concat=join([part.concat for part in parts]),
+            extras={key: join_extra(key) for key in first.extras},
+        )

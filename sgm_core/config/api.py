@@ -1,0 +1,220 @@
+"""The calls that turn a config into objects. Light until something is checked: that imports the roles, hence torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sgm_core.config.build import build_plan
+from sgm_core.config.check import Call, Checker
+from sgm_core.config.compose import compose
+from sgm_core.config.interpolation import escape
+from sgm_core.config.schema import Component, Record
+from sgm_core.config.tree import (
+    SCALARS,
+    ConfigError,
+    Node,
+    Origin,
+    Problem,
+    from_plain,
+    key_of,
+    leaves,
+    plain,
+    split_path,
+)
+from sgm_core.registry import Entry, check_kind, did_you_mean
+
+if TYPE_CHECKING:
+    from sgm_core.roles import Engine
+
+
+class Config:
+    """A merged config: plain values, and where each was written."""
+
+    def __init__(self, tree: Node) -> None:
+        self.tree = tree
+
+    def __getitem__(self, path: str) -> Any:
+        """The value at a path, as plain data: `cfg["trainer.max_steps"]`, `cfg["model.embedders[0].input_key"]`.
+
+        Raises:
+            KeyError: there is nothing.
+        """
+        return plain(self.node(path))
+
+    def node(self, path: str) -> Node:
+        """The value at a path, with its origin.
+
+        Raises:
+            KeyError: there is nothing.
+        """
+        node = self.tree
+        try:
+            for step in split_path(path):
+                node = node.value[key_of(node.value, step)]
+        except (KeyError, TypeError, ValueError):
+            raise KeyError(path) from None
+        return node
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dicts and lists."""
+        result: dict[str, Any] = plain(self.tree)
+        return result
+
+    def to_yaml(self) -> str:
+        """One YAML file with everything merged in; loading it gives this config again.
+
+        Raises:
+            ConfigError: it holds objects that Python code put there.
+        """
+        objects = [
+            Problem(node.origin, path, f"a {type(node.value).__name__} object can not be written to a file")
+            for path, node in leaves(self.tree)
+            if not isinstance(node.value, _PLAIN)
+        ]
+        if objects:
+            raise ConfigError(objects)
+        return yaml.dump(_spelled(self.tree), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it could be written to a file."""
+        return all(isinstance(node.value, _PLAIN) for _, node in leaves(self.tree))
+
+    @functools.cached_property
+    def checked(self) -> tuple[Call, list[Entry]]:
+        """The plan and the components it uses.
+
+        Raises:
+            ConfigError: everything that is wrong, in one error.
+        """
+        checker, plan = self._check()
+        checker.problems.raise_if_any()
+        assert isinstance(plan, Call)
+        return plan, sorted(set(checker.entries))
+
+    def _check(self) -> tuple[Checker, Any]:
+        from sgm_core.config.sections import Sections
+
+        checker = Checker()
+        return checker, checker.check(self.tree, Record(Sections), "")
+
+    def build(self, key: str) -> Any:
+        """Build one top-level part (`model`, `data`, ...) or give its default, after checking all of them.
+
+        Raises:
+            ConfigError, BuildError.
+            KeyError: there is no such part.
+        """
+        from sgm_core.config.sections import Sections
+
+        plan, _ = self.checked
+        sections = {section.name: section for section in fields(Sections)}
+        if key not in sections:
+            raise KeyError(f"a config has no '{key}'.{did_you_mean(key, sections)}")
+        if key in plan.arguments:
+            return build_plan(plan.arguments[key])
+        make = sections[key].default_factory
+        return sections[key].default if make is NO_DEFAULT else make()
+
+
+_PLAIN = (str, int, float, bool, type(None), dict, list, Path)
+
+
+def _spelled(node: Node) -> Any:
+    """As `plain`, with texts spelt so that reading them gives them back."""
+    value = node.value
+    if isinstance(value, dict):
+        return {key: _spelled(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_spelled(child) for child in value]
+    return escape(str(value)) if isinstance(value, (str, Path)) else value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Short lists of scalars on one line; a text that our reader or YAML 1.1 would take for something else quoted."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def flat_list(self, data: list[Any]) -> yaml.SequenceNode:
+        flow = not any(isinstance(item, (list, dict)) for item in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
+
+
+_Dumper.add_representer(list, _Dumper.flat_list)
+for _kind, (_form, _first) in SCALARS.items():
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", _form, list(_first))
+
+
+def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read config files (paths, or names of shipped configs), merged from left to right, then the overrides.
+
+    Nothing in it is run. `Config.checked` and the build functions check it; where reading already found something
+    wrong, this does, so that one error has everything.
+
+    Raises:
+        ConfigError: a file can not be read, an override or interpolation is wrong.
+    """
+    tree, problems = compose(sources, overrides)
+    config = Config(tree)
+    if problems:
+        raise ConfigError([*problems, *config._check()[0].problems.found])
+    return config
+
+
+def config_from(data: Config | dict[str, Any] | Any, source: str = "config") -> Config:
+    """A config from plain dicts (or OmegaConf), in which `${...}` is not interpolated: it was, or is meant so."""
+    return data if isinstance(data, Config) else Config(from_plain(data, Origin(source)))
+
+
+def check(config: Config | dict[str, Any]) -> list[Entry]:
+    """Check a whole config; gives the components it uses.
+
+    Raises:
+        ConfigError: everything that is wrong, in one error.
+    """
+    return config_from(config).checked[1]
+
+
+def build(kind: str, spec: Any) -> Any:
+    """Build one component from a bare name or a `use:` mapping; values may be built objects too.
+
+    A late-built kind (optimizers, lr_schedules) gives a callable that takes the parameters or the optimizer.
+
+    Raises:
+        RegistryError: unknown kind.
+        ConfigError: everything that is wrong with `spec`.
+        BuildError: a constructor refused its arguments.
+    """
+    check_kind(kind)
+    checker = Checker()
+    plan = checker.check(from_plain(spec, Origin("config")), Component(kind), "")
+    checker.problems.raise_if_any()
+    return build_plan(plan)
+
+
+def build_engine(config: Config | dict[str, Any]) -> Engine:
+    """The model of a config, on the CPU with fresh weights drawn from torch's random state.
+
+    It knows the config, for its checkpoints, unless that holds objects that Python code put there.
+
+    Raises:
+        ConfigError, BuildError.
+    """
+    from sgm_core.checkpoint import Provenance
+
+    config = config_from(config)
+    engine: Engine = config.build("model")
+    if config.is_plain:
+        engine.provenance = Provenance.of(config.to_dict(), config.checked[1])  # type: ignore[assignment]
+    return engine
+
+
+__all__ = ["Config", "ConfigError", "Problem", "build", "build_engine", "check", "config_from", "load_config"]

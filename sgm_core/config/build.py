@@ -1,0 +1,70 @@
+"""A plan to objects, leaves first."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from sgm_core.config.check import Call, Fields, Items, Plan, Value
+from sgm_core.errors import SgmError
+
+if TYPE_CHECKING:
+    Partial = functools.partial[Any]
+else:
+    Partial = functools.partial
+
+
+class BuildError(SgmError):
+    """A constructor refused its arguments; the message says which one, where it is written, and why."""
+
+
+class Late(Partial):
+    """A component that is called later, with what is not known yet. An error then still says where it is written."""
+
+    place: str
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except (Exception, SystemExit) as error:
+            raise _refusal(self.place, error) from error
+
+
+def build_plan(plan: Plan) -> Any:
+    """Construct what a checked plan describes.
+
+    Raises:
+        BuildError: a constructor raised.
+    """
+    match plan:
+        case Value(value):
+            return value
+        case Items(items, make):
+            return make([build_plan(item) for item in items])
+        case Fields(fields):
+            return {key: build_plan(value) for key, value in fields.items()}
+        case Call():
+            return _call(plan)
+
+
+def _call(plan: Call) -> Any:
+    arguments = {key: build_plan(value) for key, value in plan.arguments.items()}
+    if plan.late:
+        late = Late(plan.target, **arguments)
+        late.place = _place(plan)
+        return late
+    try:
+        return plan.target(**arguments)
+    except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
+        raise _refusal(_place(plan), error) from error
+
+
+def _place(plan: Call) -> str:
+    return f"{plan.origin} {plan.path}".rstrip() + f" ({plan.name})"
+
+
+def _refusal(place: str, error: BaseException) -> BuildError:
+    if isinstance(error, BuildError):  # of a part that this one was building: it has its own place
+        return error
+    reason = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+    return BuildError(f"{place}: {reason}")

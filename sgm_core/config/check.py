@@ -1,0 +1,431 @@
+"""A tree against a schema: a plan to build from, or every problem at once. Constructs nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from sgm_core.config.schema import (
+    AnyType,
+    Arguments,
+    Bounded,
+    Choice,
+    Component,
+    DictOf,
+    Either,
+    ListOf,
+    Opaque,
+    PathType,
+    Record,
+    Scalar,
+    Signature,
+    TupleOf,
+    Type,
+    article,
+    describe,
+    is_instance,
+    role_of,
+    signature,
+)
+from sgm_core.config.tree import INVALID, MISSING, Node, Origin, Problems, join
+from sgm_core.kinds import KINDS
+from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
+
+# --- plans ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Value:
+    """A finished value."""
+
+    value: Any
+
+
+@dataclass
+class Items:
+    """A list, made by `make` from its items."""
+
+    items: list[Plan]
+    make: Callable[[list[Any]], Any] = list
+
+
+@dataclass
+class Fields:
+    """A dict."""
+
+    fields: dict[Any, Plan]
+
+
+@dataclass
+class Call:
+    """A call of `target`, the arguments in the order of its signature: the order of the keys in a file must not
+    change the weights that are drawn. A late one is handed over as a callable that takes the missing arguments."""
+
+    target: Any
+    arguments: dict[str, Plan]
+    origin: Origin
+    path: str
+    late: bool = False
+    entry: Entry | None = None
+
+    @property
+    def name(self) -> str:
+        return self.entry.name if self.entry else getattr(self.target, "__name__", str(self.target))
+
+
+Plan = Value | Items | Fields | Call
+
+
+@dataclass
+class Checker:
+    """One walk over a tree. `entries` are the components met."""
+
+    problems: Problems = field(default_factory=Problems)
+    entries: list[Entry] = field(default_factory=list)
+
+    def check(self, node: Node, type_: Type, path: str) -> Plan:
+        """The plan for `node`; problems are collected (the plan is then not to be used)."""
+        value = node.value
+        if value is INVALID:
+            return Value(None)
+        if isinstance(value, str) and value == MISSING:
+            return self._missing(node, type_, path)
+        match type_:
+            case AnyType():
+                return self._any(node, path)
+            case Scalar() | Choice() | PathType():
+                return self._scalar(node, type_, path)
+            case Bounded(inner, limits):
+                return self._bounded(node, inner, limits, path)
+            case Component():
+                return self.component(node, type_, path)
+            case ListOf(item, make):
+                if not isinstance(value, list):
+                    return self._wrong(node, type_, path)
+                return Items([self.check(child, item, join(path, i)) for i, child in enumerate(value)], make)
+            case TupleOf(items):
+                if not isinstance(value, list) or len(value) != len(items):
+                    return self._wrong(node, type_, path)
+                pairs = enumerate(zip(value, items, strict=True))
+                return Items([self.check(child, item, join(path, i)) for i, (child, item) in pairs], tuple)
+            case DictOf(key, item):
+                return self._dict(node, key, item, path)
+            case Either(options):
+                return self._either(node, options, type_, path)
+            case Record(cls):
+                if not isinstance(value, dict):
+                    return self._instance(node, type_, cls, path)
+                return self.call(node, value, cls, signature(cls), path, what="" if path else "a config")
+            case Arguments(target):
+                if not isinstance(value, dict):
+                    return self._instance(node, type_, None, path)
+                function = resolve_name(target)
+                return self.call(node, value, function, signature(function), path, what="", late=True)
+            case Opaque(cls):
+                return self._instance(node, type_, cls, path)
+
+    def _wrong(self, node: Node, type_: Type, path: str) -> Plan:
+        self.problems.add(node.origin, path, f"expected {describe(type_)}, got {_show(node)}{_hint(node, type_)}")
+        return Value(None)
+
+    def _missing(self, node: Node, type_: Type, path: str) -> Plan:
+        wanted = "" if isinstance(type_, AnyType) else f": {describe(type_)}"
+        self.problems.add(node.origin, path, f"this value is yours to give{wanted}. On the command line: {path}=VALUE")
+        return Value(None)
+
+    def _any(self, node: Node, path: str) -> Plan:
+        """Plain data. Each build gets containers of its own."""
+        if isinstance(node.value, dict):
+            return Fields(
+                {key: self.check(child, AnyType(), join(path, str(key))) for key, child in node.value.items()}
+            )
+        if isinstance(node.value, list):
+            return Items([self.check(child, AnyType(), join(path, i)) for i, child in enumerate(node.value)])
+        return Value(node.value)
+
+    def _instance(self, node: Node, type_: Type, cls: Any, path: str) -> Plan:
+        """An object that Python code put in the place of a mapping."""
+        fits = callable(node.value) if cls is None else is_instance(node.value, cls)
+        return Value(node.value) if fits and not _is_plain(node.value) else self._wrong(node, type_, path)
+
+    def _scalar(self, node: Node, type_: Scalar | Choice | PathType, path: str) -> Plan:
+        value = node.value
+        match type_:
+            case Scalar(t):
+                if t is float and isinstance(value, int) and not isinstance(value, bool):
+                    try:
+                        return Value(float(value))
+                    except OverflowError:
+                        return self._wrong(node, type_, path)
+                fits = type(value) is t or (isinstance(value, t) and not isinstance(value, bool))
+            case Choice(values):
+                fits = any(type(value) is type(choice) and value == choice for choice in values)
+            case PathType():
+                fits = isinstance(value, (str, Path))
+                if fits:
+                    try:
+                        return Value(Path(value).expanduser())
+                    except RuntimeError:  # ~somebody whom this machine does not know
+                        return Value(Path(value))
+        return Value(value) if fits else self._wrong(node, type_, path)
+
+    def _bounded(self, node: Node, inner: Type, limits: tuple[tuple[str, Any], ...], path: str) -> Plan:
+        before = len(self.problems.found)
+        plan = self.check(node, inner, path)
+        if len(self.problems.found) == before and not all(_within(node.value, *limit) for limit in limits):
+            return self._wrong(node, Bounded(inner, limits), path)
+        return plan
+
+    def _dict(self, node: Node, key_type: Type, value_type: Type, path: str) -> Plan:
+        if not isinstance(node.value, dict):
+            return self._wrong(node, DictOf(key_type, value_type), path)
+        fields: dict[Any, Plan] = {}
+        for key, child in node.value.items():
+            self.check(Node(key, child.where), key_type, join(path, str(key)))
+            fields[key] = self.check(child, value_type, join(path, str(key)))
+        return Fields(fields)
+
+    def _either(self, node: Node, options: tuple[Type, ...], type_: Type, path: str) -> Plan:
+        """The option that fits, else the problems of the one that was most likely meant.
+
+        An exact type goes first: 3 is an integer in `float | int` too. The order of a union means nothing, for
+        `typing` does not keep it (`list[int | float]` may give back an earlier `list[float | int]`).
+        """
+        likely = [option for option in options if _same_shape(node, option)]
+        if len(likely) == 1:
+            return self.check(node, likely[0], path)
+        trials: list[Checker] = []
+        for option in sorted(likely, key=lambda option: _rank(node.value, option)):
+            trial = Checker()
+            plan = trial.check(node, option, path)
+            if not trial.problems.found:
+                self.entries += trial.entries
+                return plan
+            trials.append(trial)
+        found = [trial for trial in trials if trial.entries]  # a component of this name exists
+        if not trials or not (found or isinstance(node.value, (dict, list))):
+            return self._wrong(node, type_, path)
+        self.problems.found += min(found or trials, key=lambda trial: len(trial.problems.found)).problems.found
+        return Value(None)
+
+    # --- components ------------------------------------------------------------------------------------------------
+
+    def component(self, node: Node, type_: Component, path: str) -> Plan:
+        """A component by bare name or `use:`."""
+        kind = KINDS[type_.kind]
+        if isinstance(node.value, dict):
+            use, given = node.value.get("use"), {key: child for key, child in node.value.items() if key != "use"}
+            if use is None:
+                return self._no_use(node, type_, path)
+        elif isinstance(node.value, str):
+            use, given = node, {}
+        else:
+            return self._instance(node, type_, type_.of or role_of(kind.name), path)
+        if not isinstance(use.value, str) or use.value == MISSING:
+            return self.check(use, Scalar(str), join(path, "use") if use is not node else path)
+        try:
+            entry = index.find(kind.name, use.value)
+            target = index.load(entry)
+        except RegistryError as error:
+            self.problems.add(use.origin, path, str(error))
+            return Value(None)
+        self.entries.append(entry)
+        what = f"{kind.noun} '{entry.name}'"
+        if not callable(target):
+            self.problems.add(use.origin, path, f"{what} is {target!r}, which can not be built ({entry.provider})")
+            return Value(None)
+        if isinstance(type_.of, type) and isinstance(target, type) and not issubclass(target, type_.of):
+            wanted = type_.of.__name__
+            self.problems.add(use.origin, path, f"{what} is not {article(wanted)} {wanted}, which is needed here")
+            return Value(None)
+        late = bool(kind.late)
+        call = self.call(node, given, target, signature(target, kind.late), path, what=what, late=late)
+        call.entry = entry
+        return call
+
+    def _no_use(self, node: Node, type_: Component, path: str) -> Plan:
+        """A mapping that does not say which component it is."""
+        kind = KINDS[type_.kind]
+        near = next((key for key in node.value if did_you_mean(str(key), ["use"])), None)
+        message = f"which {kind.noun}? The key 'use' is missing" + (f"; is '{near}' meant to be it?" if near else ".")
+        known = ", ".join(index.names(kind.name)) or "none"
+        self.problems.add(node.origin, path, f"{message}\nKnown {kind.name}: {known}")
+        return Value(None)
+
+    def call(
+        self,
+        node: Node,
+        given: dict[Any, Node],
+        target: Any,
+        schema: Signature,
+        path: str,
+        *,
+        what: str,
+        late: bool = False,
+    ) -> Call:
+        """The keys of a mapping against the parameters of `target`."""
+        parameters = schema.parameters
+        arguments = {
+            name: self.check(given[name], parameter.type, join(path, name))
+            for name, parameter in parameters.items()
+            if name in given
+        }
+        meant: set[str] = set()  # by misspelt keys: not missing as well
+        if len(arguments) < len(given):
+            for key, child in given.items():
+                if key in arguments:
+                    continue
+                if schema.open and isinstance(key, str):
+                    arguments[key] = self.check(child, AnyType(), join(path, key))
+                else:
+                    meant.add(self._unknown(key, child, given, schema, path, what))
+        for name, parameter in parameters.items():
+            if parameter.required and name not in given and name not in meant:
+                message = f"the key '{name}' is missing: {f'{what} needs ' if what else ''}{describe(parameter.type)}"
+                self.problems.add(node.origin, path, message)
+        return Call(target, arguments, node.origin, path, late)
+
+    def _unknown(self, key: Any, child: Node, given: dict[Any, Node], schema: Signature, path: str, what: str) -> str:
+        """Report a key; gives the one that was meant, if that can be told."""
+        near = nearest(str(key), schema.parameters)
+        meant = "" if near in given else near
+        hint = f" Did you mean '{near}'" + ("?" if meant else ", which is given as well?") if near else ""
+        accepted = ", ".join(schema.parameters) or "none"
+        child_path = join(path, str(key))
+        message = f"{what or repr(path)} has no '{key}'.{hint}\nAccepted keys: {accepted}"
+        self.problems.add(child.where, child_path, message)
+        if meant and isinstance(child.value, (dict, list)) and _same_shape(child, schema.parameters[meant].type):
+            self.check(child, schema.parameters[meant].type, child_path)  # for the problems further down
+        return meant
+
+
+def _same_shape(node: Node, option: Type) -> bool:
+    """Whether a value could be meant for this option of a union."""
+    value = node.value
+    match option:
+        case Bounded(inner, _):
+            return _same_shape(node, inner)
+        case Either(options):
+            return any(_same_shape(node, inner) for inner in options)
+        case AnyType():
+            return True
+        case Scalar(t):
+            return isinstance(value, (int, float) if t is float else t) and isinstance(value, bool) == (t is bool)
+        case Choice(values):
+            return any(type(value) is type(choice) for choice in values)
+        case PathType():
+            return isinstance(value, (str, Path))
+        case ListOf():
+            return isinstance(value, list)
+        case TupleOf():
+            return isinstance(value, list)
+        case DictOf():
+            return isinstance(value, dict)
+        case Record(cls):
+            return isinstance(value, dict) or (not _is_plain(value) and is_instance(value, cls))
+        case Arguments():
+            return isinstance(value, dict) or callable(value)
+        case Component(kind, of):
+            return isinstance(value, (str, dict)) or (not _is_plain(value) and is_instance(value, of or role_of(kind)))
+        case Opaque(cls):
+            return not _is_plain(value) and is_instance(value, cls)
+
+
+def _rank(value: Any, option: Type) -> int:
+    """In which order the options of a union are tried."""
+    match option:
+        case Bounded(inner, _):
+            return _rank(value, inner)
+        case Component() | Choice():
+            return 0  # a name that is known means the component, in `str | Sampler` too
+        case Scalar(t):
+            return 1 if type(value) is t else 2
+        case Either() | AnyType():
+            return 3
+        case _:
+            return 2
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str, list, dict, Path))
+
+
+def _within(value: Any, name: str, limit: Any) -> bool:
+    try:
+        match name:
+            case "ge":
+                return bool(value >= limit)
+            case "gt":
+                return bool(value > limit)
+            case "le":
+                return bool(value <= limit)
+            case "lt":
+                return bool(value < limit)
+            case "min_length":
+                return bool(len(value) >= limit)
+            case "max_length":
+                return bool(len(value) <= limit)
+            case _:
+                return bool(value % limit == 0)
+    except TypeError:  # the limit is of another option of a union: null, or a string among numbers
+        return True
+
+
+def _show(node: Node) -> str:
+    match node.value:
+        case dict():
+            return "a mapping"
+        case list():
+            return f"a list of {len(node.value)}"
+        case str() as text:
+            return f"the string '{text}'" if len(text) <= 60 else f"the string '{text[:57]}...'"
+        case None:
+            return "null"
+        case bool():
+            return str(node.value).lower()
+        case int() | float() as number:
+            text = repr(number)
+            return text if len(text) <= 60 else f"a number of {len(text)} digits"
+        case value:
+            return f"{article(type(value).__name__)} {type(value).__name__} object"
+
+
+_WORDS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+
+
+def _hint(node: Node, type_: Type) -> str:
+    """How the value should have been written, where that can be told."""
+    value = node.value
+    options = [option.type if isinstance(option, Bounded) else option for option in _options(type_)]
+    types = {option.type for option in options if isinstance(option, Scalar)}
+    if isinstance(value, str):
+        if value.lower() in ("none", "null") and type(None) in types:
+            return " (write null)"
+        if value.lower() in _WORDS and bool in types:
+            return f" (write {_WORDS[value.lower()]})"
+        if types & {int, float} and _is_number(value):
+            return " (remove the quotes)"
+        known = [choice for option in options if isinstance(option, Choice) for choice in option.values]
+        known += [name for option in options if isinstance(option, Component) for name in index.names(option.kind)]
+        return f".{did_you_mean(value, [name for name in known if isinstance(name, str)])}".rstrip(".")
+    if isinstance(value, float) and int in types and value.is_integer():
+        return f" (write {int(value)})"
+    return ""
+
+
+def _options(type_: Type) -> list[Type]:
+    """Those of a union, of unions in it too; any other type is its own only option."""
+    if not isinstance(type_, Either):
+        return [type_]
+    return [inner for option in type_.options for inner in _options(option)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

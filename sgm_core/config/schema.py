@@ -1,0 +1,380 @@
+"""A constructor's signature as a schema: type hints become the types that a config value is checked against."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+import annotated_types
+
+from sgm_core.kinds import KINDS
+
+# --- the types -----------------------------------------------------------------------------------------------------
+
+
+class AnyType(NamedTuple):
+    """Plain data, not looked into."""
+
+
+class Scalar(NamedTuple):
+    """bool, int, float, str or None."""
+
+    type: type
+
+
+class Choice(NamedTuple):
+    """One of a few values, `Literal`."""
+
+    values: tuple[Any, ...]
+
+
+class PathType(NamedTuple):
+    """A string that becomes a `Path`."""
+
+
+class ListOf(NamedTuple):
+    item: Type
+    make: Callable[[list[Any]], Any] = list
+
+
+class TupleOf(NamedTuple):
+    """A list of fixed length."""
+
+    items: tuple[Type, ...]
+
+
+class DictOf(NamedTuple):
+    key: Type
+    value: Type
+
+
+class Record(NamedTuple):
+    """The fields of a dataclass."""
+
+    cls: type
+
+
+class Component(NamedTuple):
+    """A part looked up by name in the registry; `of` is the hint, for parts that must be a certain class."""
+
+    kind: str
+    of: Any = None
+
+
+class Arguments(NamedTuple):
+    """Annotation marker and type: a mapping of keyword arguments for `target` (`module:attribute`), called later.
+
+    `trainer: Annotated[TrainerFactory, Arguments("lightning.pytorch:Trainer")]`
+    """
+
+    target: str
+
+
+class Bounded(NamedTuple):
+    """A type with limits from `Annotated[..., Ge(0)]`: (("ge", 0),)."""
+
+    type: Type
+    limits: tuple[tuple[str, Any], ...]
+
+
+class Either(NamedTuple):
+    """A union; the options in the order written."""
+
+    options: tuple[Type, ...]
+
+
+class Opaque(NamedTuple):
+    """An object that a config can not write; from Python an instance may be passed."""
+
+    cls: Any
+
+
+Type = (
+    AnyType
+    | Scalar
+    | Choice
+    | PathType
+    | ListOf
+    | TupleOf
+    | DictOf
+    | Record
+    | Component
+    | Arguments
+    | Bounded
+    | Either
+    | Opaque
+)
+
+_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
+_BY_NAME = "by name or 'use:'"
+_PLURALS = {int: "integers", float: "numbers", str: "strings"}
+_LIMITS = {
+    "ge": ">=",
+    "gt": ">",
+    "le": "<=",
+    "lt": "<",
+    "min_length": "length >=",
+    "max_length": "length <=",
+    "multiple_of": "a multiple of",
+}
+
+
+def describe(type_: Type) -> str:
+    """What is accepted, for messages: `a number (>= 0, <= 1) or null`."""
+    match type_:
+        case AnyType():
+            return "anything"
+        case Scalar(t):
+            return _NAMES[t]
+        case Choice(values):
+            return "one of " + ", ".join(_spell(value) for value in values)
+        case PathType():
+            return "a path"
+        case ListOf(Scalar(t), _) if t in _PLURALS:
+            return f"a list of {_PLURALS[t]}"
+        case ListOf(Component(kind, _), _):
+            return f"a list of {kind} ({_BY_NAME})"
+        case ListOf(AnyType(), _):
+            return "a list"
+        case ListOf(item, _):
+            return f"a list of ({describe(item)})"
+        case TupleOf(items):
+            return f"a list of {len(items)} (" + ", ".join(describe(item) for item in items) + ")"
+        case DictOf(_, value):
+            return "a mapping" if isinstance(value, AnyType) else f"a mapping to ({describe(value)})"
+        case Record(cls):
+            return f"a mapping ({', '.join(signature(cls).parameters)})"
+        case Component(kind, _):
+            return f"{article(kind)} {KINDS[kind].noun} ({_BY_NAME})"
+        case Arguments(target):
+            return f"a mapping of arguments of {target.replace(':', '.')}"
+        case Bounded(inner, limits):
+            return f"{describe(inner)} ({', '.join(f'{_LIMITS[name]} {limit}' for name, limit in limits)})"
+        case Either(options):
+            # what only Python can give is no help to the author of a file, unless there is nothing else
+            shown: list[Type] = [option for option in options if not isinstance(option, Opaque)] or [*options]
+            choices = [value for option in shown if isinstance(option, Choice) for value in option.values]
+            merged: list[Type] = [option for option in shown if not isinstance(option, Choice)]
+            if choices:
+                merged.insert(0, Choice(tuple(choices)))
+            if Scalar(float) in merged and Scalar(int) in merged:  # an integer is a number
+                merged.remove(Scalar(int))
+            merged.sort(key=lambda option: option == Scalar(type(None)))
+            return " or ".join(dict.fromkeys(describe(option) for option in merged))
+        case Opaque(cls):
+            name = getattr(cls, "__name__", str(cls))
+            return f"{article(name)} {name} object, which only Python code can give"
+
+
+def article(word: str) -> str:
+    return "an" if word[0].lower() in "aeiou" else "a"
+
+
+def _spell(value: Any) -> str:
+    """A value as YAML has it."""
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or value is True or value is False
+        else repr(value)
+    )
+
+
+# --- signatures ----------------------------------------------------------------------------------------------------
+
+REQUIRED: Any = inspect.Parameter.empty
+
+
+class Parameter(NamedTuple):
+    name: str
+    type: Type
+    default: Any = REQUIRED
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
+
+
+class Signature(NamedTuple):
+    """What a component can be given. `open` says that it takes keywords beyond these (`**kwargs`)."""
+
+    parameters: dict[str, Parameter]
+    open: bool = False
+
+
+_signatures: dict[Any, Signature] = {}
+
+
+def signature(target: Any, late: tuple[str, ...] = ()) -> Signature:
+    """The schema of a class or function, without its `late` leading parameters. Read once per process."""
+    key = (target, late)
+    found = _signatures.get(key)
+    if found is None:
+        found = _signatures[key] = _read_signature(target, late)
+    return found
+
+
+def _read_signature(target: Any, late: tuple[str, ...]) -> Signature:
+    try:
+        parameters = list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError):  # written in C, without a text signature: the call itself will tell
+        return Signature({}, open=True)
+    hints = _hints(target)
+    taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if late:
+        taken = taken[len(late) :]
+    return Signature(
+        {p.name: Parameter(p.name, from_hint(hints.get(p.name, Any)), p.default) for p in taken},
+        open=any(p.kind is p.VAR_KEYWORD for p in parameters),
+    )
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Resolved hints of a constructor or function."""
+    if not inspect.isclass(target):
+        return _hints_of(target)
+    if dataclasses.is_dataclass(target):  # its inherited fields resolve in the modules of the bases
+        return _hints_of(target)
+    return _hints_of(target.__new__) | _hints_of(target.__init__)
+
+
+def _hints_of(target: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except Exception:  # any expression may stand in a hint; what it raises is not ours to know
+        return _hints_one_by_one(target)
+
+
+def _hints_one_by_one(target: Any) -> dict[str, Any]:
+    """For a target of which not all hints resolve, most often a name that is imported for type checkers only.
+
+    Roles are known under their names; any other name that is missing makes its hint Any.
+    """
+    from sgm_core import roles
+
+    hints: dict[str, Any] = {}
+    for owner in reversed(target.__mro__) if inspect.isclass(target) else [target]:
+        names = vars(sys.modules.get(owner.__module__, roles)) | getattr(inspect.unwrap(owner), "__globals__", {})
+        for name, hint in inspect.get_annotations(owner).items():
+            holder = types.SimpleNamespace(__annotations__={name: hint})
+            try:
+                hints |= typing.get_type_hints(holder, {**vars(roles), **names}, include_extras=True)
+            except Exception:  # as above
+                hints[name] = Any
+    return hints
+
+
+# --- hints ---------------------------------------------------------------------------------------------------------
+
+_SCALARS = (bool, int, float, str, type(None))
+_SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
+    list: list,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Sequence: list,
+    collections.abc.Iterable: list,
+    collections.abc.Collection: list,
+}
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+
+
+def from_hint(hint: Any) -> Type:
+    """The type behind a hint; what a config can not express is `Opaque`."""
+    if hint is Any or hint is object or hint is REQUIRED:
+        return AnyType()
+    if hint is None:
+        return Scalar(type(None))
+    if hint in _SCALARS:
+        return Scalar(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _annotated(args[0], args[1:])
+    if origin is Literal:
+        return Choice(args)
+    if origin in (Union, types.UnionType):
+        return Either(tuple(from_hint(arg) for arg in args))
+    if origin is tuple or hint is tuple:
+        if not args or args[-1] is Ellipsis:
+            return ListOf(from_hint(args[0]) if args else AnyType(), tuple)
+        return TupleOf(tuple(from_hint(arg) for arg in args))
+    base = origin or hint
+    if base in _SEQUENCES:
+        return ListOf(from_hint(args[0]) if args else AnyType(), _SEQUENCES[base])
+    if base in _MAPPINGS:
+        key, value = args or (Any, Any)
+        return DictOf(from_hint(key), from_hint(value))
+    if base is Path:
+        return PathType()
+    component = _component(base)
+    if component is not None:
+        return component
+    if inspect.isclass(base) and dataclasses.is_dataclass(base):
+        return Record(base)
+    if isinstance(hint, typing.NewType):
+        return from_hint(hint.__supertype__)
+    if isinstance(hint, typing.TypeVar):
+        return from_hint(hint.__bound__ or Any)
+    if isinstance(hint, dataclasses.InitVar):
+        return from_hint(hint.type)
+    if hasattr(hint, "__value__"):  # `type X = ...` of Python 3.12
+        return from_hint(hint.__value__)
+    return Opaque(base)
+
+
+def _annotated(hint: Any, metadata: tuple[Any, ...]) -> Type:
+    for mark in metadata:
+        if isinstance(mark, Arguments):
+            return mark
+    groups = [list(mark) if isinstance(mark, annotated_types.GroupedMetadata) else [mark] for mark in metadata]
+    limits = tuple(limit for group in groups for mark in group for limit in _limits_of(mark))
+    return Bounded(from_hint(hint), limits) if limits else from_hint(hint)
+
+
+def _limits_of(mark: Any) -> list[tuple[str, Any]]:
+    """The limits in one mark: `Ge(0)` -> [("ge", 0)]. Other libraries' marks say nothing to us."""
+    if not isinstance(mark, annotated_types.BaseMetadata):
+        return []
+    limits = ((name, getattr(mark, name, None)) for name in _LIMITS)
+    return [(name, limit) for name, limit in limits if limit is not None and (name, limit) != ("min_length", 0)]
+
+
+def _component(cls: Any) -> Component | None:
+    """The kind whose role a class is, or extends: any of the kind's components, or only those of this class."""
+    roles = role_kinds()
+    try:
+        if cls in roles:
+            return Component(roles[cls])
+    except TypeError:  # unhashable
+        return None
+    kind = next((roles[base] for base in getattr(cls, "__mro__", ()) if base in roles), None)
+    return None if kind is None else Component(kind, cls)
+
+
+@functools.cache
+def role_of(kind: str) -> Any:
+    """The type that stands for a kind."""
+    return resolve_name(KINDS[kind].role)
+
+
+@functools.cache
+def role_kinds() -> dict[Any, str]:
+    """Role -> kind."""
+    return {role_of(kind): kind for kind in KINDS}
+
+
+def is_instance(value: Any, cls: Any) -> bool:
+    """Whether an object that Python code gave can stand for `cls`; a class that can not be asked takes any."""
+    if getattr(cls, "_is_protocol", False) and "__call__" in vars(cls):
+        return callable(value)
+    try:
+        return isinstance(value, cls)
+    except TypeError:  # a TypedDict, a generic
+        return True

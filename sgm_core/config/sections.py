@@ -1,0 +1,49 @@
+"""The top level of a config file, as the dataclass that it is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from lightning.pytorch import Trainer
+
+from sgm_core.config.schema import Arguments
+from sgm_core.roles import DataModule, Engine
+
+TrainerFactory = Annotated[Callable[..., Trainer], Arguments("lightning.pytorch:Trainer")]
+
+
+@dataclass
+class Checkpointing:
+    """When a run saves.
+
+    Attributes:
+        every_n_steps: optimizer steps between checkpoints; the end of the run is always saved.
+        keep_last: how many `step-*.ckpt` stay; `last.ckpt` is always there.
+    """
+
+    every_n_steps: Annotated[int, Ge(1)] = 1000
+    keep_last: Annotated[int, Ge(0)] = 3
+
+
+@dataclass
+class Sections:
+    """The top level of a config file.
+
+    Attributes:
+        model: the engine.
+        data: what it is trained on.
+        trainer: arguments of `lightning.Trainer`.
+        checkpoint: when the run saves.
+        seed: of the weights, the data order and the noise.
+        vars: values of your own, for `${vars.NAME}`.
+    """
+
+    model: Engine
+    data: DataModule | None = None
+    trainer: TrainerFactory = Trainer
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    seed: Annotated[int, Ge(0)] = 0
+    vars: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,444 @@
+"""YAML as a tree in which every value remembers where it stands.
+
+Safe by construction: it is read from the parser's events, so that a tag can make nothing but plain scalars, lists
+and mappings, and neither aliases nor nesting can explode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+from yaml.reader import Reader
+
+from sgm_core.errors import SgmError
+from sgm_core.registry import did_you_mean
+
+MAX_NODES = 100_000
+"""Aliases may repeat a subtree; a file of a few hundred bytes must not unfold into gigabytes."""
+
+MAX_DEPTH = 100
+"""Brackets in brackets; a file of them must not exhaust the stack."""
+
+MISSING = "???"
+"""Stands in a config for a value that its user has to give."""
+
+
+class Origin(NamedTuple):
+    """Where a value was written: a file with 1-based line and column, or what else set it."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+class Invalid:
+    """Stands for a value with a problem that has been reported: what depends on it is not reported again."""
+
+    def __repr__(self) -> str:
+        return "INVALID"
+
+
+INVALID: Final = Invalid()
+
+
+@dataclass(slots=True)
+class Node:
+    """A value: a dict or list of nodes, or a scalar (or, from Python, any object)."""
+
+    value: Any
+    origin: Origin
+    key_origin: Origin | None = None
+    """Where its key stands, for a value of a mapping."""
+
+    @property
+    def where(self) -> Origin:
+        return self.key_origin or self.origin
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a config."""
+
+    origin: Origin
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.origin} {self.path}".rstrip() + f": {self.message}"
+
+
+class ConfigError(SgmError):
+    """All that is wrong with a config, in the order of the file."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda problem: problem.origin)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+@dataclass
+class Problems:
+    """Collects, so that one run reports everything."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, origin: Origin, path: str, message: str) -> None:
+        self.found.append(Problem(origin, path, message))
+
+    def raise_if_any(self) -> None:
+        if self.found:
+            raise ConfigError(self.found)
+
+
+# --- paths ---------------------------------------------------------------------------------------------------------
+
+
+def join(path: str, key: str | int) -> str:
+    """The path of a child: `model.embedders[0]`."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else str(key)
+
+
+_STEP = re.compile(r"\[(\d+)\]|(?:^|\.)([^.\[\]]+)")
+
+
+def split_path(path: str) -> list[str]:
+    """The steps of `model.embedders[0]`, which may also be written `model.embedders.0`.
+
+    Raises:
+        ValueError: not of this form.
+    """
+    matches = list(_STEP.finditer(path))
+    if not matches or "".join(match[0] for match in matches) != path:
+        raise ValueError(f"'{path}' is not a path such as trainer.max_steps or embedders[0].input_key")
+    return [match[1] or match[2] for match in matches]
+
+
+def key_of(container: dict[Any, Node] | list[Node], step: str) -> Any:
+    """The key or position in a container that a step of a path means; a number may be a key that is one.
+
+    Raises:
+        KeyError: a list without that position.
+    """
+    if isinstance(container, dict):
+        number = int(step) if step.isdecimal() else None
+        return number if number in container and step not in container else step
+    if not step.isdecimal() or int(step) >= len(container):
+        raise KeyError(step)
+    return int(step)
+
+
+# --- plain data ----------------------------------------------------------------------------------------------------
+
+
+def plain(node: Node) -> Any:
+    """The node as plain dicts, lists and scalars."""
+    if isinstance(node.value, dict):
+        return {key: plain(child) for key, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [plain(child) for child in node.value]
+    return node.value
+
+
+def from_plain(value: Any, origin: Origin) -> Node:
+    """A tree of dicts, lists and tuples (OmegaConf's too), all of one origin.
+
+    Raises:
+        ConfigError: an OmegaConf container with an interpolation that fails.
+    """
+    if type(value).__module__.startswith("omegaconf."):  # by name, which costs no import of omegaconf
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            value = OmegaConf.to_container(value, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError([Problem(origin, "", str(error))]) from error
+    if isinstance(value, dict):
+        return Node({key: from_plain(child, origin) for key, child in value.items()}, origin)
+    if type(value) in (list, tuple):  # not a NamedTuple, which may be a component
+        return Node([from_plain(child, origin) for child in value], origin)
+    return Node(value, origin)
+
+
+def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
+    """Every scalar with its path."""
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield from leaves(child, join(path, str(key)))
+    elif isinstance(node.value, list):
+        for position, child in enumerate(node.value):
+            yield from leaves(child, join(path, position))
+    else:
+        yield path, node
+
+
+# --- YAML ----------------------------------------------------------------------------------------------------------
+
+SCALARS: dict[str, tuple[re.Pattern[str], str]] = {
+    "null": (re.compile(r"~|null|Null|NULL|"), "~nN"),
+    "bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    "int": (re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+"), "-+0123456789"),
+    "float": (
+        re.compile(
+            r"[-+]?(?:(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
+        ),
+        "-+0123456789.",
+    ),
+}
+"""Plain scalars as in YAML 1.2: form and possible first characters. `1e-3` is a number; `on`, `no`, `1:30` and dates
+are strings."""
+
+_TAGS = "tag:yaml.org,2002:"
+_PLAIN_TAGS = {"Scalar": {*SCALARS, "str"}, "Sequence": {"seq"}, "Mapping": {"map"}}
+
+
+def _scalar(text: str, kind: str | None) -> Any:
+    """The value of a scalar of this kind; None finds the kind by the form.
+
+    Raises:
+        ValueError: the text has not the form of the kind.
+    """
+    if kind is None:
+        kind = next(
+            (name for name, (form, first) in SCALARS.items() if text[:1] in first and form.fullmatch(text)), "str"
+        )
+    elif kind != "str" and not SCALARS[kind][0].fullmatch(text):
+        raise ValueError(f"'{text}' is not of the type !!{kind}")
+    match kind:
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int":
+            return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
+        case "float":
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        case _:
+            return text
+
+
+class _Reader:
+    """Turns the parser's events into a tree."""
+
+    def __init__(self, text: str, source: str, problems: Problems, located: bool) -> None:
+        self.parser = (yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)(text)
+        self.source, self.problems, self.located = source, problems, located
+        self.count = 0
+        self.anchors: dict[str, Node | None] = {}  # None while the anchored value is being read
+
+    def origin(self, mark: Any) -> Origin:
+        return Origin(self.source, mark.line + 1, mark.column + 1) if self.located else Origin(self.source)
+
+    def document(self) -> Node | None:
+        """The one document of the text, or None if there is none."""
+        self.parser.get_event()  # the start of the stream
+        if self.parser.check_event(yaml.StreamEndEvent):
+            return None
+        self.parser.get_event()  # the start of the document
+        tree = self.node("", 0)
+        self.parser.get_event()  # the end of the document
+        more: Any = self.parser.get_event()
+        if not isinstance(more, yaml.StreamEndEvent):
+            raise self.fatal(more.start_mark, "", "a second YAML document starts here: a config is one document")
+        return tree
+
+    def fatal(self, mark: Any, path: str, message: str) -> ConfigError:
+        return ConfigError([*self.problems.found, Problem(self.origin(mark), path, message)])
+
+    def node(self, path: str, depth: int) -> Node:
+        event: Any = self.parser.get_event()
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event, path, depth)
+        self.limit(event, path, depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = None
+        node = Node(INVALID, self.origin(event.start_mark))
+        problem = self.tag_problem(event)
+        if isinstance(event, yaml.ScalarEvent):
+            try:
+                kind = event.tag.removeprefix(_TAGS) if event.tag else None if event.implicit[0] else "str"
+                node.value = INVALID if problem else _scalar(event.value, "str" if kind == "!" else kind)
+            except ValueError as error:
+                problem = str(error)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node.value = self.sequence(path, depth)
+        else:
+            node.value = self.mapping(path, depth)
+        if problem:
+            self.problems.add(node.origin, path, problem)
+            node.value = INVALID
+        if event.anchor is not None:
+            self.anchors[event.anchor] = node
+        return node
+
+    def tag_problem(self, event: Any) -> str:
+        if event.tag in (None, "!"):
+            return ""
+        shape = type(event).__name__.removesuffix("Event").removesuffix("Start")
+        if event.tag.startswith(_TAGS) and event.tag.removeprefix(_TAGS) in _PLAIN_TAGS[shape]:
+            return ""
+        return f"the tag {event.tag.replace(_TAGS, '!!', 1)} is not allowed: a config holds plain values only"
+
+    def limit(self, event: Any, path: str, depth: int) -> None:
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise self.fatal(event.start_mark, path, f"aliases unfold this file into more than {MAX_NODES} values")
+        if depth > MAX_DEPTH:
+            raise self.fatal(event.start_mark, "", f"nested more than {MAX_DEPTH} deep")
+
+    def alias(self, event: Any, path: str, depth: int) -> Node:
+        if event.anchor not in self.anchors:
+            near = did_you_mean(event.anchor, self.anchors)
+            raise self.fatal(
+                event.start_mark,
+                path,
+                f"no anchor '&{event.anchor}' above this; quote a text that starts with '*'.{near}",
+            )
+        node = self.anchors[event.anchor]
+        if node is None:
+            raise self.fatal(event.start_mark, path, "this value contains itself, through an alias")
+        return self.copy(node, event, path, depth)
+
+    def copy(self, node: Node, event: Any, path: str, depth: int) -> Node:
+        """A subtree of its own: an override of one place must not change the other."""
+        self.limit(event, path, depth)
+        value = node.value
+        if isinstance(value, dict):
+            value = {key: self.copy(child, event, path, depth + 1) for key, child in value.items()}
+        elif isinstance(value, list):
+            value = [self.copy(child, event, path, depth + 1) for child in value]
+        return Node(value, node.origin, node.key_origin)
+
+    def sequence(self, path: str, depth: int) -> list[Node]:
+        items: list[Node] = []
+        while not self.parser.check_event(yaml.SequenceEndEvent):
+            items.append(self.node(join(path, len(items)), depth + 1))
+        self.parser.get_event()
+        return items
+
+    def mapping(self, path: str, depth: int) -> dict[Any, Node]:
+        inherited: dict[Any, Node] = {}
+        own: dict[Any, Node] = {}
+        while not self.parser.check_event(yaml.MappingEndEvent):
+            event = self.parser.peek_event()
+            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
+                self.parser.get_event()
+                for key, child in self.merged(self.node(path, depth + 1), path):
+                    inherited.setdefault(key, child)
+                continue
+            key = self.node(path, depth + 1)
+            usable = not isinstance(key.value, (dict, list, Invalid))
+            child_path = join(path, str(key.value)) if usable else path
+            child = self.node(child_path, depth + 1)
+            if not usable:
+                if key.value is not INVALID:
+                    self.problems.add(key.origin, path, "a key must be a plain value; quote a text with brackets")
+            elif key.value in own:
+                line = own[key.value].where.line
+                first = f", first in line {line}" if line else ""
+                self.problems.add(key.origin, child_path, f"this key is written twice{first}")
+            else:
+                own[key.value] = Node(child.value, child.origin, key.origin)
+        self.parser.get_event()
+        return {**inherited, **own}
+
+    def merged(self, node: Node, path: str) -> Iterator[tuple[Any, Node]]:
+        """What `<<: *anchor` or `<<: [*a, *b]` brings in; the first to have a key wins."""
+        for source in node.value if isinstance(node.value, list) else [node]:
+            if isinstance(source.value, dict):
+                yield from source.value.items()
+            elif source.value is not INVALID:
+                self.problems.add(source.origin, path, "'<<' takes a mapping or a list of mappings, e.g. <<: *anchor")
+
+
+_HINTS = {
+    "found character that cannot start any token": "quote a text that starts with @, `, % or a tab",
+    "mapping values are not allowed in this context": "quote a text that has ': ' in it; or check the indentation",
+    "found a tab character that violates indentation": "indent with spaces",
+}
+
+
+def _explain(error: yaml.MarkedYAMLError) -> tuple[Any, str]:
+    """Where a syntax error is, and what is wrong, for people who do not know the parser's words."""
+    mark, problem = error.problem_mark or error.context_mark, error.problem or error.context or "syntax error"
+    message = f"not valid YAML: {problem}"
+    if problem == "could not find expected ':'" and error.context_mark:  # the line before the one where it gives up
+        return error.context_mark, f"{message} after this key"
+    if problem in _HINTS:
+        message += f" ({_HINTS[problem]})"
+    elif error.context and error.context_mark:
+        message += f", {error.context} that starts in line {error.context_mark.line + 1}"
+    return mark, message
+
+
+def parse(text: str, source: str, *, located: bool = True, problems: Problems | None = None) -> Node:
+    """YAML text as a tree; an empty text is null.
+
+    Args:
+        source: what stands before the line number in messages.
+        located: False for a text without lines of its own, such as a command line override.
+        problems: collects what does not keep the rest from being read (a tag that is not plain data, a key
+            written twice); by default these raise too.
+
+    Raises:
+        ConfigError: not YAML, aliases that explode.
+    """
+    collected = Problems() if problems is None else problems
+    start = Origin(source, 1, 1) if located else Origin(source)
+    bad = Reader.NON_PRINTABLE.search(text)
+    if bad is not None:
+        line, column = text.count("\n", 0, bad.start()) + 1, bad.start() - text.rfind("\n", 0, bad.start())
+        where = Origin(source, line, column) if located else start
+        message = f"not valid YAML: the character {bad[0]!a} can only stand in double quotes, escaped"
+        raise ConfigError([*collected.found, Problem(where, "", message)])
+    reader = _Reader(text, source, collected, located)
+    try:
+        tree = reader.document() or Node(None, start)
+    except yaml.MarkedYAMLError as error:
+        mark, message = _explain(error)
+        raise ConfigError([*collected.found, Problem(reader.origin(mark), "", message)]) from None
+    finally:
+        reader.parser.dispose()
+    if problems is None:
+        collected.raise_if_any()
+    return tree
+
+
+def read_file(path: Path, problems: Problems | None = None) -> Node:
+    """A YAML file whose top level is a mapping; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: no such file (with near names), not readable, not UTF-8, not YAML, no mapping.
+    """
+
+    def fail(origin: Origin, message: str) -> ConfigError:
+        return ConfigError([*(problems.found if problems else ()), Problem(origin, "", message)])
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        near = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise fail(Origin(str(path)), f"no such file.{did_you_mean(str(path), near)}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise fail(Origin(str(path)), f"can not be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode()) + 1
+        message = f"not a UTF-8 text file: byte 0x{data[error.start]:02x} ({error.reason})"
+        raise fail(Origin(str(path), line, column), message) from None
+    tree = parse(text, str(path), problems=problems)
+    if tree.value is None:
+        return Node({}, tree.origin)
+    if not isinstance(tree.value, (dict, Invalid)):
+        raise fail(tree.origin, "a config is a mapping of keys to values, e.g. model: {use: diffusion}")
+    return tree

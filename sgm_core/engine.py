@@ -1,0 +1,481 @@
+"""The diffusion model as a LightningModule: holds built parts, trains them, samples from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import torch
+from annotated_types import Ge
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW
+from typing_extensions import Self
+
+from sgm_core.checkpoint import PROVENANCE_KEY, LoadReport, Provenance, load_into, read_checkpoint
+from sgm_core.conditioning import Conditioning
+from sgm_core.drawing import draw_conditioning
+from sgm_core.randomness import Generators, randn
+from sgm_core.roles import (
+    Average,
+    Conditioner,
+    Denoiser,
+    FirstStage,
+    Loss,
+    LRScheduleFactory,
+    Network,
+    OptimizerFactory,
+    Sampler,
+)
+
+Batch = Mapping[str, Any]
+
+SMALLEST_PICTURE = 64
+"""Pixels of the longer side below which no text can be read."""
+
+
+class DiffusionModel(nn.Module):
+    """Calls the network with a `Conditioning`. Holds it as `diffusion_model`, the name that checkpoints use."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.diffusion_model = cast(nn.Module, network)
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Conditioning) -> Tensor:
+        """x (b, c, *grid), c_noise (b,) -> (b, c_out, *grid) like x; `concat` joins x on the channels.
+
+        A network in half precision gets its inputs so, except c_noise, whose fine steps it would lose.
+        """
+        joined = x if cond.concat is None else torch.cat([x, cond.concat.type_as(x)], dim=1)
+        weight = next(self.diffusion_model.parameters(), None)
+        if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            joined, cond = (
+                joined.to(weight.dtype),
+                cond.map(lambda t: t.to(weight.dtype) if t.is_floating_point() else t),
+            )
+        out: Tensor = self.diffusion_model(
+            joined, timesteps=c_noise, context=cond.crossattn, y=cond.vector, **cond.extras
+        )
+        return out.type_as(x)
+
+
+class DiffusionEngine(LightningModule):
+    """Trains D(x; sigma, cond) in the latent space of a frozen first stage.
+
+    Args:
+        network: F, the part that is trained.
+        denoiser: the preconditioning around it.
+        first_stage: image <-> latent; frozen, always in eval mode.
+        conditioner: batch -> conditioning; none for an unconditional model.
+        loss_fn: needed to train.
+        sampler: needed to sample.
+        optimizer: of the network and the trainable embedders.
+        lr_schedule: stepped once per optimizer step.
+        ema: average of the trained weights, which sampling and `ema_scope` use.
+        input_key: the batch entry that holds the images, (b, c, h, w) in [-1, 1].
+        scale_factor: latents are multiplied by it, so that their standard deviation is about 1.
+        first_stage_autocast: whether autocast acts on the first stage too; off runs it in float32.
+        first_stage_chunk: images that go through the first stage at once; none means all of them.
+        latent_shape: (c, *grid) of what is sampled; by default the shape met in training.
+        log_keys: conditioning entries drawn by `log_images`; default all that the conditioner reads, none with [].
+        compile: run the network through `torch.compile`; state-dict keys stay the same.
+        init_from: a checkpoint whose weights to start from.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        denoiser: Denoiser,
+        first_stage: FirstStage,
+        conditioner: Conditioner | None = None,
+        loss_fn: Loss | None = None,
+        sampler: Sampler | None = None,
+        optimizer: OptimizerFactory = AdamW,
+        lr_schedule: LRScheduleFactory | None = None,
+        ema: Average | None = None,
+        input_key: str = "image",
+        scale_factor: float = 1.0,
+        first_stage_autocast: bool = True,
+        first_stage_chunk: Annotated[int, Ge(1)] | None = None,
+        latent_shape: list[int] | None = None,
+        log_keys: list[str] | None = None,
+        compile: bool = False,
+        init_from: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = DiffusionModel(network)
+        self.denoiser = denoiser
+        self.first_stage_model = first_stage.requires_grad_(False).eval()
+        self.conditioner = conditioner if conditioner is not None else NoConditioner()
+        self.loss_fn = loss_fn
+        self.sampler = sampler
+        self.model_ema = ema
+        self.make_optimizer = optimizer
+        self.make_lr_schedule = lr_schedule
+        self.input_key = input_key
+        self.scale_factor = scale_factor
+        self.first_stage_autocast = first_stage_autocast
+        self.first_stage_chunk = first_stage_chunk
+        self.latent_shape = None if latent_shape is None else tuple(latent_shape)
+        self.log_keys = log_keys
+        self.provenance: Provenance | None = None
+        if compile:
+            self.model.diffusion_model.compile()  # in place: no `_orig_mod.` in the keys
+        if ema is not None:
+            ema.track(self.trained_parameters())
+        if init_from is not None:
+            self.load_weights(init_from)
+
+    # --- the model -------------------------------------------------------------------------------------------------
+
+    def denoise(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """D(x; sigma, cond): x (b, c, *grid) with noise of level sigma (b,) -> the estimate of x0."""
+        estimate: Tensor = self.denoiser(self.model, x, sigma, cond)
+        return estimate
+
+    def train(self, mode: bool = True) -> Self:
+        """Train or eval mode for all but the first stage, which stays in eval mode."""
+        super().train(mode)
+        self.first_stage_model.eval()
+        return self
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """What the optimizer updates and the EMA averages: of the network and the trainable embedders."""
+        return {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and name.startswith(("model.", "conditioner."))
+        }
+
+    @contextmanager
+    def ema_scope(self) -> Iterator[None]:
+        """Inside, the trained weights are the averaged ones. No copy is made; a nested scope changes nothing."""
+        if self.model_ema is None or self.model_ema.swapped:
+            yield
+            return
+        self.model_ema.swap()
+        try:
+            yield
+        finally:
+            self.model_ema.swap()
+
+    def load_weights(self, path: Path | str) -> LoadReport:
+        """Take the weights of a checkpoint (`.ckpt`, `.safetensors`), strictly. If it has no average, that starts from them.
+
+        Raises:
+            CheckpointError: the file can not be read, or its keys or shapes are not those of this model.
+        """
+        return load_into(self, read_checkpoint(Path(path)))
+
+    # --- first stage -----------------------------------------------------------------------------------------------
+
+    def _first_stage_context(self) -> AbstractContextManager[None]:
+        """Mixed precision as everywhere, or none of it: many autoencoders overflow in half precision."""
+        return nullcontext() if self.first_stage_autocast else torch.autocast(self.device.type, enabled=False)
+
+    @torch.no_grad()
+    def encode_first_stage(self, x: Tensor) -> Tensor:
+        """Images (b, c, h, w) in [-1, 1] -> scaled latents, a chunk at a time."""
+        chunks = torch.split(x, self.first_stage_chunk or len(x))
+        with self._first_stage_context():
+            latents = [self.first_stage_model.encode(chunk) for chunk in chunks]
+        return self.scale_factor * (latents[0] if len(latents) == 1 else torch.cat(latents))
+
+    @torch.no_grad()
+    def decode_first_stage(self, z: Tensor) -> Tensor:
+        """Scaled latents -> images in [-1, 1], a chunk at a time. A temporal decoder is told the chunk's frames."""
+        z = z / self.scale_factor
+        images = []
+        with self._first_stage_context():
+            for chunk in torch.split(z, self.first_stage_chunk or len(z)):
+                timesteps = {"timesteps": len(chunk)} if self.first_stage_model.takes_timesteps else {}
+                images.append(self.first_stage_model.decode(chunk, **timesteps))
+        return images[0] if len(images) == 1 else torch.cat(images)
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def get_input(self, batch: Batch) -> Tensor:
+        """The images of a batch, (b, c, h, w) in [-1, 1].
+
+        Raises:
+            ValueError: the batch has no entry `input_key`.
+        """
+        if self.input_key not in batch:
+            raise ValueError(f"the batch has no '{self.input_key}' (model.input_key); it has {', '.join(batch)}")
+        x: Tensor = batch[self.input_key]
+        return x
+
+    def forward(self, x: Tensor, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each sample, (b,), for latents x (b, c, *grid) and their batch of conditions."""
+        if self.loss_fn is None:
+            raise ValueError("this model has no loss_fn: add model.loss_fn to its config to train it")
+        cond = self.conditioner({**batch, "global_step": self.global_step}, generator=generator)
+        losses: Tensor = self.loss_fn(self.denoise, x, cond, generator)
+        return losses
+
+    def shared_step(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The mean loss of a batch; training and validation share it."""
+        x = self.encode_first_stage(self.get_input(batch))
+        self.latent_shape = tuple(x.shape[1:])
+        losses: Tensor = self(x, batch, generator)
+        return losses.mean()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logs `loss`, `global_step` and `lr_abs`."""
+        loss = self.shared_step(batch)
+        optimizer = cast(torch.optim.Optimizer, self.optimizers())
+        self.log("loss", loss, prog_bar=True)
+        self.log("global_step", float(self.global_step))
+        self.log("lr_abs", float(optimizer.param_groups[0]["lr"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logs `val_loss`; sigma and noise are the same in every epoch."""
+        loss = self.shared_step(batch, torch.Generator(self.device).manual_seed(batch_idx))
+        self.log("val_loss", loss, prog_bar=True, batch_size=len(self.get_input(batch)), sync_dist=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of all trained parameters, with the schedule stepped at each of its steps."""
+        parameters = list(self.trained_parameters().values())
+        if not parameters:
+            raise ValueError("nothing to train: no parameter of the network or of an embedder requires grad")
+        optimizer = self.make_optimizer(parameters)
+        if self.make_lr_schedule is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_lr_schedule(optimizer), "interval": "step", "frequency": 1},
+        }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step, then one EMA update: once per optimizer step, however many micro-batches it took."""
+        super().optimizer_step(*args, **kwargs)
+        if self.model_ema is not None:
+            self.model_ema.update()
+
+    def on_fit_start(self) -> None:
+        """An EMA without history starts from the weights as they are now, whoever changed them since it was built."""
+        if self.model_ema is not None and self.model_ema.num_updates == 0:
+            self.model_ema.track(self.trained_parameters())
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Refuse entries that can not be embedded while they are on the host, where looking costs no sync."""
+        if isinstance(batch, Mapping):
+            self.conditioner.check(batch)
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Every checkpoint says how to build the engine again."""
+        if self.provenance is not None:
+            checkpoint[PROVENANCE_KEY] = self.provenance.with_shape(self.latent_shape).to_dict()
+
+    # --- sampling --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        """Eval mode, no grad, averaged weights; the mode and torch's random state are as before afterwards."""
+        training = self.training
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices), self.ema_scope():
+            self.eval()
+            try:
+                yield
+            finally:
+                self.train(training)
+
+    def sample(
+        self,
+        cond: Conditioning,
+        uncond: Conditioning | None = None,
+        *,
+        batch_size: int,
+        shape: Sequence[int] | None = None,
+        num_steps: int | None = None,
+        generator: Generators = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Latents (batch_size, *shape) from noise, with the live weights.
+
+        Args:
+            cond, uncond: what guidance moves towards and away from.
+            shape: (c, *grid); default `latent_shape`.
+            num_steps: default the sampler's.
+            generator: source of all noise.
+            progress: called as progress(step, num_steps).
+
+        Raises:
+            ValueError: no sampler, or no shape known.
+        """
+        if self.sampler is None:
+            raise ValueError("this model has no sampler: add model.sampler to its config to sample from it")
+        shape = shape or self.latent_shape
+        if shape is None:
+            raise ValueError(
+                "the shape of the samples is not known before training: pass shape, or set model.latent_shape"
+            )
+        noise = randn((batch_size, *shape), generator, like=torch.empty((), device=self.device))
+        return self.sampler(
+            self.denoise, noise, cond, uncond, num_steps=num_steps, generator=generator, progress=progress
+        )
+
+    def generate(
+        self,
+        batch: Batch | None = None,
+        *,
+        n: int | None = None,
+        seed: int | Sequence[int] = 0,
+        uncond: Batch | None = None,
+        shape: Sequence[int] | None = None,
+        num_steps: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Images (n, c, h, w) in [-1, 1], sampled with the averaged weights.
+
+        Sample i depends on its own seed alone, not on the others in the batch. Neither torch's random state nor
+        the training mode changes.
+
+        Args:
+            batch: what to draw: the conditioner's entries, n values each (tensors or lists).
+            n: number of images; needed where the batch is empty.
+            seed: of the first image, the next ones counting up; or one per image.
+            uncond: entries that guidance moves away from (a negative prompt); default the unconditional state.
+            shape: (c, *grid) of a latent; default the shape met in training.
+            num_steps: default the sampler's.
+
+        Raises:
+            ValueError: entries missing, not embeddable or not n of each; no sampler; no shape known.
+        """
+        entries = {key: as_entry(value) for key, value in (batch or {}).items()}
+        n = batch_size_of(entries, n)
+        seeds = [seed + i for i in range(n)] if isinstance(seed, int) else list(seed)
+        if len(seeds) != n:
+            raise ValueError(f"{len(seeds)} seeds for {n} images")
+        negative = None if uncond is None else {key: as_entry(value) for key, value in uncond.items()}
+        for given in (entries, negative):
+            if given is not None:
+                self.conditioner.check(given)
+        generators = [torch.Generator().manual_seed(s) for s in seeds]
+        with self._inference():
+            entries = self.to_device(entries)
+            cond = self.conditioner(entries, drop=False)
+            away = (
+                self.conditioner.unconditional(entries)
+                if negative is None
+                else self.conditioner(self.to_device(negative), drop=False)
+            )
+            z = self.sample(
+                cond,
+                away,
+                batch_size=n,
+                shape=shape,
+                num_steps=num_steps,
+                generator=generators,
+                progress=progress,
+            )
+            return self.decode_first_stage(z).clamp(-1, 1)
+
+    def to_device(self, batch: Batch) -> dict[str, Any]:
+        """The batch with its tensors on the device of the model."""
+        return {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    # --- logging ---------------------------------------------------------------------------------------------------
+
+    def log_conditionings(self, batch: Batch, n: int) -> dict[str, Tensor]:
+        """Pictures of what the first n samples are conditioned on, (n, 3, h, w) in [-1, 1] by batch key.
+
+        Of the shape of the images; small ones are drawn larger, by a whole factor, so that there is room for letters.
+        """
+        height, width = self.get_input(batch).shape[-2:]
+        enlarged = max(1, -(-SMALLEST_PICTURE // max(height, width)))
+        height, width = height * enlarged, width * enlarged
+        keys = self.conditioner.input_keys if self.log_keys is None else self.log_keys
+        drawn = {key: draw_conditioning(batch[key][:n], height, width) for key in keys}
+        return {key: image for key, image in drawn.items() if image is not None}
+
+    def log_images(
+        self,
+        batch: Batch,
+        n: int = 8,
+        *,
+        sample: bool = True,
+        ucg_keys: Iterable[str] | None = None,
+        seed: int = 0,
+    ) -> dict[str, Tensor]:
+        """Pictures of the first n entries of a batch, each (n, c, h, w) in [-1, 1].
+
+        Training is not affected: random state, modes and weights are as before.
+
+        Args:
+            sample: whether to draw `samples` beside `inputs`, `reconstructions` and the conditionings.
+            ucg_keys: entries that are zero in the unconditional half; default the conditioner's unconditional state.
+            seed: of the samples.
+        """
+        n = min(n, len(self.get_input(batch)))
+        batch = self.to_device({k: v[:n] if isinstance(v, (Tensor, list, tuple)) else v for k, v in batch.items()})
+        x = self.get_input(batch)
+        images = {"inputs": x}
+        with self._inference():
+            z = self.encode_first_stage(x)
+            images["reconstructions"] = self.decode_first_stage(z)
+            images |= self.log_conditionings(batch, n)
+            if sample and self.sampler is not None:
+                cond = self.conditioner(batch, drop=False)
+                away = (
+                    self.conditioner.unconditional(batch)
+                    if ucg_keys is None
+                    else self.conditioner(batch, drop=False, force_zero=ucg_keys)
+                )
+                generators = [torch.Generator().manual_seed(seed + i) for i in range(n)]
+                z = self.sample(cond, away, batch_size=n, shape=tuple(z.shape[1:]), generator=generators)
+                images["samples"] = self.decode_first_stage(z)
+        return {key: image.detach().float().clamp(-1, 1) for key, image in images.items()}
+
+
+class NoConditioner(Conditioner):
+    """The conditioner of an unconditional model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedders = nn.ModuleList()
+
+    @property
+    def input_keys(self) -> tuple[str, ...]:
+        return ()
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        force_zero: Iterable[str] = (),
+        drop: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Conditioning:
+        return Conditioning()
+
+    def unconditional(self, batch: Batch) -> Conditioning:
+        return Conditioning()
+
+    def check(self, batch: Batch) -> None:
+        return None
+
+
+def as_entry(value: Any) -> Any:
+    """A batch entry as the conditioner expects it: numbers become a tensor, strings stay a list."""
+    if isinstance(value, Tensor):
+        return value
+    values = list(value)
+    return values if any(isinstance(v, str) for v in values) else torch.as_tensor(values)
+
+
+def batch_size_of(entries: Batch, n: int | None) -> int:
+    """The number of samples that all entries agree on."""
+    sizes = {key: len(value) for key, value in entries.items()}
+    if n is None and not sizes:
+        raise ValueError("how many images? pass n, or a batch of conditions")
+    n = next(iter(sizes.values())) if n is None else n
+    if any(size != n for size in sizes.values()):
+        raise ValueError(f"{n} images, but the entries hold {sizes}: give {n} values of each")
+    return n

@@ -1,0 +1,56 @@
+"""The kinds of component, one table. Standard library only: listing them must not cost an import of torch."""
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """A role that a component can fill.
+
+    `role` is the type that stands for the kind in a constructor's hints, as `module:attribute`.
+    `late` names the leading parameters that the engine supplies when it builds the part: such a component
+    is checked at once but called later, e.g. an optimizer when the parameters exist.
+    """
+
+    name: str
+    role: str
+    summary: str
+    late: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The entry-point group of this kind."""
+        return f"sgm.{self.name}"
+
+    @property
+    def noun(self) -> str:
+        """One of them, for messages: `losses` -> `loss`."""
+        return self.name.removesuffix("es" if self.name.endswith("sses") else "s")
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("engines", "sgm_core.roles:Engine", "the LightningModule that trains and samples"),
+        Kind("networks", "sgm_core.roles:Network", "the backbone F(x * c_in; c_noise, cond)"),
+        Kind("denoisers", "sgm_core.roles:Denoiser", "D(x; sigma), the preconditioned network"),
+        Kind("scalings", "sgm_core.roles:Scaling", "sigma -> c_skip, c_out, c_in, c_noise"),
+        Kind("discretizations", "sgm_core.roles:Discretization", "n -> a grid of n sigmas"),
+        Kind("samplers", "sgm_core.roles:Sampler", "noise -> sample"),
+        Kind("guiders", "sgm_core.roles:Guider", "classifier-free and other guidance"),
+        Kind("losses", "sgm_core.roles:Loss", "the training objective"),
+        Kind("weightings", "sgm_core.roles:Weighting", "lambda(sigma), the weight of a noise level in the loss"),
+        Kind("sigma_samplers", "sgm_core.roles:SigmaSampler", "p(sigma), the noise levels met in training"),
+        Kind("conditioners", "sgm_core.roles:Conditioner", "combines embedders into one conditioning"),
+        Kind("embedders", "sgm_core.roles:Embedder", "a batch entry -> vector, crossattn or concat"),
+        Kind("first_stages", "sgm_core.roles:FirstStage", "image <-> latent"),
+        Kind("regularizers", "sgm_core.roles:Regularizer", "what keeps the latents of a first stage in shape"),
+        Kind("averages", "sgm_core.roles:Average", "weight averaging while training"),
+        Kind("optimizers", "sgm_core.roles:OptimizerFactory", "parameters -> torch optimizer", late=("params",)),
+        Kind(
+            "lr_schedules", "sgm_core.roles:LRScheduleFactory", "optimizer -> per-step lr schedule", late=("optimizer",)
+        ),
+        Kind("datamodules", "sgm_core.roles:DataModule", "the training data, a LightningDataModule"),
+        Kind("callbacks", "sgm_core.roles:Callback", "a Lightning callback"),
+        Kind("loggers", "sgm_core.roles:Logger", "a Lightning logger"),
+    )
+}

@@ -1,0 +1,38 @@
+"""Noise from an explicit source, so that the same seed gives the same sample whatever else runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""One generator for the batch, one per sample (then a sample does not depend on its batch), or torch's global one."""
+
+
+def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | None = None) -> Tensor:
+    """Standard normal noise of `shape`, on the device and of the dtype of `like`.
+
+    A generator on another device (a CPU generator, say, for noise that is equal on every machine) draws
+    there; the noise is then moved, without waiting for it.
+
+    Raises:
+        ValueError: the number of per-sample generators is not `shape[0]`.
+    """
+    device = like.device if like is not None else torch.device("cpu")
+    dtype = like.dtype if like is not None else torch.get_default_dtype()
+    if generator is None:
+        return torch.randn(*shape, device=device, dtype=dtype)
+    if isinstance(generator, torch.Generator):
+        noise = torch.randn(*shape, generator=generator, device=generator.device, dtype=dtype)
+    elif len(generator) == shape[0]:
+        noise = torch.stack([torch.randn(*shape[1:], generator=g, device=g.device, dtype=dtype) for g in generator])
+    else:
+        raise ValueError(f"{len(generator)} generators for a batch of {shape[0]}: give one per sample")
+    return noise.to(device, non_blocking=noise.device.type == "cpu")  # the other way round that would be a race
+
+
+def randn_like(x: Tensor, generator: Generators = None) -> Tensor:
+    """Standard normal noise with the shape, dtype and device of `x`."""
+    return randn(x.shape, generator, like=x)

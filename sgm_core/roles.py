@@ -1,0 +1,339 @@
+"""The roles: what each kind of component is called with and what it gives back.
+
+A constructor that asks for one of these types receives a built component: `scaling: Scaling` is looked up in
+the registry's `scalings`. Roles that torch or Lightning already define are used as they are.
+
+Shapes: b samples, c channels, `*grid` the rest (height and width, say). Images are in [-1, 1]; sigma is the
+standard deviation of the noise in units of the data, (b,), and x = x0 + sigma * noise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch import Callback as Callback
+from lightning.pytorch import LightningDataModule as DataModule
+from lightning.pytorch import LightningModule as Engine
+from lightning.pytorch.loggers import Logger as Logger
+from torch import Tensor, nn
+
+from sgm_core.randomness import Generators, randn_like
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+from sgm_core.conditioning import Conditioning
+
+__all__ = [
+    "Average",
+    "Callback",
+    "Coefficients",
+    "Conditioner",
+    "DataModule",
+    "Denoise",
+    "Denoiser",
+    "Discretization",
+    "Embedder",
+    "Engine",
+    "FirstStage",
+    "Guider",
+    "LRScheduleFactory",
+    "Logger",
+    "Loss",
+    "Network",
+    "OptimizerFactory",
+    "Preconditioned",
+    "Regularizer",
+    "Sampler",
+    "Scaling",
+    "SigmaSampler",
+    "Weighting",
+]
+
+Preconditioned = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""F(c_in * x, c_noise, cond): the network as the denoiser calls it."""
+
+
+class Denoise(Protocol):
+    """D(x; sigma, cond) -> an estimate of x0. What losses, guiders and samplers call."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor: ...
+
+
+@runtime_checkable
+class Network(Protocol):
+    """The backbone, any `nn.Module` with this call.
+
+    x is (b, c, *grid), already scaled by c_in and joined with `concat`; timesteps is c_noise, (b,); context is
+    (b, tokens, d); y is (b, d). Extras of the conditioning arrive as further keyword arguments. Gives (b, c, *grid).
+    """
+
+    def __call__(
+        self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None
+    ) -> Tensor: ...
+
+
+class Coefficients(NamedTuple):
+    """Preconditioning at sigma: D(x; sigma) = c_skip * x + c_out * F(c_in * x; c_noise). Each (b,)."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+class Scaling(ABC):
+    """sigma (b,) -> the coefficients of the preconditioning."""
+
+    @abstractmethod
+    def __call__(self, sigma: Tensor) -> Coefficients: ...
+
+
+class Denoiser(nn.Module, ABC):
+    """Turns a network into D(x; sigma)."""
+
+    @abstractmethod
+    def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """x (b, c, *grid) with noise of level sigma (b,) -> the estimate of x0, like x."""
+
+
+class Discretization(ABC):
+    """A grid of noise levels."""
+
+    @abstractmethod
+    def sigmas(self, n: int) -> Tensor:
+        """n positive sigmas, descending, float32 on the CPU."""
+
+    def __call__(self, n: int) -> Tensor:
+        """The schedule of an n-step sampler: the n sigmas and the final zero, (n + 1,)."""
+        sigmas = self.sigmas(n)
+        return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+class Guider(ABC):
+    """Combines several evaluations of the denoiser into a guided one."""
+
+    @abstractmethod
+    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
+        """The guided estimate of x0, like x. Where both halves run in one batch, the order is [uncond; cond]."""
+
+
+class Sampler(ABC):
+    """Integrates from noise to a sample.
+
+    Args:
+        discretization: the noise levels, one schedule for the whole batch.
+        num_steps: steps unless the call says otherwise.
+        guider: none means the plain denoiser.
+    """
+
+    def __init__(
+        self, discretization: Discretization, num_steps: int | None = None, guider: Guider | None = None
+    ) -> None:
+        self.discretization = discretization
+        self.num_steps = num_steps
+        self.guider = guider
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        noise: Tensor,
+        cond: Conditioning,
+        uncond: Conditioning | None = None,
+        *,
+        num_steps: int | None = None,
+        generator: Generators = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Sample x0, like `noise`.
+
+        Args:
+            denoise: D(x; sigma, cond).
+            noise: (b, c, *grid), of unit variance; left as it is.
+            cond, uncond: what guidance moves towards and away from; `uncond` defaults to `cond`.
+            num_steps: overrides the constructor's.
+            generator: source of the noise that stochastic samplers add; one, or one per sample.
+            progress: called as progress(step, num_steps) after each step.
+
+        Raises:
+            ValueError: no number of steps was given, or it is below 1.
+        """
+        num_steps = self.num_steps if num_steps is None else num_steps
+        if num_steps is None or num_steps < 1:
+            raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
+        schedule = self.discretization(num_steps)
+        # the variance of x0 + sigma * noise for data of unit variance, in the schedule's float32
+        x = noise * torch.sqrt(1.0 + schedule[0] ** 2).item()
+        guider, uncond = self.guider, cond if uncond is None else uncond
+        precise = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round a level to its neighbour
+
+        def D(x: Tensor, sigma: float) -> Tensor:
+            levels = torch.full((x.shape[0],), sigma, dtype=precise, device=x.device)
+            return denoise(x, levels, cond) if guider is None else guider(denoise, x, levels, cond, uncond)
+
+        def report(step: int) -> None:
+            if progress is not None:
+                progress(step + 1, num_steps)
+
+        with torch.no_grad():
+            return self.integrate(D, x, schedule.tolist(), lambda: randn_like(x, generator), report)
+
+    @abstractmethod
+    def integrate(
+        self,
+        D: Callable[[Tensor, float], Tensor],
+        x: Tensor,
+        sigmas: list[float],
+        noise: Callable[[], Tensor],
+        report: Callable[[int], None],
+    ) -> Tensor:
+        """The loop, as the paper writes it: D(x, sigma) is the guided denoiser, sigmas ends with 0, `noise()` draws
+        standard normal noise like x, `report(i)` ends step i. Plain floats, so that no step waits for the device."""
+
+
+class SigmaSampler(ABC):
+    """Draws training noise levels."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        n: int,
+        *,
+        rand: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """n sigmas, (n,) float32. `rand` (n,) replaces the draw, in the form this sampler draws it."""
+
+
+class Weighting(ABC):
+    """sigma -> the weight of its loss, the same shape."""
+
+    @abstractmethod
+    def __call__(self, sigma: Tensor) -> Tensor: ...
+
+
+class Loss(nn.Module, ABC):
+    """The training objective."""
+
+    @abstractmethod
+    def forward(
+        self, denoise: Denoise, x: Tensor, cond: Conditioning, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Clean x (b, c, *grid) -> one loss per sample, (b,). Draws sigma, then the noise."""
+
+
+class FirstStage(nn.Module, ABC):
+    """Image <-> latent."""
+
+    takes_timesteps: ClassVar[bool] = False
+    """A temporal decoder: `decode` is told how many frames the chunk holds, as `timesteps`."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (b, c, h, w) in [-1, 1] -> latents."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, **kwargs: Any) -> Tensor:
+        """Latents -> images in [-1, 1]."""
+
+
+class Regularizer(nn.Module, ABC):
+    """Keeps latents in shape."""
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Raw latents -> the latents to decode and a log of losses and statistics."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Any `nn.Module` that turns the entries of its slot into one tensor or several.
+
+    The rank of a tensor decides where it goes unless the slot says so: (b, d) vector, (b, tokens, d) crossattn,
+    (b, c, h, w) concat. It may have a method `check(*entries)` that raises ValueError for entries it can not embed;
+    it runs on the host, before the batch moves to the device.
+    """
+
+    def __call__(self, *entries: Any) -> Tensor | Sequence[Tensor]: ...
+
+
+class Conditioner(nn.Module, ABC):
+    """Batch -> conditioning. Never changes the batch."""
+
+    embedders: nn.ModuleList
+
+    @property
+    @abstractmethod
+    def input_keys(self) -> tuple[str, ...]:
+        """The batch entries it reads, in order, each once."""
+
+    @abstractmethod
+    def forward(
+        self,
+        batch: Mapping[str, Any],
+        *,
+        force_zero: Iterable[str] = (),
+        drop: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Conditioning:
+        """The conditioning of a batch.
+
+        Args:
+            batch: b entries per key.
+            force_zero: input keys whose embeddings are replaced by zeros.
+            drop: whether the slots' drop rates act (training) or not (sampling).
+            generator: source of the drops.
+        """
+
+    @abstractmethod
+    def unconditional(self, batch: Mapping[str, Any]) -> Conditioning:
+        """What guidance moves away from for this batch: each slot in the state that its drops leave it in."""
+
+    @abstractmethod
+    def check(self, batch: Mapping[str, Any]) -> None:
+        """Raise ValueError for a batch it can not embed, naming the entry; runs on the host."""
+
+
+class Average(nn.Module, ABC):
+    """A running average of trained parameters. Its state dict has keys that can not collide."""
+
+    num_updates: int
+    """How many updates it has taken in; 0 means that it has no history of its own."""
+
+    @property
+    @abstractmethod
+    def swapped(self) -> bool:
+        """Whether the parameters hold the averaged values at present."""
+
+    @abstractmethod
+    def track(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Start from the present values of these parameters; called after weights are loaded."""
+
+    @abstractmethod
+    def update(self) -> None:
+        """Take in the present values. Once per optimizer step."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Start afresh from the present values."""
+
+    @abstractmethod
+    def swap(self) -> None:
+        """Exchange the averaged and the live values, exactly; a second call exchanges them back."""
+
+
+class OptimizerFactory(Protocol):
+    """Parameters (or torch parameter groups) -> optimizer. Every `torch.optim` class is one."""
+
+    def __call__(self, params: Any) -> Optimizer: ...
+
+
+class LRScheduleFactory(Protocol):
+    """Optimizer -> schedule that is stepped once per optimizer step."""
+
+    def __call__(self, optimizer: Optimizer) -> LRScheduler: ...

@@ -1,0 +1,247 @@
+"""A training run: a folder, and the trainer that fills it.
+
+runs/NAME/
+    config.yaml         the resolved config
+    lock.json           the components it uses, with distribution and version
+    metrics.jsonl       a line per logged step
+    images/             grids
+    checkpoints/        last.ckpt and step-*.ckpt
+    model.safetensors   the weights at the end, with config and lock
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
+
+from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, save_weights
+from sgm_core.config.api import Config, load_config
+from sgm_core.errors import SgmError
+from sgm_core.files import replacing
+from sgm_core.metrics import JSONLMetrics
+from sgm_core.progress import StepProgressBar
+from sgm_core.registry import index
+from sgm_core.saving import AtomicCheckpoints, Saver
+
+EXIT_INTERRUPTED = 130
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, after the step was finished and saved. No Exception: nothing on the way may swallow it."""
+
+
+@dataclass
+class Run:
+    """A checked config and its folder, ready to train."""
+
+    config: Config
+    folder: Path
+    resume_from: Path | None = None
+
+    def train(self) -> int:
+        """Build, fit, export. Gives the exit code.
+
+        Raises:
+            SgmError: the config is wrong; the folder can not be written; a part refused its input. A new folder
+                in which nothing was trained is removed.
+        """
+        self.config.checked  # noqa: B018 - all errors of the config before anything is made
+        if self.config.to_dict().get("data") is None:
+            raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
+        created = make_folder(self.folder)
+        try:
+            return self._train()
+        finally:
+            if created and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def _train(self) -> int:
+        quiet_libraries()
+        seed_everything(self.config.to_dict().get("seed", 0), workers=True, verbose=False)
+        data = self.config.build("data")
+        from sgm_core.config.api import build_engine
+
+        engine = build_engine(self.config)
+        with stop_after_step() as stop:
+            trainer = self.trainer(stop)
+            say(f"run: {self.folder}")
+            try:
+                trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
+            except Interrupted:
+                say(f"Interrupted at step {trainer.global_step}; saved. Go on with: sgm train --resume {self.folder}")
+                return EXIT_INTERRUPTED
+            except SystemExit:  # how Lightning ends after a second Ctrl-C
+                if not stop.is_set():
+                    raise
+                return EXIT_INTERRUPTED
+        if trainer.is_global_zero:
+            self.report(trainer, engine)
+        return 0
+
+    def trainer(self, stop: threading.Event) -> Trainer:
+        """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""
+        make = self.config.build("trainer")
+        arguments: dict[str, Any] = dict(getattr(make, "keywords", {}))
+        callbacks = arguments.pop("callbacks", None)
+        if callbacks is None:
+            callbacks = [index.resolve("callbacks", "image_logger")()]
+        elif not isinstance(callbacks, list):
+            callbacks = [callbacks]
+        checkpoint = self.config.build("checkpoint")
+        saver = Saver(self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, stop, Interrupted)
+        if arguments.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks = [*callbacks, StepProgressBar()]
+        arguments.setdefault("log_every_n_steps", 10)
+        arguments.setdefault("enable_model_summary", False)
+        return Trainer(
+            **{k: v for k, v in arguments.items() if k != "logger"},
+            default_root_dir=self.folder,
+            logger=self.loggers(arguments.get("logger")),
+            callbacks=[WriteConfig(self), *callbacks, saver],
+            plugins=[AtomicCheckpoints()],
+        )
+
+    def loggers(self, configured: Any) -> list[Logger]:
+        """`metrics.jsonl` and the loggers of the config, in the run's folder, without what a resumed run logs again.
+
+        Args:
+            configured: one, several, or none (true and false too).
+        """
+        several = configured if isinstance(configured, list) else [configured]
+        found = [JSONLMetrics(self.folder), *(logger for logger in several if isinstance(logger, Logger))]
+        step = None if self.resume_from is None else read_step(self.resume_from)
+        for logger in found:
+            write_to, truncate_after = (getattr(logger, name, None) for name in ("write_to", "truncate_after"))
+            if write_to is not None:
+                write_to(self.folder)
+            if truncate_after is not None and step is not None:
+                truncate_after(step - 1)  # loggers count steps from 0
+        return found
+
+    def write_config(self) -> None:
+        """Write `config.yaml` and `lock.json`."""
+        _, components = self.config.checked
+        with replacing(self.folder / "config.yaml") as temporary:
+            temporary.write_text(self.config.to_yaml(), encoding="utf-8")
+        lock = [{**entry._asdict(), "qualified": entry.qualified} for entry in components]
+        for row in lock:
+            del row["path"]  # of this machine only
+        with replacing(self.folder / "lock.json") as temporary:
+            temporary.write_text(json.dumps(lock, indent=1) + "\n", encoding="utf-8")
+
+    def report(self, trainer: Trainer, engine: LightningModule) -> None:
+        """Export the weights and say where everything is."""
+        provenance = getattr(engine, "provenance", None)
+        if provenance is not None:
+            provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
+        save_weights(engine, self.folder / "model.safetensors", provenance)
+        grids = sorted((self.folder / "images").glob("samples-*.png"))
+        say(f"done at step {trainer.global_step}: {self.folder / 'model.safetensors'}")
+        if grids:
+            say(f"samples: {grids[-1]}")
+
+
+class WriteConfig(Callback):
+    """Writes the run's config when training really starts: a run that fails before leaves nothing behind."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.run.write_config()
+
+
+def start_run(config: Config, runs: Path, name: str) -> Run:
+    """A new run.
+
+    Raises:
+        SgmError: the name is taken, or is no plain folder name.
+    """
+    if Path(name).name != name:
+        raise SgmError(f"--name {name}: a plain folder name is needed; --runs says where it goes")
+    folder = runs / name
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SgmError(f"{folder} exists already: choose another --name, or go on with it: --resume {folder}")
+    return Run(config, folder)
+
+
+def resume_run(folder: Path, overrides: Iterable[str] = ()) -> Run:
+    """A run that goes on from its last checkpoint.
+
+    Raises:
+        SgmError: not a run folder, or nothing saved in it.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise SgmError(f"--resume {folder}: not a run folder (it has no config.yaml)")
+    checkpoint = find_checkpoint(folder)
+    if checkpoint.suffix != ".ckpt":
+        raise CheckpointError(f"--resume {folder}: it has weights but no checkpoint to go on from")
+    return Run(load_config(folder / "config.yaml", overrides=overrides), folder, checkpoint)
+
+
+def make_folder(folder: Path) -> bool:
+    """Create the run's folder, if need be; whether it was. A folder that can not be written is found out now."""
+    try:
+        created = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SgmError(f"{folder}: can not be written: {error.strerror}. Choose another folder with --runs") from error
+    return created
+
+
+@contextmanager
+def stop_after_step() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, so that the step is finished and saved; the second stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield stop
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        say("\nstopping after this step; Ctrl-C again stops at once, without saving")
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def quiet_libraries() -> None:
+    """Silence what Lightning says on every run and nobody acts on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        "does not have many workers",
+        "is smaller than the logging interval",
+        r"module\(s\) in eval mode",  # the first stage and the frozen embedders, as they should be
+        "overridden `on_before_batch_transfer`",
+        r"isinstance\(treespec, LeafSpec\)",
+        "across ranks is zero",  # no validation part
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
+
+
+def say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

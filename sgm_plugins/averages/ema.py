@@ -1,0 +1,230 @@
+"""The exponential moving average of the trained weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from sgm_core.roles import Average
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_SHADOW = "shadow."
+
+
+class EMA(Average):
+    """shadow -= (1 - d) * (shadow - parameter), once per optimizer step n = 1, 2, ...
+
+    d is `decay`; with warm-up d = min(decay, (1 + n) / (10 + n)), the rule of TensorFlow's
+    `ExponentialMovingAverage(decay, num_updates)`, so that the start is forgotten within some steps.
+
+    A shadow is float32 whatever the parameter is (float64 for a float64 one): in bfloat16 a step of 1e-4 of the
+    difference would round to nothing. It starts from the parameter's value when `track` is called, moves with the
+    module, and is saved under the parameter's own name, `shadow.model.diffusion_model.out.2.weight`, beside
+    `num_updates`: neither can collide with the other, whatever a parameter is called.
+
+    What is averaged is decided by `track` and nothing else. A parameter that is frozen later stays averaged (its shadow
+    runs into the constant value); one that is unfrozen later is not until `track` is called again. Buffers are not
+    averaged: a running statistic, as BatchNorm has, would have to be measured again for the averaged weights.
+
+    The shadows are no buffers of the module, whose names may not have dots; and DDP would broadcast buffers before
+    every forward, although the ranks' shadows are equal as their parameters are.
+
+    Args:
+        decay: the weight of the past in one step, in [0, 1).
+        warmup: whether the first steps use a smaller one.
+    """
+
+    def __init__(self, decay: Annotated[float, Ge(0), Lt(1)] = 0.9999, warmup: bool = True) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; it must be at least 0 and below 1, e.g. 0.9999")
+        self.decay = decay
+        self.warmup = warmup
+        self.num_updates = 0
+        self._tracked: dict[str, nn.Parameter] = {}
+        self._shadows: dict[str, Tensor] = {}  # filled before `track` by loading a state
+        self._live: dict[str, Tensor] = {}  # while swapped: live values that a shadow can not hold
+        self._swapped = False
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the parameters hold the averaged values at present."""
+        return self._swapped
+
+    @torch.no_grad()
+    def track(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Average these parameters from now on, from their present values.
+
+        A state that was loaded before the first call is taken up: the parameters that it names go on from the
+        loaded shadows (with a warning where its names are not just these). Later calls start afresh.
+
+        Raises:
+            ValueError: no parameters; the loaded shadow of one has another shape.
+        """
+        self._expect_live("track")
+        if not parameters:
+            raise ValueError("there is no parameter to average; does any of the model's require a gradient?")
+        # tied weights, one parameter under two names, count once: swapped twice, the live value would be lost
+        first: dict[nn.Parameter, str] = {}
+        for name, parameter in parameters.items():
+            first.setdefault(parameter, name)
+        tracked = {name: parameter for parameter, name in first.items()}
+        loaded = {} if self._tracked else self._shadows
+        for name in loaded.keys() & tracked.keys():
+            if loaded[name].shape != tracked[name].shape:
+                raise ValueError(
+                    f"the loaded average of '{name}' has shape {tuple(loaded[name].shape)}, "
+                    f"the parameter {tuple(tracked[name].shape)}"
+                )
+        if loaded and loaded.keys() != tracked.keys():
+            warnings.warn(_difference(set(loaded), set(tracked)), stacklevel=2)
+        if not loaded:
+            self.num_updates = 0
+        self._tracked = tracked
+        self._shadows = {
+            name: loaded.get(name, p.detach()).to(device=p.device, dtype=_precise(p.dtype), copy=True)
+            for name, p in tracked.items()
+        }
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the present values. The step counter is a Python number: nothing waits for the device."""
+        self._expect_live("update")
+        self._expect_tracked("update")
+        self.num_updates += 1
+        n = self.num_updates
+        d = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
+        shadows: list[Tensor] = []
+        parameters: list[Tensor] = []
+        for name, parameter in self._tracked.items():
+            shadow = self._shadows[name]
+            if _alike(parameter, shadow):
+                shadows.append(shadow)
+                parameters.append(parameter)
+            else:  # one at a time: a float32 copy of a whole bfloat16 model would be large
+                shadow.lerp_(parameter.to(shadow), 1 - d)
+        if shadows:
+            get_ema_multi_avg_fn(d)(shadows, parameters, None)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start afresh from the present values, and from the warm-up if there is one."""
+        self._expect_live("reset")
+        self._expect_tracked("reset")
+        self.num_updates = 0
+        for name, parameter in self._tracked.items():
+            self._shadows[name].copy_(parameter)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange averaged and live values; the second call restores both, bit for bit.
+
+        Where parameter and shadow are of one dtype their storages change places, and no memory is used. A parameter of
+        lower precision gets a rounded copy of its shadow, and its live values are kept aside until the second call.
+        The `Parameter` objects stay the same, so that an optimizer's state and DDP's gradient buckets, which
+        hang on them, do not notice; after the second call each has its own storage again.
+        """
+        self._expect_tracked("swap")
+        for name, parameter in self._tracked.items():
+            shadow = self._shadows[name]
+            if name in self._live:
+                parameter.data = self._live.pop(name)
+            elif _alike(parameter, shadow):
+                self._shadows[name], parameter.data = parameter.data, shadow
+            else:
+                self._live[name], parameter.data = parameter.data, shadow.to(parameter)
+        self._swapped = not self._swapped
+
+    def extra_repr(self) -> str:
+        return f"decay={self.decay}, warmup={self.warmup}, tracked={len(self._tracked)}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow `.to(device)`, but not `.half()`."""
+        self._expect_live("move or cast")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, shadow in self._shadows.items():
+            moved = fn(shadow)
+            self._shadows[name] = moved if moved.dtype == shadow.dtype else shadow.to(moved.device)
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        # the model's part of a state dict would hold the averages as if they were the live weights
+        self._expect_live("save")
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}num_updates"] = torch.tensor(self.num_updates)
+        for name, shadow in self._shadows.items():
+            destination[f"{prefix}{_SHADOW}{name}"] = shadow
+
+    @torch.no_grad()
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        self._expect_live("load")
+        start, counter = prefix + _SHADOW, f"{prefix}num_updates"
+        found = {key.removeprefix(start): value for key, value in state_dict.items() if key.startswith(start)}
+        if counter in state_dict:
+            self.num_updates = int(state_dict[counter])
+        elif strict:
+            missing_keys.append(counter)
+        if not self._tracked:
+            self._shadows = {
+                name: value.detach().to(dtype=_precise(value.dtype), copy=True) for name, value in found.items()
+            }
+        else:
+            for name, shadow in self._shadows.items():
+                if name not in found:
+                    if strict:
+                        missing_keys.append(start + name)
+                elif found[name].shape != shadow.shape:
+                    error_msgs.append(
+                        f"size mismatch for {start}{name}: {tuple(found[name].shape)} in the checkpoint, "
+                        f"{tuple(shadow.shape)} in the model"
+                    )
+                else:
+                    shadow.copy_(found[name])
+            if strict:
+                unexpected_keys.extend(start + name for name in found if name not in self._shadows)
+        rest = {key: value for key, value in state_dict.items() if key != counter and not key.startswith(start)}
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+    def _expect_live(self, action: str) -> None:
+        if self._swapped:
+            raise RuntimeError(f"can not {action} while the averaged weights are swapped in: call swap() first")
+
+    def _expect_tracked(self, action: str) -> None:
+        if not self._tracked:
+            raise RuntimeError(f"can not {action} before track() has said which parameters are averaged")
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device
+
+
+def _difference(loaded: set[str], tracked: set[str]) -> str:
+    message = "the loaded average is not of the parameters that are tracked:"
+    if tracked - loaded:
+        message += f" {len(tracked - loaded)} start from their present values (e.g. '{min(tracked - loaded)}')"
+    if loaded - tracked:
+        message += (
+            f"{' and' if tracked - loaded else ''} {len(loaded - tracked)} are dropped (e.g. '{min(loaded - tracked)}')"
+        )
+    return message

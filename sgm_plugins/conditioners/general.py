@@ -1,0 +1,209 @@
+"""The conditioner that combines any embedders, each routed by the rank of what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.registry import did_you_mean
+from sgm_core.roles import Conditioner
+from sgm_core.slots import EmbedderSlot, describe
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+BY_RANK = {2: "vector", 3: "crossattn", 4: "concat", 5: "concat"}
+"""Where an output goes if its slot does not say: (b, d), (b, tokens, d), (b, c, h, w), (b, c, t, h, w)."""
+
+_JOINED_ON = {"vector": 1, "crossattn": 2}
+"""The axis on which outputs of one name are joined; 1, the channels, for `concat` and for every extra."""
+
+_RANKS = {"vector": "rank 2, (b, d)", "crossattn": "rank 3, (b, tokens, d)", "concat": "rank 2 or more, (b, c, *grid)"}
+
+
+class GeneralConditioner(Conditioner):
+    """Runs the embedders in order and joins their outputs into one conditioning.
+
+    An output goes where its slot says, or by rank: 2 to `vector`, joined on dimension 1; 3 to `crossattn`, joined on
+    dimension 2; 4 and 5 to `concat`, joined on dimension 1. A slot's output of another name (`cond_view`,
+    `cond_motion`) becomes an extra, joined on dimension 1.
+
+    Every message about a slot names it as a config does, `conditioner.embedders[1] (ClassEmbedder)`.
+
+    Args:
+        embedders: the slots. None at all makes an unconditional model.
+    """
+
+    def __init__(self, embedders: list[EmbedderSlot]) -> None:
+        super().__init__()
+        self.slots = tuple(embedders)
+        self.embedders = nn.ModuleList(slot.module for slot in embedders)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the trainable embedders. A parent's `train()` comes through here too: frozen ones stay in eval."""
+        super().train(mode)
+        for slot, embedder in zip(self.slots, self.embedders, strict=True):
+            slot.settle(embedder)
+        return self
+
+    @property
+    def input_keys(self) -> tuple[str, ...]:
+        """The batch entries that the slots read, in order, each once."""
+        return tuple(dict.fromkeys(key for slot in self.slots for key in slot.keys))
+
+    def forward(
+        self,
+        batch: Mapping[str, Any],
+        *,
+        force_zero: Iterable[str] = (),
+        drop: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Conditioning:
+        """The conditioning of a batch, which is left as it is.
+
+        Args:
+            batch: b entries per key: tensors of b rows, lists of b strings, what the embedders take.
+            force_zero: slots that read one of these entries give zeros.
+            drop: whether samples are dropped with each slot's rate. One draw per slot, in the order of the slots,
+                for all of its outputs. Without a generator the draws come from torch's global state of the
+                device, on every rank its own.
+            generator: source of the draws.
+
+        Raises:
+            ValueError: a missing entry; an unknown key in `force_zero`; entries that can not be dropped; outputs
+                that can not be routed or joined; whatever ValueError an embedder raises, with the slot's name.
+        """
+        zeroed = self._slots_reading(force_zero)
+        outputs: list[tuple[int, Tensor]] = []
+        for i, slot in enumerate(self.slots):
+            with self._naming(i):
+                entries = self._entries(i, batch)
+                # slots that drop jointly would share this draw
+                keep = slot.draw(entries, generator) if drop and slot.ucg_rate > 0 else None
+                if keep is not None and slot.ucg_value is not None:
+                    entries, keep = slot.substitute(entries, keep), None
+                for output in slot.embed(self.embedders[i], entries):
+                    if i in zeroed:
+                        output = torch.zeros_like(output)
+                    elif keep is not None:
+                        output = slot.blank(output, keep)
+                    outputs.append((i, output))
+        return self._route(outputs)
+
+    def unconditional(self, batch: Mapping[str, Any]) -> Conditioning:
+        """What guidance moves away from: each slot in the state in which its drops leave it.
+
+        A slot with a `ucg_value` embeds that value, one with a drop rate alone gives zeros. A slot that is never
+        dropped keeps its embedding of the batch, since the network has never seen it empty: the size that both halves
+        of guided SDXL share, say. If no slot has an empty state, all of them give zeros.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        none_drops = not any(slot.drops for slot in self.slots)
+        outputs: list[tuple[int, Tensor]] = []
+        for i, slot in enumerate(self.slots):
+            with self._naming(i):
+                entries = self._entries(i, batch)
+                if slot.ucg_value is not None:
+                    entries = slot.substitute(entries)
+                zero = none_drops or (slot.ucg_rate > 0 and slot.ucg_value is None)
+                for output in slot.embed(self.embedders[i], entries):
+                    outputs.append((i, torch.zeros_like(output) if zero else output))
+        return self._route(outputs)
+
+    def check(self, batch: Mapping[str, Any]) -> None:
+        """Raise ValueError for a batch without a slot's entry, or with one that it can not embed or drop."""
+        for i, slot in enumerate(self.slots):
+            with self._naming(i):
+                slot.check(self.embedders[i], self._entries(i, batch))
+
+    def _name(self, i: int) -> str:
+        return f"conditioner.embedders[{i}] ({type(self.embedders[i]).__name__})"
+
+    @contextmanager
+    def _naming(self, i: int) -> Iterator[None]:
+        """Begin the message of a ValueError with the slot that it is about."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self._name(i)}: {error}") from error
+
+    def _entries(self, i: int, batch: Mapping[str, Any]) -> list[Any]:
+        for key in self.slots[i].keys:
+            if key not in batch:
+                keys = sorted(str(known) for known in batch)
+                raise ValueError(
+                    f"it reads '{key}', which the batch does not have.{did_you_mean(key, keys)} "
+                    f"The batch has: {', '.join(keys) or 'nothing'}"
+                )
+        return [batch[key] for key in self.slots[i].keys]
+
+    def _slots_reading(self, keys: Iterable[str]) -> set[int]:
+        keys = set(keys)
+        known = self.input_keys
+        for key in sorted(keys.difference(known)):
+            raise ValueError(
+                f"force_zero names '{key}', which no embedder of the conditioner reads.{did_you_mean(key, known)} "
+                f"They read: {', '.join(known) or 'nothing'}"
+            )
+        return {i for i, slot in enumerate(self.slots) if keys.intersection(slot.keys)}
+
+    def _route(self, outputs: list[tuple[int, Tensor]]) -> Conditioning:
+        """Each output to its name, those of one name joined in order. `outputs` are (slot, tensor)."""
+        routed: dict[str, list[tuple[int, Tensor]]] = {}
+        for i, output in outputs:
+            with self._naming(i):
+                routed.setdefault(_destination(output, self.slots[i].output), []).append((i, output))
+        joined = {name: self._join(name, parts) for name, parts in routed.items()}
+        return Conditioning(
+            vector=joined.pop("vector", None),
+            crossattn=joined.pop("crossattn", None),
+            concat=joined.pop("concat", None),
+            extras=joined,
+        )
+
+    def _join(self, name: str, parts: list[tuple[int, Tensor]]) -> Tensor:
+        first, tensor = parts[0]
+        if len(parts) == 1:
+            return tensor
+        axis = _JOINED_ON.get(name, 1)
+        for i, part in parts[1:]:
+            if tensor.ndim <= axis or _without(axis, part.shape) != _without(axis, tensor.shape):
+                raise ValueError(
+                    f"{self._name(i)}: its {name} output {tuple(part.shape)} can not be joined to "
+                    f"{tuple(tensor.shape)} of {self._name(first)}; only dimension {axis} may differ"
+                )
+        return torch.cat([part for _, part in parts], dim=axis)
+
+
+def _destination(output: Tensor, name: str | None) -> str:
+    """The name under which the network gets an output.
+
+    Raises:
+        ValueError: nothing routes its rank, or the slot sends it where its rank does not fit.
+    """
+    rank = output.ndim
+    if name is None:
+        if rank not in BY_RANK:
+            ranks = ", ".join(f"{known} to {to}" for known, to in BY_RANK.items())
+            raise ValueError(
+                f"its output is {describe(output)}, and rank {rank} goes nowhere by itself ({ranks}); "
+                "give the slot an `output`"
+            )
+        return BY_RANK[rank]
+    fits = {"vector": rank == 2, "crossattn": rank == 3, "concat": rank >= 2}.get(name, rank >= 1)
+    if not fits:
+        needs = _RANKS.get(name, "a row for each sample")
+        raise ValueError(f"its output is {describe(output)}, which can not be {name}: that needs {needs}")
+    return name
+
+
+def _without(axis: int, shape: torch.Size) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])

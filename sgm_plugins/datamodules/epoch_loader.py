@@ -1,0 +1,145 @@
+"""A data loader whose batches are a function of (seed, epoch, position): a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from sgm_core.errors import SgmError
+
+
+class BatchSource(Protocol):
+    """A dataset that loads a whole batch at once."""
+
+    def __getitem__(self, rows: list[int]) -> Any: ...
+
+
+class EpochBatches:
+    """The rows of each batch of an epoch, this rank's share of them.
+
+    Every rank gets equally many batches, so that none waits for another: with `drop_last` what does not divide is
+    left out, without it the first batches are repeated.
+
+    Args:
+        n: rows of the dataset.
+        batch_size: rows of a batch, on one rank.
+        shuffle: a new order per epoch, drawn from (seed, epoch) and not from any global random state.
+        drop_last: leave out the incomplete last batch.
+        seed: of the orders.
+        rank, world_size: this process among those that share the epoch.
+
+    Raises:
+        SgmError: with `drop_last`, there are too few rows for a single batch.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.n = n
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+        self.sampler = self  # Lightning announces the epoch to `loader.batch_sampler.sampler.set_epoch`
+        if not len(self):
+            ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+            raise SgmError(
+                f"batch_size is {batch_size}{ranks}, but there are {n} images to train on: "
+                f"use a batch_size of at most {n // world_size}"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to this epoch, at its start unless it is the one that a resume continues."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        if self.drop_last:
+            return self.n // self.batch_size // self.world_size
+        batches = -(-self.n // self.batch_size)
+        return -(-batches // self.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = (
+            np.random.default_rng((self.seed, self.epoch)).permutation(self.n) if self.shuffle else np.arange(self.n)
+        )
+        batches = self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
+        for position in range(self.start, len(self)):
+            first = (position * self.world_size + self.rank) % batches * self.batch_size
+            yield order[first : first + self.batch_size].tolist()
+
+
+class EpochLoader:
+    """Iterates over the batches of an epoch.
+
+    Lightning saves and restores its state with a checkpoint, so that a run resumed inside an epoch continues with the
+    batch that comes next; no skipped batch is loaded. Without a trainer each full pass is the next epoch.
+    It is not a `DataLoader`: Lightning would put its own sampler, of single rows, into one.
+
+    Args:
+        source: loads the batch of a list of rows; in a worker process where there are workers.
+        batches: the rows of each batch.
+        num_workers: processes that load ahead; 0 loads in this one.
+        receive: makes of what the source gave, and of whether it is the epoch's last, the batch. Runs in this process.
+    """
+
+    def __init__(
+        self,
+        source: BatchSource,
+        batches: EpochBatches,
+        num_workers: int = 0,
+        receive: Callable[[Any, bool], Any] | None = None,
+    ) -> None:
+        self.batch_sampler = batches
+        self.receive = receive
+        self.position = 0
+        self._loader: DataLoader[Any] = DataLoader(
+            source,  # type: ignore[arg-type]  # torch's type knows single rows only
+            batch_size=None,
+            sampler=batches,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),  # torch draws a seed for workers per pass: not from the training's state
+        )
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = self.batch_sampler
+        self.position = batches.start
+        for item in self._loader:
+            self.position += 1
+            yield item if self.receive is None else self.receive(item, self.position == len(self))
+        batches.set_epoch(batches.epoch + 1)
+        self.position = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where it stands: the epoch and the number of its batches that were handed out."""
+        return {"epoch": self.batch_sampler.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from there."""
+        self.batch_sampler.epoch = state["epoch"]
+        self.batch_sampler.start = self.position = state["position"]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

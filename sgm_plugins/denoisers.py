@@ -1,0 +1,97 @@
+"""D(x; sigma): a network behind the preconditioning of Karras et al. 2022, arXiv:2206.00364, eq. 7."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.roles import Coefficients, Denoiser, Discretization, Preconditioned, Scaling
+from sgm_plugins.broadcast import append_dims
+from sgm_plugins.discretizations import sigma_table
+
+
+class ContinuousDenoiser(Denoiser):
+    """Any sigma; the network is told the scaling's c_noise.
+
+    Coefficients are computed in float32 at least and the result is like x, so that half precision works.
+    """
+
+    def __init__(self, scaling: Scaling) -> None:
+        super().__init__()
+        self.scaling = scaling
+
+    def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        return _precondition(network, x, self.scaling(_at_least_float32(sigma)), cond)
+
+
+class DiscreteDenoiser(Denoiser):
+    """The levels of a discrete process: each sigma is replaced by the nearest one of the table.
+
+    The index of a level does not depend on the scaling: a scaling whose c_noise is ln(sigma) / 4 works too, and with
+    `quantize_c_noise` the network is told the same timestep as with any other.
+
+    Args:
+        scaling: the coefficients.
+        discretization, num_idx: the levels.
+        quantize_c_noise: the network is told the level's index (int64, the timestep of a DDPM), not c_noise.
+        append_zero: one more level, sigma = 0.
+        flip: index 0 is the lowest level.
+
+    Attributes:
+        sigmas: the table, float32, kept so when the module is cast to a lower precision. In the state dict.
+    """
+
+    sigmas: Tensor
+
+    def __init__(
+        self,
+        scaling: Scaling,
+        discretization: Discretization,
+        num_idx: Annotated[int, Ge(1)] = 1000,
+        quantize_c_noise: bool = True,
+        append_zero: bool = False,
+        flip: bool = True,
+    ) -> None:
+        super().__init__()
+        self.scaling = scaling
+        self.quantize_c_noise = quantize_c_noise
+        self.register_buffer("sigmas", sigma_table(discretization, num_idx, append_zero, flip))
+
+    def sigma_to_idx(self, sigma: Tensor) -> Tensor:
+        """The index of the nearest level, int64, of the shape of sigma (b,)."""
+        return (_at_least_float32(sigma) - self.sigmas[:, None]).abs().argmin(dim=0)
+
+    def idx_to_sigma(self, idx: Tensor) -> Tensor:
+        """The level with this index, float32."""
+        return self.sigmas[idx]
+
+    def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        idx = self.sigma_to_idx(sigma)
+        coefficients = self.scaling(self.idx_to_sigma(idx))
+        if self.quantize_c_noise:
+            coefficients = coefficients._replace(c_noise=idx)
+        return _precondition(network, x, coefficients, cond)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DiscreteDenoiser:
+        # `.half()` and Lightning's bf16-true would round the table until neighbouring levels are one
+        table = self.sigmas
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        if self.sigmas.dtype != table.dtype:
+            self.sigmas = table.to(self.sigmas.device)
+        return self
+
+
+def _precondition(network: Preconditioned, x: Tensor, coefficients: Coefficients, cond: Conditioning) -> Tensor:
+    c_skip, c_out, c_in = (append_dims(c, x) for c in coefficients[:3])
+    F_x = network((c_in * x).to(x.dtype), coefficients.c_noise, cond)
+    return (c_skip * x + c_out * F_x).to(x.dtype)
+
+
+def _at_least_float32(sigma: Tensor) -> Tensor:
+    """In half precision sigma^2 underflows at sigma = 0.0002 and overflows at 256."""
+    return sigma.to(torch.promote_types(sigma.dtype, torch.float32))

@@ -1,0 +1,108 @@
+"""Grids of noise levels."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+
+from sgm_core.roles import Discretization
+
+
+class EDMDiscretization(Discretization):
+    """Evenly spaced in sigma^(1/rho): Karras et al. 2022, arXiv:2206.00364, eq. 5.
+
+    Args:
+        sigma_min, sigma_max: the ends of the grid; n = 1 gives sigma_max alone.
+        rho: the larger, the shorter the steps near sigma_min.
+
+    Raises:
+        ValueError: not 0 < sigma_min <= sigma_max.
+    """
+
+    def __init__(
+        self,
+        sigma_min: Annotated[float, Gt(0)] = 0.002,
+        sigma_max: Annotated[float, Gt(0)] = 80.0,
+        rho: Annotated[float, Gt(0)] = 7.0,
+    ) -> None:
+        if not 0 < sigma_min <= sigma_max:
+            raise ValueError(f"sigma_min is {sigma_min} and sigma_max is {sigma_max}; 0 < sigma_min <= sigma_max works")
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.rho = rho
+
+    def sigmas(self, n: int) -> Tensor:
+        """n sigmas, descending, float32. ValueError for n < 1."""
+        if n < 1:
+            raise ValueError(f"n is {n}; a grid of noise levels has at least 1")
+        ramp = torch.linspace(0, 1, n, dtype=torch.float32)
+        start: float = self.sigma_max ** (1 / self.rho)
+        end: float = self.sigma_min ** (1 / self.rho)
+        return (start + ramp * (end - start)) ** self.rho
+
+
+class LegacyDDPMDiscretization(Discretization):
+    """The levels of Stable Diffusion's discrete process, evenly thinned out.
+
+    Forward process of Ho et al. 2020, arXiv:2006.11239, with the schedule of Rombach et al. 2022, arXiv:2112.10752:
+    sqrt(beta) is linear in the timestep. sigma = sqrt((1 - abar) / abar), abar = cumprod(1 - beta).
+
+    Args:
+        linear_start, linear_end: beta of the first and of the last timestep.
+        num_timesteps: timesteps of the process, the most levels there are.
+
+    Attributes:
+        alphas_cumprod: abar, (num_timesteps,) float64.
+
+    Raises:
+        ValueError: a beta not between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        linear_start: Annotated[float, Gt(0), Lt(1)] = 0.00085,
+        linear_end: Annotated[float, Gt(0), Lt(1)] = 0.0120,
+        num_timesteps: Annotated[int, Ge(1)] = 1000,
+    ) -> None:
+        if not (0 < linear_start < 1 and 0 < linear_end < 1):
+            raise ValueError(f"linear_start is {linear_start} and linear_end is {linear_end}; both lie between 0 and 1")
+        self.num_timesteps = num_timesteps
+        betas = torch.linspace(linear_start**0.5, linear_end**0.5, num_timesteps, dtype=torch.float64) ** 2
+        self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+
+    def timesteps(self, n: int) -> list[int]:
+        """The n timesteps that a grid of n levels keeps, ascending; the last one is always among them.
+
+        Raises:
+            ValueError: n is not in 1..num_timesteps.
+        """
+        if not 1 <= n <= self.num_timesteps:
+            raise ValueError(f"n is {n}; this process has 1 to {self.num_timesteps} noise levels (num_timesteps)")
+        # In floats, not in integers: where a timestep would be whole but for rounding, published models and
+        # samples were made with the rounded-down one (n = 99: 110, where exact arithmetic gives 111).
+        last = self.num_timesteps - 1
+        return [int(i * (-last / n) + last) for i in reversed(range(n))]
+
+    def sigmas(self, n: int) -> Tensor:
+        """n sigmas, descending, float32. ValueError for n outside 1..num_timesteps."""
+        abar = self.alphas_cumprod[self.timesteps(n)].flip(0)
+        # float32 before the root: one rounding of the variance, as in the tables stored in public checkpoints
+        return ((1 - abar) / abar).float().sqrt()
+
+
+def sigma_table(discretization: Discretization, num_idx: int, append_zero: bool = False, flip: bool = True) -> Tensor:
+    """The noise levels of a discrete process by index, float32.
+
+    Args:
+        discretization: the grid.
+        num_idx: levels asked of it.
+        append_zero: one more level, sigma = 0.
+        flip: index 0 is the lowest level (as timesteps are counted), not the highest.
+    """
+    sigmas = discretization.sigmas(num_idx)
+    if append_zero:
+        sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
+    return sigmas.flip(0) if flip else sigmas

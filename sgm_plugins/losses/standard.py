@@ -1,0 +1,59 @@
+"""The training objective of denoising diffusion."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.randomness import randn, randn_like
+from sgm_core.roles import Denoise, Loss, SigmaSampler, Weighting
+from sgm_plugins.broadcast import append_dims
+
+
+class StandardLoss(Loss):
+    """lambda(sigma) * mean |D(x + sigma * noise; sigma) - x|^2: Karras et al. 2022, arXiv:2206.00364, eq. 2 and 8.
+
+    Draws sigma, then the noise, then the offset noise. Sigma, the weight and the error are float32 (float64 for such
+    an x): in half precision the weight of a low sigma overflows.
+
+    Args:
+        sigma_sampler: p(sigma).
+        weighting: lambda(sigma).
+        loss_type: squared (l2) or absolute (l1) error.
+        offset_noise_level: standard deviation, relative to the noise, of a further noise that is constant over the
+            grid of each channel, so that the model learns to change the mean brightness.
+            https://www.crosslabs.org/blog/diffusion-with-offset-noise
+    """
+
+    def __init__(
+        self,
+        sigma_sampler: SigmaSampler,
+        weighting: Weighting,
+        loss_type: Literal["l2", "l1"] = "l2",
+        offset_noise_level: Annotated[float, Ge(0)] = 0.0,
+    ) -> None:
+        super().__init__()
+        if loss_type not in ("l2", "l1"):
+            raise ValueError(f"loss_type is {loss_type!r}; 'l2' and 'l1' work")
+        self.sigma_sampler = sigma_sampler
+        self.weighting = weighting
+        self.loss_type = loss_type
+        self.offset_noise_level = offset_noise_level
+
+    def forward(
+        self, denoise: Denoise, x: Tensor, cond: Conditioning, generator: torch.Generator | None = None
+    ) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        sigma = self.sigma_sampler(len(x), generator=generator, device=x.device).to(dtype)
+        noise = randn_like(x, generator).to(dtype)
+        if self.offset_noise_level > 0:
+            offset = randn(x.shape[:2], generator, like=x.new_empty(0, dtype=torch.float32))  # (b, c)
+            noise = noise + self.offset_noise_level * append_dims(offset, x)
+        x_sigma = (x + append_dims(sigma, x) * noise).to(x.dtype)
+        error = denoise(x_sigma, sigma, cond).to(dtype) - x
+        error = error.square() if self.loss_type == "l2" else error.abs()
+        return self.weighting(sigma) * error.flatten(1).mean(dim=1)

@@ -1,0 +1,112 @@
+"""Attention among the cells of a grid, and from them to a context."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from sgm_plugins.networks.attention import Attention
+from sgm_plugins.networks.checkpointing import checkpointed
+from sgm_plugins.networks.convolution import Dims, conv, zeroed
+from sgm_plugins.networks.feed_forward import FeedForward
+from sgm_plugins.networks.group_norm import GroupNorm
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm residual layers over tokens: attention to themselves, attention to the context, feed-forward.
+
+    Args:
+        dim: width of the tokens.
+        num_heads: must divide `dim`.
+        context_dim: width of the context's tokens; without one the second attention is to the tokens too.
+        disable_self_attn: the first attention is to the context as well.
+        use_checkpoint: recompute the activations in the backward pass.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        context_dim: int | None = None,
+        disable_self_attn: bool = False,
+        use_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.disable_self_attn = disable_self_attn
+        self.use_checkpoint = use_checkpoint
+        self.attn1 = Attention(dim, num_heads, context_dim if disable_self_attn else None)
+        self.ff = FeedForward(dim)
+        self.attn2 = Attention(dim, num_heads, context_dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (b, n, dim), context (b, m, context_dim) -> (b, n, dim)."""
+        return checkpointed(self.use_checkpoint, self._forward, x, context)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        x = x + self.attn1(self.norm1(x), context if self.disable_self_attn else None)
+        x = x + self.attn2(self.norm2(x), context)
+        y: Tensor = x + self.ff(self.norm3(x))
+        return y
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the cells of a grid, as a residual branch that starts at zero.
+
+    Rombach et al. 2022, arXiv:2112.10752, appendix E.2.1.
+
+    Args:
+        channels: of the grid.
+        num_heads: must divide `channels`.
+        depth: number of transformer blocks.
+        context_dim: width of the context's tokens; without one every attention is to the grid itself.
+        dims: axes of the grid.
+        disable_self_attn: both attentions of a block are to the context.
+        use_linear: linear projections in and out instead of 1-wide convolutions: other shapes of the same weights.
+        use_checkpoint: recompute the activations in the backward pass.
+    """
+
+    asks: ClassVar[Literal["context"]] = "context"
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        depth: int = 1,
+        context_dim: int | None = None,
+        dims: Dims = 2,
+        disable_self_attn: bool = False,
+        use_linear: bool = False,
+        use_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.use_linear = use_linear
+        self.norm = GroupNorm(channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels) if use_linear else conv(dims, channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, num_heads, context_dim, disable_self_attn, use_checkpoint) for _ in range(depth)
+        )
+        self.proj_out = (
+            zeroed(nn.Linear(channels, channels)) if use_linear else conv(dims, channels, channels, 1, zero=True)
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (b, channels, *grid), context (b, m, context_dim) -> like x."""
+        h = self.norm(x)
+        if not self.use_linear:
+            h = self.proj_in(h)
+        h = h.flatten(2).transpose(1, 2)  # (b, n, channels)
+        if self.use_linear:
+            h = self.proj_in(h)
+        for block in self.transformer_blocks:
+            h = block(h, context)
+        if self.use_linear:
+            h = self.proj_out(h)
+        h = h.transpose(1, 2).reshape(x.shape)
+        if not self.use_linear:
+            h = self.proj_out(h)
+        y: Tensor = x + h
+        return y

@@ -1,0 +1,33 @@
+"""The noise that EDM's stochastic samplers add before a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Churn:
+    """Raises the noise level of x and the noise in x to match: Karras et al. 2022, arXiv:2206.00364, algorithm 2.
+
+    Attributes:
+        s_churn: how much, summed over the steps; 0 is a deterministic sampler.
+        s_tmin, s_tmax: noise levels between which to act, both included.
+        s_noise: standard deviation of the noise, slightly above 1 against loss of detail.
+    """
+
+    s_churn: float
+    s_tmin: float
+    s_tmax: float
+    s_noise: float
+
+    def __call__(self, x: Tensor, sigma: float, num_steps: int, noise: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        """(x_hat, sigma_hat) of a step of `num_steps` that starts with x at sigma; draws only if it adds noise."""
+        gamma = min(self.s_churn / num_steps, math.sqrt(2) - 1) if self.s_tmin <= sigma <= self.s_tmax else 0.0
+        if gamma == 0:
+            return x, sigma
+        sigma_hat = sigma * (1 + gamma)
+        return x + noise() * (self.s_noise * math.sqrt(sigma_hat**2 - sigma**2)), sigma_hat

@@ -1,0 +1,77 @@
+"""What the package promises to those who install it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from sgm_core.config.compose import shipped_configs
+from sgm_core.kinds import KINDS
+from sgm_core.registry import BUILTIN, index
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_every_package_of_the_tree_is_packaged():
+    folders = {path.parent for name in ("sgm_core", "sgm_plugins") for path in (ROOT / name).rglob("*.*")}
+    packages = {str(path.relative_to(ROOT)).replace("/", ".") for path in folders if path.name != "__pycache__"}
+    assert packages | {"sgm_configs"} == set(PYPROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_every_entry_point_group_is_a_kind():
+    groups = {group.removeprefix("sgm.") for group in PYPROJECT["project"]["entry-points"]}
+    assert groups <= KINDS.keys() | {"configs", "plugins"}
+
+
+@pytest.mark.parametrize("entry", [e for e in index.entries() if e.distribution == BUILTIN and e.kind in KINDS])
+def test_every_built_in_loads_is_documented_and_has_annotated_parameters(entry):
+    from sgm_core.config.schema import AnyType, signature
+
+    target = index.resolve(entry.kind, entry.name)
+    assert (target.__doc__ or "").strip()
+    if not entry.value.startswith(("torch.", "lightning.")):
+        late = KINDS[entry.kind].late
+        untyped = [p.name for p in signature(target, late).parameters.values() if p.type == AnyType()]
+        assert not untyped
+        assert not signature(target, late).open
+
+
+def test_the_constraints_satisfy_the_dependencies():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pinned = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins if
+              pin.marker is None or pin.marker.evaluate()}  # fmt: skip
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    for text in [*PYPROJECT["project"]["dependencies"], *extras["dev"], *extras["tensorboard"]]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), text
+
+
+def test_every_shipped_config_begins_with_the_command_that_runs_it():
+    configs = shipped_configs()
+    assert set(configs) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    for name, path in configs.items():
+        assert re.fullmatch(rf"# sgm \w+ configs/{name}\.yaml", path.read_text().splitlines()[0])
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_trains_two_steps_and_samples_two(name, tmp_path, monkeypatch):
+    import sgm_core as sgm
+    from sgm_core.run import start_run
+
+    monkeypatch.chdir(tmp_path)
+    overrides = ["trainer.max_steps=2", "trainer.callbacks=[]", "trainer.limit_val_batches=1", "data.batch_size=4"]
+    run = start_run(sgm.load_config(name, overrides=overrides), tmp_path, "run")
+    assert run.train() == 0
+    engine = sgm.load_engine(run.folder)
+    assert engine.generate({"cls": [1, 2]}, num_steps=2).isfinite().all()
