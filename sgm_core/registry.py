@@ -80,10 +80,10 @@ def _metadata_folders(paths: Iterable[object]) -> Iterator[tuple[str, str]]:
     for path in paths:
         if not isinstance(path, str):  # Python's own import skips it, and what is below, too
             continue
-        here = os.path.abspath(path)
         try:
+            here = os.path.abspath(path)
             names = [name for name in os.listdir(here) if name.endswith(_SUFFIXES) and name[0] != "~"]  # pip's rubbish
-        except OSError:  # not there, not a folder, not readable
+        except OSError:  # not there, not a folder, not readable, or the working folder is gone
             continue
         for name in sorted(names, key=lambda name: (name.endswith(_SUFFIXES[1]), name)):
             yield os.path.join(here, name), name

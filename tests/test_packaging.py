@@ -38,7 +38,7 @@ def test_every_built_in_loads_is_documented_and_has_annotated_parameters(entry):
     assert (target.__doc__ or "").strip()
     if not entry.value.startswith(("torch.", "lightning.")):
         late = KINDS[entry.kind].late
-        untyped = [p.name for p in signature(target, late).parameters.values() if p.type == AnyType()]
+        untyped = [p.name for p in signature(target, late).parameters.values() if isinstance(p.type, AnyType)]
         assert not untyped
         assert not signature(target, late).open
 
@@ -54,6 +54,8 @@ def test_the_constraints_satisfy_the_dependencies():
     extras = PYPROJECT["project"]["optional-dependencies"]
     for text in [*PYPROJECT["project"]["dependencies"], *extras["dev"], *extras["tensorboard"]]:
         requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), text
 
 

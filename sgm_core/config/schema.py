@@ -241,7 +241,8 @@ def _hints(target: Any) -> dict[str, Any]:
     """Resolved hints of a constructor or function."""
     if not inspect.isclass(target):
         return _hints_of(target)
-    if dataclasses.is_dataclass(target):  # its inherited fields resolve in the modules of the bases
+    made = "__dataclass_fields__" in vars(target) and target.__dataclass_params__.init
+    if made or hasattr(target, "_field_defaults"):  # a generated constructor; fields resolve where they are written
         return _hints_of(target)
     return _hints_of(target.__new__) | _hints_of(target.__init__)
 

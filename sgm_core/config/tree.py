@@ -106,7 +106,8 @@ def join(path: str, key: str | int) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-_STEP = re.compile(r"\[(\d+)\]|(?:^|\.)([^.\[\]]+)")
+_PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
+_STEP = re.compile(r"[^.\[\]]+")
 
 
 def split_path(path: str) -> list[str]:
@@ -115,10 +116,9 @@ def split_path(path: str) -> list[str]:
     Raises:
         ValueError: not of this form.
     """
-    matches = list(_STEP.finditer(path))
-    if not matches or "".join(match[0] for match in matches) != path:
+    if not _PATH.fullmatch(path):
         raise ValueError(f"'{path}' is not a path such as trainer.max_steps or embedders[0].input_key")
-    return [match[1] or match[2] for match in matches]
+    return _STEP.findall(path)
 
 
 def key_of(container: dict[Any, Node] | list[Node], step: str) -> Any:
@@ -366,7 +366,7 @@ _HINTS = {
 }
 
 
-def _explain(error: yaml.MarkedYAMLError) -> tuple[Any, str]:
+def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str]:
     """Where a syntax error is, and what is wrong, for people who do not know the parser's words."""
     mark, problem = error.problem_mark or error.context_mark, error.problem or error.context or "syntax error"
     message = f"not valid YAML: {problem}"
@@ -376,6 +376,8 @@ def _explain(error: yaml.MarkedYAMLError) -> tuple[Any, str]:
         message += f" ({_HINTS[problem]})"
     elif error.context and error.context_mark:
         message += f", {error.context} that starts in line {error.context_mark.line + 1}"
+        if problem.startswith("did not find expected ','") and re.search(r"[:\[,]\s*\$\{", text):
+            message += " (inside braces or brackets, quote a reference: '${key.path}')"
     return mark, message
 
 
@@ -403,7 +405,7 @@ def parse(text: str, source: str, *, located: bool = True, problems: Problems | 
     try:
         tree = reader.document() or Node(None, start)
     except yaml.MarkedYAMLError as error:
-        mark, message = _explain(error)
+        mark, message = _explain(error, text)
         raise ConfigError([*collected.found, Problem(reader.origin(mark), "", message)]) from None
     finally:
         reader.parser.dispose()

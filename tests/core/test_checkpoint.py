@@ -13,7 +13,6 @@ from sgm_core.checkpoint import CheckpointError, Provenance, load_engine, read_c
 from sgm_plugins.averages.ema import EMA
 
 SMALL = [
-    "model.network.num_res_blocks=1",
     "model.network.channel_mult=[1]",
     "model.network.adm_in_channels=8",
     "model.conditioner.embedders[0].embedder.embed_dim=8",

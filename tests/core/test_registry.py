@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 import threading
@@ -386,7 +385,7 @@ def test_a_notebook_cell_may_run_again(register):
 
 def test_another_definition_under_the_name_is_refused(register):
     register("embedders", "mine")(type("Mine", (), {}))
-    with pytest.raises(RegistryError, match=r"embedder 'mine' is already registered, as test_registry.Mine"):
+    with pytest.raises(RegistryError, match=r"embedder 'mine' is already registered, as .*test_registry.Mine"):
         register("embedders", "mine")(type("Other", (), {}))
 
 
@@ -475,7 +474,6 @@ def test_it_works_from_a_folder_that_is_gone(tmp_path):
     code = "import os; os.rmdir(os.getcwd()); import sgm_core; print(sgm_core.names('guiders'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, check=False)
     assert "'cfg'" in done.stdout, done.stderr
-    assert os.path.isdir(tmp_path)
 
 
 def test_normalize_is_pep_503():

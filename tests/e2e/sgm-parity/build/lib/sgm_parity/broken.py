@@ -1,0 +1,1 @@
+raise SystemExit("this module must not be imported unless its component is used")
