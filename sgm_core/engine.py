@@ -162,7 +162,7 @@ class DiffusionEngine(LightningModule):
             self.model_ema.swap()
 
     def load_weights(self, path: Path | str) -> LoadReport:
-        """Take the weights of a checkpoint (`.ckpt`, `.safetensors`), strictly. If it has no average, that starts from them.
+        """Take the weights of a `.ckpt` or `.safetensors` file, strictly. If it has no average, that starts from them.
 
         Raises:
             CheckpointError: the file can not be read, or its keys or shapes are not those of this model.

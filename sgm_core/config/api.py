@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields
 from pathlib import Path
@@ -63,8 +64,8 @@ class Config:
         return node
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dicts and lists."""
-        result: dict[str, Any] = plain(self.tree)
+        """Plain nested dicts and lists, with paths as texts."""
+        result: dict[str, Any] = _data(self.tree, str)
         return result
 
     def to_yaml(self) -> str:
@@ -74,18 +75,18 @@ class Config:
             ConfigError: it holds objects that Python code put there.
         """
         objects = [
-            Problem(node.origin, path, f"a {type(node.value).__name__} object can not be written to a file")
+            Problem(node.origin, path, f"an object of the type {type(node.value).__name__} can not be saved")
             for path, node in leaves(self.tree)
-            if not isinstance(node.value, _PLAIN)
+            if not _is_plain(node.value)
         ]
         if objects:
             raise ConfigError(objects)
-        return yaml.dump(_spelled(self.tree), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+        return yaml.dump(_data(self.tree, escape), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 
     @property
     def is_plain(self) -> bool:
         """Whether it could be written to a file."""
-        return all(isinstance(node.value, _PLAIN) for _, node in leaves(self.tree))
+        return all(_is_plain(node.value) for _, node in leaves(self.tree))
 
     @functools.cached_property
     def checked(self) -> tuple[Call, list[Entry]]:
@@ -124,17 +125,19 @@ class Config:
         return sections[key].default if make is NO_DEFAULT else make()
 
 
-_PLAIN = (str, int, float, bool, type(None), dict, list, Path)
+def _is_plain(value: Any) -> bool:
+    """A value that files and checkpoints hold; a numpy number, say, is none."""
+    return type(value) in (str, int, float, bool, type(None)) or isinstance(value, Path)
 
 
-def _spelled(node: Node) -> Any:
-    """As `plain`, with texts spelt so that reading them gives them back."""
+def _data(node: Node, spell: Callable[[str], str]) -> Any:
+    """As `plain`, with texts and paths spelt in some way."""
     value = node.value
     if isinstance(value, dict):
-        return {key: _spelled(child) for key, child in value.items()}
+        return {key: _data(child, spell) for key, child in value.items()}
     if isinstance(value, list):
-        return [_spelled(child) for child in value]
-    return escape(str(value)) if isinstance(value, (str, Path)) else value
+        return [_data(child, spell) for child in value]
+    return spell(str(value)) if isinstance(value, (str, Path)) else value
 
 
 class _Dumper(yaml.SafeDumper):
@@ -143,12 +146,18 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def quoted(self, data: str) -> yaml.ScalarNode:
+        # the line breaks of Unicode are folded into blanks unless they are escaped
+        style = '"' if re.search("[\x85\u2028\u2029\ufeff]", data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
     def flat_list(self, data: list[Any]) -> yaml.SequenceNode:
         flow = not any(isinstance(item, (list, dict)) for item in data)
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
 
 
 _Dumper.add_representer(list, _Dumper.flat_list)
+_Dumper.add_representer(str, _Dumper.quoted)
 for _kind, (_form, _first) in SCALARS.items():
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", _form, list(_first))
 

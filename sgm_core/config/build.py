@@ -48,7 +48,9 @@ def build_plan(plan: Plan) -> Any:
 
 
 def _call(plan: Call) -> Any:
-    arguments = {key: build_plan(value) for key, value in plan.arguments.items()}
+    arguments = {
+        key: value.value if type(value) is Value else build_plan(value) for key, value in plan.arguments.items()
+    }
     if plan.late:
         late = Late(plan.target, **arguments)
         late.place = _place(plan)

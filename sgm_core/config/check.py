@@ -38,14 +38,14 @@ from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
 # --- plans ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(slots=True)
 class Value:
     """A finished value."""
 
     value: Any
 
 
-@dataclass
+@dataclass(slots=True)
 class Items:
     """A list, made by `make` from its items."""
 
@@ -53,7 +53,7 @@ class Items:
     make: Callable[[list[Any]], Any] = list
 
 
-@dataclass
+@dataclass(slots=True)
 class Fields:
     """A dict."""
 
@@ -106,12 +106,12 @@ class Checker:
             case ListOf(item, make):
                 if not isinstance(value, list):
                     return self._wrong(node, type_, path)
-                return Items([self.check(child, item, join(path, i)) for i, child in enumerate(value)], make)
+                return Items([self._child(child, item, path, i) for i, child in enumerate(value)], make)
             case TupleOf(items):
                 if not isinstance(value, list) or len(value) != len(items):
                     return self._wrong(node, type_, path)
                 pairs = enumerate(zip(value, items, strict=True))
-                return Items([self.check(child, item, join(path, i)) for i, (child, item) in pairs], tuple)
+                return Items([self._child(child, item, path, i) for i, (child, item) in pairs], tuple)
             case DictOf(key, item):
                 return self._dict(node, key, item, path)
             case Either(options):
@@ -120,13 +120,20 @@ class Checker:
                 if not isinstance(value, dict):
                     return self._instance(node, type_, cls, path)
                 return self.call(node, value, cls, signature(cls), path, what="" if path else "a config")
-            case Arguments(target):
+            case Arguments(target, taken):
                 if not isinstance(value, dict):
                     return self._instance(node, type_, None, path)
                 function = resolve_name(target)
-                return self.call(node, value, function, signature(function), path, what="", late=True)
+                return self.call(node, value, function, signature(function).without(taken), path, what="", late=True)
             case Opaque(cls):
                 return self._instance(node, type_, cls, path)
+
+    def _child(self, node: Node, type_: Type, path: str, key: str | int) -> Plan:
+        """`check` for a value of a container; the short way for what fits, which is most of a config."""
+        value = node.value
+        if type(type_) is Scalar and type(value) is type_.type and value != MISSING:
+            return Value(value)
+        return self.check(node, type_, join(path, key))
 
     def _wrong(self, node: Node, type_: Type, path: str) -> Plan:
         self.problems.add(node.origin, path, f"expected {describe(type_)}, got {_show(node)}{_hint(node, type_)}")
@@ -134,17 +141,15 @@ class Checker:
 
     def _missing(self, node: Node, type_: Type, path: str) -> Plan:
         wanted = "" if isinstance(type_, AnyType) else f": {describe(type_)}"
-        self.problems.add(node.origin, path, f"this value is yours to give{wanted}. On the command line: {path}=VALUE")
+        self.problems.add(node.origin, path, f"this value must be given{wanted}. On the command line: {path}=VALUE")
         return Value(None)
 
     def _any(self, node: Node, path: str) -> Plan:
         """Plain data. Each build gets containers of its own."""
         if isinstance(node.value, dict):
-            return Fields(
-                {key: self.check(child, AnyType(), join(path, str(key))) for key, child in node.value.items()}
-            )
+            return Fields({key: self._child(child, AnyType(), path, str(key)) for key, child in node.value.items()})
         if isinstance(node.value, list):
-            return Items([self.check(child, AnyType(), join(path, i)) for i, child in enumerate(node.value)])
+            return Items([self._child(child, AnyType(), path, i) for i, child in enumerate(node.value)])
         return Value(node.value)
 
     def _instance(self, node: Node, type_: Type, cls: Any, path: str) -> Plan:
@@ -185,8 +190,9 @@ class Checker:
             return self._wrong(node, DictOf(key_type, value_type), path)
         fields: dict[Any, Plan] = {}
         for key, child in node.value.items():
-            self.check(Node(key, child.where), key_type, join(path, str(key)))
-            fields[key] = self.check(child, value_type, join(path, str(key)))
+            if not (type(key_type) is Scalar and type(key) is key_type.type):
+                self.check(Node(key, child.where), key_type, join(path, str(key)))
+            fields[key] = self._child(child, value_type, path, str(key))
         return Fields(fields)
 
     def _either(self, node: Node, options: tuple[Type, ...], type_: Type, path: str) -> Plan:
@@ -195,21 +201,25 @@ class Checker:
         An exact type goes first: 3 is an integer in `float | int` too. The order of a union means nothing, for
         `typing` does not keep it (`list[int | float]` may give back an earlier `list[float | int]`).
         """
+        value = node.value
+        exact = any(type(option) is Scalar and option.type is type(value) for option in options)
+        if exact and not isinstance(value, str):  # which could be a name or a choice as well
+            return Value(value)
         likely = [option for option in options if _same_shape(node, option)]
         if len(likely) == 1:
             return self.check(node, likely[0], path)
-        trials: list[Checker] = []
-        for option in sorted(likely, key=lambda option: _rank(node.value, option)):
+        trials: list[tuple[Checker, Plan]] = []
+        for option in sorted(likely, key=lambda option: _rank(value, option)):
             trial = Checker()
             plan = trial.check(node, option, path)
             if not trial.problems.found:
                 self.entries += trial.entries
                 return plan
-            trials.append(trial)
-        found = [trial for trial in trials if trial.entries]  # a component of this name exists
-        if not trials or not (found or isinstance(node.value, (dict, list))):
+            trials.append((trial, plan))
+        named = [trial for trial in trials if trial[0].entries]  # a component of this name exists
+        if not trials or not (named or isinstance(value, (dict, list))):
             return self._wrong(node, type_, path)
-        self.problems.found += min(found or trials, key=lambda trial: len(trial.problems.found)).problems.found
+        self.problems.found += min(named or trials, key=_misfit)[0].problems.found
         return Value(None)
 
     # --- components ------------------------------------------------------------------------------------------------
@@ -226,7 +236,7 @@ class Checker:
         else:
             return self._instance(node, type_, type_.of or role_of(kind.name), path)
         if not isinstance(use.value, str) or use.value == MISSING:
-            return self.check(use, Scalar(str), join(path, "use") if use is not node else path)
+            return self.check(use, type_ if use.value == MISSING else Scalar(str), join(path, "use"))
         try:
             entry = index.find(kind.name, use.value)
             target = index.load(entry)
@@ -270,7 +280,7 @@ class Checker:
         """The keys of a mapping against the parameters of `target`."""
         parameters = schema.parameters
         arguments = {
-            name: self.check(given[name], parameter.type, join(path, name))
+            name: self._child(given[name], parameter.type, path, name)
             for name, parameter in parameters.items()
             if name in given
         }
@@ -333,6 +343,12 @@ def _same_shape(node: Node, option: Type) -> bool:
             return isinstance(value, (str, dict)) or (not _is_plain(value) and is_instance(value, of or role_of(kind)))
         case Opaque(cls):
             return not _is_plain(value) and is_instance(value, cls)
+
+
+def _misfit(trial: tuple[Checker, Plan]) -> tuple[int, int]:
+    """How little an option of a union was meant: it knows few of the keys, it has many problems."""
+    checker, plan = trial
+    return -len(plan.arguments) if isinstance(plan, Call) else 0, len(checker.problems.found)
 
 
 def _rank(value: Any, option: Type) -> int:

@@ -74,9 +74,12 @@ class Arguments(NamedTuple):
     """Annotation marker and type: a mapping of keyword arguments for `target` (`module:attribute`), called later.
 
     `trainer: Annotated[TrainerFactory, Arguments("lightning.pytorch:Trainer")]`
+
+    `taken` are the parameters that the caller itself gives: a config can not.
     """
 
     target: str
+    taken: tuple[str, ...] = ()
 
 
 class Bounded(NamedTuple):
@@ -155,7 +158,7 @@ def describe(type_: Type) -> str:
             return f"a mapping ({', '.join(signature(cls).parameters)})"
         case Component(kind, _):
             return f"{article(kind)} {KINDS[kind].noun} ({_BY_NAME})"
-        case Arguments(target):
+        case Arguments(target, _):
             return f"a mapping of arguments of {target.replace(':', '.')}"
         case Bounded(inner, limits):
             return f"{describe(inner)} ({', '.join(f'{_LIMITS[name]} {limit}' for name, limit in limits)})"
@@ -209,6 +212,10 @@ class Signature(NamedTuple):
     parameters: dict[str, Parameter]
     open: bool = False
 
+    def without(self, names: tuple[str, ...]) -> Signature:
+        """What is left to give when these are given already."""
+        return Signature({k: v for k, v in self.parameters.items() if k not in names}, self.open)
+
 
 _signatures: dict[Any, Signature] = {}
 
@@ -227,6 +234,8 @@ def _read_signature(target: Any, late: tuple[str, ...]) -> Signature:
         parameters = list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):  # written in C, without a text signature: the call itself will tell
         return Signature({}, open=True)
+    if _inherits_module_constructor(target):
+        return Signature({})
     hints = _hints(target)
     taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if late:
@@ -237,12 +246,20 @@ def _read_signature(target: Any, late: tuple[str, ...]) -> Signature:
     )
 
 
+def _inherits_module_constructor(target: Any) -> bool:
+    """`nn.Module` takes any arguments, to refuse them: a class without a constructor of its own takes none."""
+    torch_nn = sys.modules.get("torch.nn")
+    return torch_nn is not None and getattr(target, "__init__", None) is torch_nn.Module.__init__
+
+
 def _hints(target: Any) -> dict[str, Any]:
     """Resolved hints of a constructor or function."""
     if not inspect.isclass(target):
         return _hints_of(target)
-    made = "__dataclass_fields__" in vars(target) and target.__dataclass_params__.init
-    if made or hasattr(target, "_field_defaults"):  # a generated constructor; fields resolve where they are written
+    made = vars(target).get("__dataclass_params__")
+    if (made and made.init) or hasattr(
+        target, "_field_defaults"
+    ):  # a generated constructor; fields resolve where they are written
         return _hints_of(target)
     return _hints_of(target.__new__) | _hints_of(target.__init__)
 

@@ -12,7 +12,9 @@ from lightning.pytorch import Trainer
 from sgm_core.config.schema import Arguments
 from sgm_core.roles import DataModule, Engine
 
-TrainerFactory = Annotated[Callable[..., Trainer], Arguments("lightning.pytorch:Trainer")]
+TrainerFactory = Annotated[
+    Callable[..., Trainer], Arguments("lightning.pytorch:Trainer", taken=("default_root_dir", "plugins"))
+]
 
 
 @dataclass

@@ -360,9 +360,8 @@ class _Reader:
 
 
 _HINTS = {
-    "found character that cannot start any token": "quote a text that starts with @, `, % or a tab",
-    "mapping values are not allowed in this context": "quote a text that has ': ' in it; or check the indentation",
-    "found a tab character that violates indentation": "indent with spaces",
+    "found character": "quote a text that starts with @, ` or %",
+    "mapping values are not allowed": "quote a text that has ': ' in it; or check the indentation",
 }
 
 
@@ -372,12 +371,15 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str]:
     message = f"not valid YAML: {problem}"
     if problem == "could not find expected ':'" and error.context_mark:  # the line before the one where it gives up
         return error.context_mark, f"{message} after this key"
-    if problem in _HINTS:
-        message += f" ({_HINTS[problem]})"
+    hint = next((hint for start, hint in _HINTS.items() if problem.startswith(start)), None)
+    if mark and text[mark.index : mark.index + 1] == "\t":
+        message += " (this is a tab: indent with spaces)"
+    elif hint:
+        message += f" ({hint})"
     elif error.context and error.context_mark:
         message += f", {error.context} that starts in line {error.context_mark.line + 1}"
-        if problem.startswith("did not find expected ','") and re.search(r"[:\[,]\s*\$\{", text):
-            message += " (inside braces or brackets, quote a reference: '${key.path}')"
+        if "expected" in problem and re.search(r"[:\[,]\s*(\$\{|\?\?\?)", text):
+            message += " (inside braces or brackets, quote '${key.path}' and '???')"
     return mark, message
 
 

@@ -1,6 +1,7 @@
 """A fresh virtual environment with the wheel of this checkout and a third party's package, as a user would make it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -51,6 +52,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Venv:
     """A fresh venv in which sgm-core and the plugin are installed by pip, neither of them editable."""
-    environment = Venv(tmp_path_factory.mktemp("fresh") / "venv")
-    environment.pip_install(str(wheel), str(ROOT / "tests" / "e2e" / "sgm-parity"), cwd=wheel.parent)
+    folder = tmp_path_factory.mktemp("fresh")
+    plugin = shutil.copytree(ROOT / "tests" / "e2e" / "sgm-parity", folder / "sgm-parity")  # pip builds in the folder
+    environment = Venv(folder / "venv")
+    environment.pip_install(str(wheel), str(plugin), cwd=wheel.parent)
     return environment

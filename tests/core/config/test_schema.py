@@ -42,6 +42,7 @@ from sgm_core.config.schema import (
     PathType,
     Record,
     Scalar,
+    Signature,
     TupleOf,
     describe,
     from_hint,
@@ -131,6 +132,7 @@ class MyNetwork(Network):
         (roles.LRScheduleFactory, Component("lr_schedules")),
         (lightning.pytorch.LightningModule, Component("engines")),
         (lightning.pytorch.Callback, Component("callbacks")),
+        (dataclasses.InitVar[int], INT),
         (Meters, FLOAT),
         (T, INT),
         (torch.Tensor, Opaque(torch.Tensor)),
@@ -140,7 +142,7 @@ class MyNetwork(Network):
     ],
 )
 def test_hints(hint, type_):
-    assert from_hint(hint) == type_
+    assert repr(from_hint(hint)) == repr(type_)  # as tuples, Record(X) and Opaque(X) are equal
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -227,6 +229,16 @@ def test_the_leading_parameters_of_a_late_built_part_are_not_the_configs():
     assert parameters(schedule, ("optimizer",)) == {"steps": INT}
 
 
+def test_a_module_without_a_constructor_of_its_own_takes_nothing():
+    class Plain(torch.nn.Module): ...
+
+    class Open(torch.nn.Module):
+        def __init__(self, **options: Any) -> None: ...
+
+    assert signature(Plain) == Signature({})
+    assert signature(Open).open
+
+
 def test_what_is_written_in_c_is_left_to_the_call():
     assert signature(dict).open
 
@@ -234,7 +246,7 @@ def test_what_is_written_in_c_is_left_to_the_call():
 def test_lightnings_trainer():
     found = parameters(lightning.pytorch.Trainer)
     assert found["max_steps"] == INT
-    assert found["limit_train_batches"] == Either((INT, FLOAT, NULL))
+    assert set(found["limit_train_batches"].options) == {INT, FLOAT, NULL}  # in an order that nobody keeps
     assert ListOf(Component("callbacks")) in found["callbacks"].options
     assert Component("loggers") in found["logger"].options
     assert not signature(lightning.pytorch.Trainer).open
@@ -269,7 +281,7 @@ def test_a_hint_that_does_not_resolve_is_anything_and_does_not_spoil_the_others(
 def test_inherited_fields_of_a_dataclass_resolve_where_they_were_written(make_distribution):
     source = """
     from __future__ import annotations
-    from dataclasses import InitVar, dataclass
+    from dataclasses import dataclass
     from typing import TYPE_CHECKING
     from pathlib import Path as Somewhere
     if TYPE_CHECKING:
@@ -278,7 +290,6 @@ def test_inherited_fields_of_a_dataclass_resolve_where_they_were_written(make_di
     class Base:
         folder: Somewhere
         other: Absent
-        seed: InitVar[int]
     """
     child = """
     from __future__ import annotations
@@ -291,7 +302,7 @@ def test_inherited_fields_of_a_dataclass_resolve_where_they_were_written(make_di
     make_distribution("sgm-base", {}, {"throwaway_base.py": source, "throwaway_child.py": child})
     from throwaway_child import Child
 
-    assert parameters(Child) == {"folder": PathType(), "other": AnyType(), "seed": INT, "size": INT}
+    assert parameters(Child) == {"folder": PathType(), "other": AnyType(), "size": INT}
 
 
 def test_a_signature_is_read_once():

@@ -279,8 +279,11 @@ def test_a_number_of_thousands_of_digits_is_refused():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: 1\n\tb: 2\n", "f.yaml:2:1: not valid YAML: found a tab character that violates indentation (indent with"),
-        ("a:\n\tb: 2\n", "f.yaml:2:1: not valid YAML: found character that cannot start any token (quote a text that"),
+        (
+            "a: 1\n\tb: 2\n",
+            "f.yaml:2:1: not valid YAML: found a tab character that violates indentation (this is a tab: ",
+        ),
+        ("a:\n\tb: 2\n", "f.yaml:2:1: not valid YAML: found character that cannot start any token (this is a tab: "),
         ("a: b: c", "f.yaml:1:5: not valid YAML: mapping values are not allowed in this context (quote a text that"),
         ("a: 1\n b: 2\n", "f.yaml:2:3: not valid YAML: mapping values are not allowed in this context (quote a"),
         ("a: 1\nb 2\nc: 3\n", "f.yaml:2:1: not valid YAML: could not find expected ':' after this key"),
@@ -308,7 +311,8 @@ def test_syntax_errors_say_where_and_what_to_do(text, says):
 
 
 def test_a_reference_in_flow_style_without_quotes_is_explained():
-    assert error("a: {b: ${c}}").endswith("(inside braces or brackets, quote a reference: '${key.path}')")
+    assert error("a: {b: ${c}}").endswith("(inside braces or brackets, quote '${key.path}' and '???')")
+    assert error("a: [1, ???]").endswith("(inside braces or brackets, quote '${key.path}' and '???')")
     assert error("a: {b: [1}").endswith("line 1")
 
 

@@ -142,7 +142,7 @@ def test_a_transparent_palette_entry_shows_white(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_common_mode_is_read(tmp_path, mode, channels):
     image = Image.new("RGB", (6, 6), "white").convert(mode)
-    name = "image.tif" if mode in ("CMYK", "YCbCr") else "image.png"
+    name = {"CMYK": "image.tif", "YCbCr": "image.jpg"}.get(mode, "image.png")
     result = read_image(save(tmp_path, image, name), 4, channels).image
     assert result.shape == (channels, 4, 4)
     assert torch.allclose(result, torch.ones(()), atol=0.02)
