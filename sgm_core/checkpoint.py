@@ -56,6 +56,19 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def to_json(self) -> str:
+        """For the metadata of a `.safetensors` file. The config is YAML in it: JSON would make texts of integer keys."""
+        from sgm_core.config.api import config_from
+
+        return json.dumps({**self.to_dict(), "config": config_from(self.config).to_yaml()})
+
+    @staticmethod
+    def from_json(text: str) -> Provenance:
+        from sgm_core.config.tree import parse, plain
+
+        data = json.loads(text)
+        return Provenance.from_dict({**data, "config": plain(parse(data["config"], PROVENANCE_KEY))})
+
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Provenance:
         return Provenance(data["config"], data.get("components", []), data.get("latent_shape"))
@@ -109,7 +122,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     with safe_open(path, framework="pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         text = (file.metadata() or {}).get(PROVENANCE_KEY)
-    return Checkpoint(path, weights, Provenance.from_dict(json.loads(text)) if text else None)
+    return Checkpoint(path, weights, Provenance.from_json(text) if text else None)
 
 
 def _read_torch(path: Path) -> Checkpoint:
@@ -133,7 +146,7 @@ def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -
             tensor = tensor.clone()  # tied weights: the format has no aliases
         storages.add(tensor.data_ptr())
         weights[key] = tensor
-    metadata = {PROVENANCE_KEY: json.dumps(provenance.to_dict())} if provenance else None
+    metadata = {PROVENANCE_KEY: provenance.to_json()} if provenance else None
     with replacing(path) as temporary:
         save_file(weights, temporary, metadata=metadata)
 

@@ -1,6 +1,5 @@
 """Checkpoints: round trips through both formats, strict loading, and files that must not be trusted."""
 
-import json
 import pickle
 from pathlib import Path
 
@@ -157,6 +156,7 @@ def test_tied_weights_are_exported(tmp_path):
     assert torch.equal(weights["twin.weight"], weights["model.diffusion_model.conv.weight"])
 
 
-def test_provenance_survives_json():
-    provenance = Provenance({"model": {"use": "diffusion"}}, [{"kind": "k"}], [1, 2])
-    assert Provenance.from_dict(json.loads(json.dumps(provenance.to_dict()))) == provenance
+def test_provenance_survives_json_integer_keys_and_small_floats_too():
+    config = {"model": {"use": "diffusion", "lr": 1e-5}, "trainer": {"callbacks": [{"scheduling": {4: 2}}]}}
+    provenance = Provenance(config, [{"kind": "k"}], [1, 2])
+    assert Provenance.from_json(provenance.to_json()) == provenance

@@ -352,6 +352,13 @@ def test_arguments_of_something_that_is_called_later():
     assert problem_of("3", hint) == "expected a mapping of arguments of torch.optim.SGD, got 3"
 
 
+def test_arguments_that_the_caller_gives_are_not_the_configs():
+    hint = Annotated[Callable[..., Any], Arguments("torch.optim:SGD", taken=("params",))]
+    assert value_of("{lr: 1}", hint).keywords == {"lr": 1.0}
+    [problem] = problems_of("x: {params: []}", hint)
+    assert problem.startswith("f.yaml:1:5 x.params: 'x' has no 'params'.\nAccepted keys: lr, ")
+
+
 def test_the_callbacks_of_the_trainer_by_name():
     hint = Annotated[Callable[..., Any], Arguments("lightning.pytorch:Trainer")]
     callbacks = value_of("{callbacks: [lr_monitor, {use: timer, interval: step}]}", hint).keywords["callbacks"]
