@@ -57,7 +57,7 @@ class Provenance:
         return asdict(self)
 
     def to_json(self) -> str:
-        """For the metadata of a `.safetensors` file. The config is YAML in it: JSON would make texts of integer keys."""
+        """For the metadata of a `.safetensors` file. The config is YAML in it: JSON has no integer keys."""
         from sgm_core.config.api import config_from
 
         return json.dumps({**self.to_dict(), "config": config_from(self.config).to_yaml()})
