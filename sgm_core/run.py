@@ -16,6 +16,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -71,7 +72,10 @@ class Run:
 
     def _train(self) -> int:
         quiet_libraries()
-        seed_everything(self.config.to_dict().get("seed", 0), workers=True, verbose=False)
+        step = 0 if self.resume_from is None else read_step(self.resume_from)
+        # with the step, so that a resumed run does not draw the noise of its first steps again
+        seed_everything(self.config.to_dict().get("seed", 0) + step, workers=True, verbose=False)
+        started = time.monotonic()
         data = self.config.build("data")
         from sgm_core.config.api import build_engine
 
@@ -89,31 +93,31 @@ class Run:
                     raise
                 return EXIT_INTERRUPTED
         if trainer.is_global_zero:
-            self.report(trainer, engine)
+            self.report(trainer, engine, time.monotonic() - started)
         return 0
 
     def trainer(self, stop: threading.Event) -> Trainer:
         """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""
         make = self.config.build("trainer")
-        arguments: dict[str, Any] = dict(getattr(make, "keywords", {}))
-        callbacks = arguments.pop("callbacks", None)
+        given = getattr(make, "keywords", {})
+        callbacks = given.get("callbacks")
         if callbacks is None:
             callbacks = [index.resolve("callbacks", "image_logger")()]
         elif not isinstance(callbacks, list):
             callbacks = [callbacks]
+        if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks = [*callbacks, StepProgressBar()]
         checkpoint = self.config.build("checkpoint")
         saver = Saver(self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, stop, Interrupted)
-        if arguments.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
-            callbacks = [*callbacks, StepProgressBar()]
-        arguments.setdefault("log_every_n_steps", 10)
-        arguments.setdefault("enable_model_summary", False)
-        return Trainer(
-            **{k: v for k, v in arguments.items() if k != "logger"},
+        trainer: Trainer = make(
             default_root_dir=self.folder,
-            logger=self.loggers(arguments.get("logger")),
+            logger=self.loggers(given.get("logger")),
             callbacks=[WriteConfig(self), *callbacks, saver],
             plugins=[AtomicCheckpoints()],
+            log_every_n_steps=given.get("log_every_n_steps", 10),
+            enable_model_summary=given.get("enable_model_summary", False),
         )
+        return trainer
 
     def loggers(self, configured: Any) -> list[Logger]:
         """`metrics.jsonl` and the loggers of the config, in the run's folder, without what a resumed run logs again.
@@ -143,14 +147,14 @@ class Run:
         with replacing(self.folder / "lock.json") as temporary:
             temporary.write_text(json.dumps(lock, indent=1) + "\n", encoding="utf-8")
 
-    def report(self, trainer: Trainer, engine: LightningModule) -> None:
+    def report(self, trainer: Trainer, engine: LightningModule, seconds: float) -> None:
         """Export the weights and say where everything is."""
         provenance = getattr(engine, "provenance", None)
         if provenance is not None:
             provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
         save_weights(engine, self.folder / "model.safetensors", provenance)
         grids = sorted((self.folder / "images").glob("samples-*.png"))
-        say(f"done at step {trainer.global_step}: {self.folder / 'model.safetensors'}")
+        say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
         if grids:
             say(f"samples: {grids[-1]}")
 

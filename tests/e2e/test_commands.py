@@ -123,6 +123,8 @@ def test_callbacks_and_loggers_of_the_config_are_used(sgm):
         (["digits", "data=null", "--name", "a"], "no data"),
         (["digits", "trainer.max_steps=1.5", "--name", "a"], "override 'trainer.max_steps=1.5'"),
         (["digits", "trainer.default_root_dir=elsewhere", "--name", "a"], "has no 'default_root_dir'"),
+        (["digits", "trainer.accelerator=tpu", "--name", "a"], "(Trainer)"),
+        (["digits", "trainer.precision=17", "--name", "a"], "trainer.precision"),
         (["nothing.yaml"], "nothing.yaml: no such file"),
         (["digitz"], "Did you mean 'digits'?"),
         (["--resume", "nowhere"], "not a run folder"),
