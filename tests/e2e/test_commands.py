@@ -103,6 +103,8 @@ def test_resume_goes_on_from_the_last_checkpoint_and_keeps_one_line_per_step(sgm
     assert sorted(after) == list(range(6))
     assert {step: after[step] for step in before} == before
     assert "max_steps: 6" in Path("runs/a/config.yaml").read_text()
+    saved = torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)
+    assert saved["state_dict"]["model_ema.num_updates"] == 6  # the average went on, it did not start again
 
 
 def test_callbacks_and_loggers_of_the_config_are_used(sgm):
