@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = root_parser().parse_args(given[:1]).command
     options = command_parser(name).parse_intermixed_args(given[1:])
+    if not options.debug:
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         if options.plugins is not None:
             os.environ["SGM_PLUGINS"] = options.plugins

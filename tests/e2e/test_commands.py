@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ FAST = [
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # the commands change it
 
 
 @pytest.fixture
@@ -115,6 +117,23 @@ def test_callbacks_and_loggers_of_the_config_are_used(sgm):
     assert code == 0, err
     assert list(Path("runs/a").rglob("metrics.csv"))
     assert not Path("runs/a/images").exists()  # the list of callbacks is what the config says
+
+
+def test_bad_files_of_an_image_folder_are_skipped_counted_and_listed_in_one_line(tmp_path):
+    for number in range(6):
+        folder = tmp_path / "photos" / f"class-{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (12, 12), 40 * number).save(folder / f"{number}.png")
+    (tmp_path / "photos" / "class-0" / "broken.png").write_bytes(b"no image")
+    data = "data={use: image_folder, root: photos, size: 8, channels: 1, labels: true, batch_size: 2}"
+    command = [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())", "train"]
+    arguments = [*[a for a in FAST if not a.startswith("data.")], data, "trainer.max_steps=4", "--name", "a"]
+    done = subprocess.run([*command, "digits", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listed = [line for line in done.stderr.splitlines() if "can not be used" in line]
+    assert len(listed) == 1, done.stderr
+    assert listed[0].startswith("warning: image folder photos: 1 of 7 image files")
+    assert "class-0/broken.png" in listed[0]
 
 
 @pytest.mark.parametrize(
