@@ -1,3 +1,5 @@
+"""What is true of both EDM samplers, Euler and Heun, with their differences in one table."""
+
 from __future__ import annotations
 
 import math
@@ -7,9 +9,11 @@ import torch
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
+from sgm_core.roles import Sampler
 from sgm_plugins.discretizations import EDMDiscretization, LegacyDDPMDiscretization
 from sgm_plugins.guiders import ClassifierFreeGuidance
 from sgm_plugins.samplers.euler_edm import EulerEDMSampler
+from sgm_plugins.samplers.heun_edm import HeunEDMSampler
 
 COND = Conditioning()
 EDM = EDMDiscretization(sigma_min=1e-4, sigma_max=20.0)
@@ -26,61 +30,71 @@ def noise_of(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def error(num_steps: int) -> float:
+@pytest.fixture(params=[EulerEDMSampler, HeunEDMSampler])
+def cls(request: pytest.FixtureRequest) -> type[Sampler]:
+    return request.param
+
+
+ORDER = {EulerEDMSampler: 1, HeunEDMSampler: 2}
+FINE = {EulerEDMSampler: 400, HeunEDMSampler: 60}
+"""Steps after which the error no longer shows in a statistic."""
+
+
+def error(cls: type[Sampler], num_steps: int) -> float:
     """Distance to the exact solution of the ODE, x(sigma) ~ sqrt(STD^2 + sigma^2)."""
     noise, top = noise_of(2, 1, 4, 4), EDM(num_steps)[0].item()
     exact = noise * math.sqrt(1 + top**2) * STD / math.sqrt(STD**2 + top**2)
-    return (EulerEDMSampler(EDM, num_steps)(gaussian, noise, COND) - exact).abs().max().item()
+    return (cls(EDM, num_steps)(gaussian, noise, COND) - exact).abs().max().item()
 
 
-def test_the_order_of_convergence_is_1() -> None:
-    slopes = [math.log2(error(n) / error(2 * n)) for n in (32, 64, 128)]
-    assert slopes == pytest.approx([1, 1, 1], abs=0.15)
+def test_the_order_of_convergence(cls: type[Sampler]) -> None:
+    slopes = [math.log2(error(cls, n) / error(cls, 2 * n)) for n in (32, 64, 128)]
+    assert slopes == pytest.approx([ORDER[cls]] * 3, abs=0.15)
 
 
-def test_one_step_is_one_evaluation_of_the_denoiser() -> None:
+def test_one_step_is_one_evaluation_of_the_denoiser(cls: type[Sampler]) -> None:
     noise = noise_of(2, 1, 4, 4)
     levels = EDM(1)[:1].double()
     x = noise * torch.sqrt(1 + levels**2)
-    out = EulerEDMSampler(EDM, 1)(gaussian, noise, COND)
+    out = cls(EDM, 1)(gaussian, noise, COND)
     torch.testing.assert_close(out, gaussian(x, levels.expand(2), COND))
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
 @pytest.mark.parametrize("s_churn", [0.0, 5.0])
-def test_a_single_image_is_found_exactly(num_steps: int, s_churn: float) -> None:
+def test_a_single_image_is_found_exactly(cls: type[Sampler], num_steps: int, s_churn: float) -> None:
     image = noise_of(1, 1, 4, 4)
-    sampler = EulerEDMSampler(LegacyDDPMDiscretization(), num_steps, s_churn=s_churn)
+    sampler = cls(LegacyDDPMDiscretization(), num_steps, s_churn=s_churn)
     out = sampler(lambda x, sigma, cond: image.expand_as(x), noise_of(2, 1, 4, 4), COND)
     torch.testing.assert_close(out, image.expand(2, -1, -1, -1))
 
 
-def test_the_callers_noise_is_left_as_it_is() -> None:
+def test_the_callers_noise_is_left_as_it_is(cls: type[Sampler]) -> None:
     noise = noise_of(2, 1, 4, 4)
     before = noise.clone()
-    EulerEDMSampler(EDM, 4, s_churn=2.0)(gaussian, noise, COND)
+    cls(EDM, 4, s_churn=2.0)(gaussian, noise, COND)
     assert torch.equal(noise, before)
 
 
-def test_without_churn_nothing_is_drawn() -> None:
+def test_without_churn_nothing_is_drawn(cls: type[Sampler]) -> None:
     generator = torch.Generator().manual_seed(1)
     before, global_before = generator.get_state(), torch.get_rng_state()
-    sampler = EulerEDMSampler(EDM, 4)
+    sampler = cls(EDM, 4)
     outs = [sampler(gaussian, noise_of(2, 1, 4, 4), COND, generator=generator) for _ in range(2)]
     assert torch.equal(outs[0], outs[1])
     assert torch.equal(generator.get_state(), before)
     assert torch.equal(torch.get_rng_state(), global_before)
 
 
-def test_a_sample_does_not_depend_on_its_batch_with_a_generator_of_its_own() -> None:
-    noise, sampler = noise_of(3, 1, 4, 4), EulerEDMSampler(EDM, 5, s_churn=3.0)
+def test_a_sample_does_not_depend_on_its_batch_with_a_generator_of_its_own(cls: type[Sampler]) -> None:
+    noise, sampler = noise_of(3, 1, 4, 4), cls(EDM, 5, s_churn=3.0)
     batch = sampler(gaussian, noise, COND, generator=[torch.Generator().manual_seed(i) for i in range(3)])
     for i in range(3):
         alone = sampler(gaussian, noise[i : i + 1], COND, generator=[torch.Generator().manual_seed(i)])
         assert torch.equal(alone[0], batch[i])
 
 
-def test_the_levels_of_the_evaluations() -> None:
+def test_the_levels_of_the_evaluations(cls: type[Sampler]) -> None:
     seen: list[float] = []
 
     def denoise(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
@@ -88,32 +102,37 @@ def test_the_levels_of_the_evaluations() -> None:
         return gaussian(x, sigma, cond)
 
     schedule = EDM(3).tolist()
-    EulerEDMSampler(EDM, 3, s_churn=0.3)(denoise, noise_of(2, 1, 4, 4), COND)
-    # each level raised by s_churn / num_steps; one evaluation per step
-    assert seen == pytest.approx([1.1 * sigma for sigma in schedule[:-1]])
+    cls(EDM, 3, s_churn=0.3)(denoise, noise_of(2, 1, 4, 4), COND)
+    # each level raised by s_churn / num_steps; Heun evaluates again where the next level is not zero
+    first, second, third = schedule[:-1]
+    expected = {
+        EulerEDMSampler: [1.1 * first, 1.1 * second, 1.1 * third],
+        HeunEDMSampler: [1.1 * first, second, 1.1 * second, third, 1.1 * third],
+    }
+    assert seen == pytest.approx(expected[cls])
 
 
-def test_churn_keeps_the_distribution() -> None:
+def test_churn_keeps_the_distribution(cls: type[Sampler]) -> None:
     noise = noise_of(8, 1, 64, 64)
-    sampler = EulerEDMSampler(EDM, 400, s_churn=20.0, s_tmin=0.05, s_tmax=10.0)
+    sampler = cls(EDM, FINE[cls], s_churn=20.0, s_tmin=0.05, s_tmax=10.0)
     out = sampler(gaussian, noise, COND, generator=torch.Generator().manual_seed(1))
     assert out.std().item() == pytest.approx(STD, rel=0.03)
-    assert (out - EulerEDMSampler(EDM, 400)(gaussian, noise, COND)).abs().max() > 0.1  # though the samples are others
+    assert (out - cls(EDM, FINE[cls])(gaussian, noise, COND)).abs().max() > 0.1  # though the samples are others
 
 
-def test_the_guider_is_used() -> None:
+def test_the_guider_is_used(cls: type[Sampler]) -> None:
     def denoise(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         assert cond.vector is not None
         return cond.vector[:, :, None, None].expand_as(x)
 
     cond, uncond = (Conditioning(vector=torch.full((2, 1), v, dtype=torch.float64)) for v in (1.0, 0.25))
-    out = EulerEDMSampler(EDM, 3, ClassifierFreeGuidance(3.0))(denoise, noise_of(2, 1, 4, 4), cond, uncond)
+    out = cls(EDM, 3, ClassifierFreeGuidance(3.0))(denoise, noise_of(2, 1, 4, 4), cond, uncond)
     torch.testing.assert_close(out, torch.full_like(out, 0.25 + 3 * 0.75))
 
 
-def test_each_step_is_reported_and_the_dtype_is_the_noises() -> None:
+def test_each_step_is_reported_and_the_dtype_is_the_noises(cls: type[Sampler]) -> None:
     steps: list[tuple[int, int]] = []
-    sampler = EulerEDMSampler(EDM)
+    sampler = cls(EDM)
     out = sampler(
         gaussian, torch.randn(1, 1, 2, 2), COND, num_steps=3, progress=lambda step, total: steps.append((step, total))
     )
@@ -121,6 +140,6 @@ def test_each_step_is_reported_and_the_dtype_is_the_noises() -> None:
     assert out.dtype == torch.float32
 
 
-def test_no_number_of_steps_is_an_error() -> None:
+def test_no_number_of_steps_is_an_error(cls: type[Sampler]) -> None:
     with pytest.raises(ValueError, match="num_steps is None"):
-        EulerEDMSampler(EDM)(gaussian, noise_of(1, 1, 2, 2), COND)
+        cls(EDM)(gaussian, noise_of(1, 1, 2, 2), COND)
