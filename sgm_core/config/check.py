@@ -303,7 +303,9 @@ class Checker:
         """Report a key; gives the one that was meant, if that can be told."""
         near = nearest(str(key), schema.parameters)
         meant = "" if near in given else near
-        hint = f" Did you mean '{near}'" + ("?" if meant else ", which is given as well?") if near else ""
+        # a key that a base or an earlier file gives is what an override or a later file means to replace
+        beside = near in given and given[near].where.source == child.where.source
+        hint = f" Did you mean '{near}'{', which is given as well' if beside else ''}?" if near else ""
         accepted = ", ".join(schema.parameters) or "none"
         child_path = join(path, str(key))
         message = f"{what or repr(path)} has no '{key}'.{hint}\nAccepted keys: {accepted}"

@@ -32,6 +32,17 @@ def test_the_readme_config_passes_the_check_with_the_readme_plugin(tmp_path):
         index._local.pop(("embedders", "parity"))
 
 
+def test_the_readme_typo_is_answered_as_the_readme_says(tmp_path, monkeypatch, capsys):
+    from sgm_core.cli.app import main
+
+    monkeypatch.chdir(tmp_path)
+    text = blocks("README.md", "yaml")[0].replace("use: parity", "use: class").replace("scale:", "scal:")
+    Path("parity.yaml").write_text(text)
+    shown = re.search(r"^\$ sgm check parity.yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    assert main(["check", "parity.yaml"]) == 1
+    assert capsys.readouterr().err == shown[1]
+
+
 def test_the_readme_python_runs():
     names: dict = {}
     exec(blocks("README.md", "python")[1], names)

@@ -16,7 +16,7 @@ import sgm_core as sgm
 from sgm_core.config.build import build_plan
 from sgm_core.config.check import Checker
 from sgm_core.config.schema import Arguments, from_hint
-from sgm_core.config.tree import Origin, from_plain, parse
+from sgm_core.config.tree import ConfigError, Origin, from_plain, parse
 from sgm_core.roles import Callback, Embedder, Guider, Sampler, Scaling, Weighting
 from sgm_plugins.scalings import EDMScaling, EpsScaling
 from sgm_plugins.weightings import EDMWeighting
@@ -563,3 +563,11 @@ def sgm_config(text: str) -> Any:
     from sgm_core.config.api import Config
 
     return Config(parse(text, "digits.yaml"))
+
+
+def test_a_misspelt_override_of_a_given_key_means_that_key():
+    from sgm_core.config.api import load_config
+
+    with pytest.raises(ConfigError) as caught:
+        load_config("digits", overrides=["data.batchsize=3"]).checked  # noqa: B018
+    assert "Did you mean 'batch_size'?" in str(caught.value)
