@@ -14,19 +14,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import Callback as Callback
-from lightning.pytorch import LightningDataModule as DataModule
-from lightning.pytorch import LightningModule as Engine
-from lightning.pytorch.loggers import Logger as Logger
 from torch import Tensor, nn
 
+from sgm_core.conditioning import Conditioning
 from sgm_core.randomness import Generators, randn_like
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback as Callback
+    from lightning.pytorch import LightningDataModule as DataModule
+    from lightning.pytorch import LightningModule as Engine
+    from lightning.pytorch.loggers import Logger as Logger
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
-
-from sgm_core.conditioning import Conditioning
 
 __all__ = [
     "Average",
@@ -53,6 +52,24 @@ __all__ = [
     "SigmaSampler",
     "Weighting",
 ]
+
+LIGHTNING = {
+    "Callback": "lightning.pytorch:Callback",
+    "DataModule": "lightning.pytorch:LightningDataModule",
+    "Engine": "lightning.pytorch:LightningModule",
+    "Logger": "lightning.pytorch.loggers:Logger",
+}
+"""The roles that are Lightning's own classes, imported when first asked for: a formula needs torch alone."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LIGHTNING:
+        raise AttributeError(f"module 'sgm_core.roles' has no attribute '{name}'")
+    from pkgutil import resolve_name
+
+    globals()[name] = role = resolve_name(LIGHTNING[name])
+    return role
+
 
 Preconditioned = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """F(c_in * x, c_noise, cond): the network as the denoiser calls it."""

@@ -382,10 +382,17 @@ def role_of(kind: str) -> Any:
     return resolve_name(KINDS[kind].role)
 
 
-@functools.cache
 def role_kinds() -> dict[Any, str]:
-    """Role -> kind."""
-    return {role_of(kind): kind for kind in KINDS}
+    """Role -> kind. Without Lightning's roles as long as nobody has imported Lightning: no hint can be one of them."""
+    return _role_kinds("lightning.pytorch" in sys.modules)
+
+
+@functools.cache
+def _role_kinds(with_lightning: bool) -> dict[Any, str]:
+    from sgm_core.roles import LIGHTNING
+
+    roles = {kind: KINDS[kind].role.partition(":")[2] for kind in KINDS}
+    return {role_of(kind): kind for kind, name in roles.items() if with_lightning or name not in LIGHTNING}
 
 
 def is_instance(value: Any, cls: Any) -> bool:

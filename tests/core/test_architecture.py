@@ -68,6 +68,16 @@ def test_a_formula_imports_nothing_heavier_than_torch(entry):
         assert {name.partition(".")[0] for name in imports(file)} <= LEAF_IMPORTS
 
 
+def test_a_sampler_is_built_from_its_parts_without_lightning():
+    code = (
+        "import sgm_core; sgm_core.build('samplers', {'use': 'heun_edm', 'discretization': 'edm', 'guider': "
+        "{'use': 'cfg', 'scale': 2.0}}); sgm_core.build('losses', {'use': 'standard', 'sigma_sampler': 'edm', "
+        "'weighting': 'v'}); sgm_core.build('networks', {'use': 'unet', 'in_channels': 1, 'out_channels': 1, "
+        "'model_channels': 32, 'num_res_blocks': 1, 'attention_resolutions': [], 'channel_mult': [1]})"
+    )
+    assert "lightning" not in loaded_after(code)
+
+
 @pytest.mark.parametrize("name", ["registry.py", "kinds.py", "errors.py", "__init__.py"])
 def test_the_registry_imports_only_the_standard_library(name):
     """At run time; `__init__` names the rest for type checkers only."""
