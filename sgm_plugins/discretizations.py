@@ -35,13 +35,16 @@ class EDMDiscretization(Discretization):
         self.rho = rho
 
     def sigmas(self, n: int) -> Tensor:
-        """n sigmas, descending, float32. ValueError for n < 1."""
+        """n sigmas, descending, float32. ValueError for n < 1, or a rho so small that they overflow."""
         if n < 1:
             raise ValueError(f"n is {n}; a grid of noise levels has at least 1")
         ramp = torch.linspace(0, 1, n, dtype=torch.float32)
         start: float = self.sigma_max ** (1 / self.rho)
         end: float = self.sigma_min ** (1 / self.rho)
-        return (start + ramp * (end - start)) ** self.rho
+        sigmas = (start + ramp * (end - start)) ** self.rho
+        if not bool(sigmas.isfinite().all() and (sigmas > 0).all()):
+            raise ValueError(f"rho {self.rho} gives sigmas that float32 can not hold; 7 is usual, 1 is an even grid")
+        return sigmas
 
 
 class LegacyDDPMDiscretization(Discretization):

@@ -159,7 +159,8 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(list, _Dumper.flat_list)
 _Dumper.add_representer(str, _Dumper.quoted)
 for _kind, (_form, _first) in SCALARS.items():
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", _form, list(_first))
+    # the whole text: PyYAML looks at its beginning alone, and the form of null may be empty
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_form.pattern})\Z"), list(_first))
 
 
 def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:

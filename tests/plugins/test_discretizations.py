@@ -89,3 +89,8 @@ def test_the_table_by_index() -> None:
     assert torch.equal(sigma_table(edm, 5, flip=False), falling)
     assert torch.equal(sigma_table(edm, 5, append_zero=True), torch.cat([torch.zeros(1), falling.flip(0)]))
     assert torch.equal(sigma_table(edm, 5, append_zero=True, flip=False), edm(5))
+
+
+def test_a_rho_whose_powers_overflow_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rho 0\.01"):
+        EDMDiscretization(rho=0.01).sigmas(5)

@@ -290,3 +290,10 @@ TREES = st.recursive(
 @given(st.dictionaries(TEXT, TREES, max_size=4))
 def test_any_plain_data_is_read_as_it_was_saved(value):
     assert reread(Config(from_plain(value, Origin("here")))) == value
+
+
+def test_saved_configs_quote_only_what_needs_it():
+    from sgm_core.config.api import config_from
+
+    text = config_from({"network": {"num_steps": 50, "note": "no", "name": "null", "n": "nearly"}}).to_yaml()
+    assert text == "network:\n  num_steps: 50\n  note: 'no'\n  name: 'null'\n  n: nearly\n"
