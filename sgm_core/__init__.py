@@ -18,8 +18,9 @@ from sgm_core.registry import index as _index
 if TYPE_CHECKING:
     from sgm_core.checkpoint import load_engine
     from sgm_core.config.api import build, build_engine, check, load_config
+    from sgm_core.config.to_config import to_config
 
-__all__ = ["build", "build_engine", "check", "load_config", "load_engine", "names", "register", "resolve"]
+__all__ = ["build", "build_engine", "check", "load_config", "load_engine", "names", "register", "resolve", "to_config"]
 
 names = _index.names
 resolve = _index.resolve
@@ -31,6 +32,7 @@ _LAZY = {
     "check": "sgm_core.config.api",
     "load_config": "sgm_core.config.api",
     "load_engine": "sgm_core.checkpoint",
+    "to_config": "sgm_core.config.to_config",
 }
 
 

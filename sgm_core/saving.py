@@ -14,6 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from sgm_core.checkpoint import PROVENANCE_KEY
 from sgm_core.files import replacing
 
 
@@ -70,6 +71,12 @@ class Saver(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Whatever the engine: its checkpoint says how to build it again."""
+        provenance = getattr(pl_module, "provenance", None)
+        if provenance is not None:
+            checkpoint.setdefault(PROVENANCE_KEY, provenance.to_dict())
 
     def save(self, trainer: Trainer) -> None:
         """Save this step, once."""

@@ -15,8 +15,12 @@ COMMANDS = {
     "train": "train a model",
     "sample": "draw images with a trained model",
     "check": "check a config, and say everything that is wrong with it",
+    "explain": "a config in full: each value and where it came from",
     "list": "what is installed",
     "show": "one component: parameters, defaults, documentation, provider",
+    "schema": "a JSON Schema of every installed component, for editors",
+    "doctor": "load every plugin, each in its own process, and say what is broken",
+    "new": "write a plugin package that installs and whose tests pass",
 }
 
 EXIT_WRONG_INPUT = 1

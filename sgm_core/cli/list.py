@@ -1,4 +1,4 @@
-"""List the installed components, from metadata alone: no plugin is imported."""
+"""List the installed components, from metadata and source alone: no plugin is imported."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 import sys
 
 from sgm_core.kinds import KINDS
-from sgm_core.registry import BUILTIN, check_kind, index
+from sgm_core.registry import BUILTIN, Entry, check_kind, index
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument(
+        "--long", action="store_true", help="with the first line of documentation, parameters and place"
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
@@ -23,6 +26,10 @@ def run(options: argparse.Namespace) -> int:
 
         fields = ("kind", "name", "distribution", "version", "value")
         rows = [{**{f: getattr(entry, f) for f in fields}, "qualified": entry.qualified} for entry in entries]
+        if options.long:
+            from sgm_core.cli.show import description
+
+            rows = [description(entry.kind, entry.qualified) | row for entry, row in zip(entries, rows, strict=True)]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
     width = max((len(entry.name) for entry in entries), default=0)
@@ -33,4 +40,17 @@ def run(options: argparse.Namespace) -> int:
         for entry in found:
             origin = "" if entry.distribution == BUILTIN else f"  {entry.provider}"
             sys.stdout.write(f"  {entry.name:{width}}{origin}".rstrip() + "\n")
+            if options.long:
+                sys.stdout.writelines(f"      {line}\n" for line in details(entry))
     return 0
+
+
+def details(entry: Entry) -> list[str]:
+    """What its source says, in short: the documentation's first paragraph, `key` or `key=default`, `file:line`."""
+    from sgm_core.static.component import component_of
+    from sgm_core.static.documentation import summary
+
+    found = component_of(entry)
+    keys = [f"{p.name}={p.default}" if p.default else p.name for p in found.signature.parameters.values()]
+    problem = f"not told by its source: {found.problem}" if found.problem else ""
+    return [line for line in (summary(found.doc), ", ".join(keys), problem, found.source) if line]

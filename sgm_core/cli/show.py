@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 from sgm_core.errors import SgmError
-from sgm_core.kinds import KINDS
 from sgm_core.registry import index
 
 
@@ -27,41 +26,41 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(shown, indent=1) + "\n")
         return 0
     sys.stdout.write(f"{kind}/{shown['name']}  {shown['provider']}\n{shown['source']}\n")
+    if shown["problem"]:
+        sys.stdout.write(f"  not told by its source: {shown['problem']}\n")
     for parameter in shown["parameters"]:
         default = "  (needed)" if parameter["needed"] else f" = {parameter['default']}"
-        sys.stdout.write(f"  {parameter['name']}: {parameter['accepts']}{default}\n")
+        note = f"  ({parameter['note']})" if parameter["note"] else ""
+        sys.stdout.write(f"  {parameter['name']}: {parameter['accepts']}{default}{note}\n")
     if shown["doc"]:
         sys.stdout.write(f"\n{shown['doc']}\n")
     return 0
 
 
 def description(kind: str, name: str) -> dict[str, Any]:
-    """The facts, ready for JSON."""
-    import inspect
-
+    """The facts, ready for JSON. From source: the component is not imported."""
     entry = index.find(kind, name)
-    target = index.resolve(kind, name)
-    from sgm_core.config.schema import describe, signature
+    from sgm_core.config.schema import describe
+    from sgm_core.static.component import component_of
 
-    try:
-        source = f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
-    except (OSError, TypeError):
-        source = entry.value
-    parameters = signature(target, KINDS[kind].late).parameters.values()
+    described = component_of(entry)
     return {
         "kind": kind,
         "name": entry.name,
         "qualified": entry.qualified,
         "provider": entry.provider,
-        "source": source,
-        "doc": inspect.getdoc(target) or "",
+        "source": described.source,
+        "doc": described.doc,
+        "problem": described.problem,
+        "open": described.signature.open,
         "parameters": [
             {
                 "name": parameter.name,
                 "accepts": describe(parameter.type),
                 "needed": parameter.required,
-                "default": None if parameter.required else repr(parameter.default),
+                "default": parameter.default,
+                "note": parameter.note,
             }
-            for parameter in parameters
+            for parameter in described.signature.parameters.values()
         ],
     }

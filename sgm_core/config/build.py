@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.config.check import Call, Fields, Items, Plan, Value
+from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 
 if TYPE_CHECKING:
@@ -25,9 +26,13 @@ class Late(Partial):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().__call__(*args, **kwargs)
+            made = super().__call__(*args, **kwargs)
         except (Exception, SystemExit) as error:
             raise _refusal(self.place, error) from error
+        recipe = recipe_of(self)
+        if recipe is not None:  # a copy has none
+            remember(made, recipe)
+        return made
 
 
 def build_plan(plan: Plan) -> Any:
@@ -54,11 +59,14 @@ def _call(plan: Call) -> Any:
     if plan.late:
         late = Late(plan.target, **arguments)
         late.place = _place(plan)
+        remember(late, plan)
         return late
     try:
-        return plan.target(**arguments)
+        built = plan.target(**arguments)
     except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
         raise _refusal(_place(plan), error) from error
+    remember(built, plan)
+    return built
 
 
 def _place(plan: Call) -> str:

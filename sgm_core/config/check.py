@@ -35,6 +35,8 @@ from sgm_core.config.tree import INVALID, MISSING, Node, Origin, Problems, join
 from sgm_core.kinds import KINDS
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
 
+NO_PARAMETERS = Signature({})
+
 # --- plans ---------------------------------------------------------------------------------------------------------
 
 
@@ -71,6 +73,13 @@ class Call:
     path: str
     late: bool = False
     entry: Entry | None = None
+    schema: Signature = NO_PARAMETERS
+    spelling: str = ""
+    """How the component is called in the config, perhaps with its distribution."""
+    short: bool = False
+    """The config has the bare name instead of a mapping."""
+    recipe: Call | None = field(default=None, repr=False, compare=False)
+    """This plan without the objects that Python code put into it, once it was built with some: see `recipes`."""
 
     @property
     def name(self) -> str:
@@ -254,7 +263,7 @@ class Checker:
             return Value(None)
         late = bool(kind.late)
         call = self.call(node, given, target, signature(target, kind.late), path, what=what, late=late)
-        call.entry = entry
+        call.entry, call.spelling, call.short = entry, use.value, use is node
         return call
 
     def _no_use(self, node: Node, type_: Component, path: str) -> Plan:
@@ -297,7 +306,7 @@ class Checker:
             if parameter.required and name not in given and name not in meant:
                 message = f"the key '{name}' is missing: {f'{what} needs ' if what else ''}{describe(parameter.type)}"
                 self.problems.add(node.origin, path, message)
-        return Call(target, arguments, node.origin, path, late)
+        return Call(target, arguments, node.origin, path, late, schema=schema)
 
     def _unknown(self, key: Any, child: Node, given: dict[Any, Node], schema: Signature, path: str, what: str) -> str:
         """Report a key; gives the one that was meant, if that can be told."""

@@ -1,0 +1,244 @@
+"""Show a config in full: each value, where it came from (a line of a file, an override, a default), and for each
+component who provides it and where its source is. The config is checked first."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgm_core.cli.configs import read_config, split
+from sgm_core.errors import SgmError
+
+if TYPE_CHECKING:
+    from sgm_core.config.explain import Default, Explained, Part
+    from sgm_core.config.tree import Origin
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "config",
+        nargs="+",
+        metavar="CONFIG | key=value | PATH",
+        help="YAML files or names of shipped configs, then overrides; then the part to show, e.g. model.sampler",
+    )
+    parser.add_argument("--path", help="the part to show, where PATH alone would be taken for a config")
+    parser.add_argument("--json", action="store_true", help="machine-readable: a list, one entry for each value")
+
+
+def run(options: argparse.Namespace) -> int:
+    arguments, path = split_part(options.config, options.path)
+    config = read_config(arguments)
+    from sgm_core.config.explain import explain
+
+    explained = explain(config)
+    if path is not None:
+        explained = _part(explained, path, named=options.path is not None)
+    if options.json:
+        import json
+
+        rows = [row(item) for item in explained.walk() if item.path]
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return 0
+    width = None
+    if sys.stdout.isatty():
+        import shutil
+
+        width = shutil.get_terminal_size().columns
+    top = [explained] if explained.path else explained.children
+    sys.stdout.write(table([line for item in top for line in lines(item, top=True)], width))
+    return 0
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+def split_part(arguments: list[str], path: str | None) -> tuple[list[str], str | None]:
+    """The arguments without the part to show, and that: `--path`, or a last word after the configs that is neither
+    a config nor an override.
+
+    Raises:
+        SgmError: there are two.
+    """
+    sources, _ = split(arguments)
+    if len(sources) < 2 or not _may_be_part(sources[-1]):
+        return arguments, path
+    if path is not None:
+        raise SgmError(f"'{sources[-1]}' is no config, and --path says which part to show: '{path}'")
+    position = len(arguments) - 1 - arguments[::-1].index(sources[-1])
+    return [*arguments[:position], *arguments[position + 1 :]], sources[-1]
+
+
+def _may_be_part(word: str) -> bool:
+    """Whether a word is no config: no file, not called like one, and not shipped by a package."""
+    from sgm_core.config.compose import shipped_configs
+
+    path = Path(word)
+    called_like_one = path.suffix in (".yaml", ".yml") or len(path.parts) != 1
+    return not (called_like_one or path.is_file() or word in shipped_configs() or ":" in word)
+
+
+def _part(explained: Explained, path: str, *, named: bool) -> Explained:
+    try:
+        return explained.at(path)
+    except SgmError as error:
+        if named:
+            raise
+        from sgm_core.config.compose import shipped_configs
+        from sgm_core.registry import did_you_mean
+
+        near = did_you_mean(path, shipped_configs())
+        raise SgmError(f"{error}\n('{path}' is no file and no shipped config either.{near})") from None
+
+
+# --- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def row(item: Explained) -> dict[str, Any]:
+    """One value for JSON; infinities and nan are spelt as in YAML."""
+    from sgm_core.config.explain import Object
+
+    value, type_ = item.value, str(item.shape)
+    if item.part is not None:
+        type_ = "component" if item.part.entry else "arguments"
+    if isinstance(value, Object):
+        value, type_ = value.name, "object"
+    elif isinstance(value, Path):
+        value = str(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        value = _yaml(value)
+    facts: dict[str, Any] = {"path": item.path, "type": type_}
+    if type_ in ("value", "object", "component"):
+        facts["value"] = value
+    facts["origin"] = _origin(item.origin)
+    if item.part is not None:
+        facts["component" if item.part.entry else "of"] = _facts(item.part)
+    return facts
+
+
+def _origin(origin: Origin | Default) -> dict[str, Any]:
+    from sgm_core.config.explain import Default
+
+    if isinstance(origin, Default):
+        return {"from": "default", "of": origin.of}
+    if origin.line:
+        return {"from": "file", "file": origin.source, "line": origin.line, "column": origin.column}
+    if origin.source.startswith("override '"):
+        return {"from": "override", "override": origin.source.removeprefix("override '").removesuffix("'")}
+    return {"from": origin.source}
+
+
+def _facts(part: Part) -> dict[str, str]:
+    if part.entry is None:
+        return {"name": part.name, "source": part.source}
+    entry = part.entry
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "qualified": entry.qualified,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "source": part.source,
+    }
+
+
+# --- text ----------------------------------------------------------------------------------------------------------
+
+Line = tuple[str, str]
+"""What the config says, and where that came from."""
+
+
+def lines(item: Explained, indent: int = 0, *, top: bool = False) -> list[Line]:
+    """The lines of a value and all below it, as in a YAML file."""
+    key = "-" if isinstance(item.key, int) and not top else f"{_yaml(item.path if top else item.key)}:"
+    start = " " * indent + key
+    if item.shape == "value" or _fits_one_line(item):
+        return [(f"{start} {_text(item)}", _where(item.origin))]
+    below = [line for child in item.children for line in lines(child, indent + 2)]
+    part = item.part
+    if part is None:
+        return [(start, _where(item.origin)), *below]
+    source = _short(part.source)
+    if part.entry is None:
+        return [(start, f"{part.name}, {source}"), *below]
+    provider = f"{part.entry.qualified} {part.entry.version}".rstrip()
+    return [(start, f"{provider}, {source}"), (f"{' ' * (indent + 2)}use: {item.value}", _where(item.origin)), *below]
+
+
+def _fits_one_line(item: Explained) -> bool:
+    """A list of plain values from one place, or anything empty."""
+    if item.part is not None:
+        return False
+    if not item.children:
+        return True
+    return item.shape == "list" and all(
+        (child.shape == "value" or _fits_one_line(child)) and _place(child.origin) == _place(item.origin)
+        for child in item.children
+    )
+
+
+def _place(origin: Origin | Default) -> str:
+    return getattr(origin, "source", None) or str(origin)
+
+
+def _text(item: Explained) -> str:
+    from sgm_core.config.explain import Object
+
+    if item.shape == "value":
+        return f"<{item.value.name}>" if isinstance(item.value, Object) else _yaml(item.value)
+    if item.shape == "mapping":
+        return "{}"
+    return f"[{', '.join(_text(child) for child in item.children)}]"
+
+
+def _yaml(value: Any) -> str:
+    """A plain value as a config has it, on one line; a text may stand in a list too."""
+    from sgm_core.config.api import config_from
+
+    text = config_from({".": [value]}).to_yaml().removeprefix(".: [").removesuffix("]\n")
+    if "\n" not in text:
+        return text
+    import json
+
+    from sgm_core.config.interpolation import escape
+
+    return json.dumps(escape(str(value)))
+
+
+def _where(origin: Origin | Default) -> str:
+    return _short(str(origin))
+
+
+def _short(source: str) -> str:
+    """A file below the working folder without that."""
+    try:
+        return str(Path(source).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return source
+
+
+def table(rows: list[Line], width: int | None = None) -> str:
+    """Two columns, the right one as a comment; with a width, no line is longer: what does not fit loses the end of
+    the value and the beginning of the file."""
+    left = max((len(line[0]) for line in rows), default=0)
+    if width is None:
+        return "".join(f"{said:{left}}  # {origin}\n" for said, origin in rows)
+    right = max((len(line[1]) for line in rows), default=0)
+    left = max(min(left, width - 4 - right), min(left, width // 2))
+    text = []
+    for said, origin in rows:
+        said = said if len(said) <= left else said[: max(left - 1, 0)] + "…"
+        room = max(width - left - 4, 1)
+        text.append(f"{said:{left}}  # {_fit(origin, room)}"[:width] + "\n")
+    return "".join(text)
+
+
+def _fit(origin: str, room: int) -> str:
+    """An origin without the beginning of its file; who provides a component stays, if it can."""
+    if len(origin) <= room:
+        return origin
+    provider, comma, _ = origin.partition(", ")
+    kept = provider + comma if comma and len(provider) + 20 <= room else ""
+    return f"{kept}…{origin[len(origin) - (room - len(kept)) + 1 :]}"

@@ -1,0 +1,29 @@
+"""A training objective."""
+
+from __future__ import annotations
+
+import torch
+from sgm_core.conditioning import Conditioning
+from sgm_core.randomness import randn_like
+from sgm_core.roles import Denoise, Loss, SigmaSampler
+from torch import Tensor
+
+
+class ExampleLoss(Loss):
+    """mean |D(x + sigma * noise; sigma) - x|, the absolute error, all noise levels alike.
+
+    Args:
+        sigma_sampler: p(sigma).
+    """
+
+    def __init__(self, sigma_sampler: SigmaSampler) -> None:
+        super().__init__()
+        self.sigma_sampler = sigma_sampler
+
+    def forward(
+        self, denoise: Denoise, x: Tensor, cond: Conditioning, generator: torch.Generator | None = None
+    ) -> Tensor:
+        sigma = self.sigma_sampler(len(x), generator=generator, device=x.device)
+        scale = sigma.view(-1, *(1 for _ in x.shape[1:]))
+        noisy = (x + scale * randn_like(x, generator)).type_as(x)
+        return (denoise(noisy, sigma, cond) - x).abs().flatten(1).mean(1)

@@ -1,0 +1,48 @@
+"""What the kit needs to know of a role."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from sgm_core.testing.subject import Subject
+
+
+class Contract(ABC):
+    """The promises of one kind, about one component.
+
+    The keywords of a subclass's constructor are what a test may give as `inputs`. `call` is one use of the component
+    (deterministic under a seed; a module in eval mode, its gradients on), with which the promises of every component
+    are checked; `check` has those of the kind.
+    """
+
+    continues: ClassVar[bool] = False
+    """Whether a use goes on from the loaded state, so that what it gives differs from that of the first use."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    @abstractmethod
+    def inputs(self) -> Any:
+        """What the component is called with: tensors in containers."""
+
+    @abstractmethod
+    def call(self, component: Any, inputs: Any) -> Any:
+        """Use the component once; what it gives, in containers."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise BrokenContract for a promise of the role that is not kept."""
+
+
+class Constructed(Contract):
+    """A role whose use the kit can not imitate: the component is built and no more."""
+
+    def inputs(self) -> Any:
+        return {}
+
+    def call(self, component: Any, inputs: Any) -> Any:
+        return {}
+
+    def check(self) -> None:
+        """Nothing beyond what is true of every component."""

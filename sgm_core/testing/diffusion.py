@@ -1,0 +1,227 @@
+"""What scalings, discretizations and denoisers promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.roles import Coefficients
+from sgm_core.testing import trees
+from sgm_core.testing.contract import Contract
+from sgm_core.testing.stand_ins import Scale, noise
+from sgm_core.testing.subject import Subject
+
+FIELD = 61
+"""Noise levels from 1e-3 to 1e3, ten to the decade."""
+
+
+class ScalingContract(Contract):
+    """One coefficient per sample, a network that can work with them, and unit variances where that is claimed."""
+
+    def __init__(self, subject: Subject, sigma_data: float | None = None) -> None:
+        super().__init__(subject)
+        self.sigma_data = sigma_data
+
+    def inputs(self) -> Any:
+        return {"sigma": torch.logspace(-3, 3, FIELD)}
+
+    def call(self, component: Any, inputs: Any) -> Any:
+        return component(inputs["sigma"])
+
+    def check(self) -> None:
+        expect = self.subject.expect
+        scaling = self.subject.build()
+        for dtype in (torch.float32, torch.float64):
+            sigma = torch.logspace(-3, 3, FIELD, dtype=dtype)
+            c = scaling(sigma)
+            expect(
+                isinstance(c, Coefficients),
+                "it gives Coefficients",
+                f"a {type(c).__name__}",
+                "return Coefficients(c_skip=..., c_out=..., c_in=..., c_noise=...)",
+            )
+            for name, value in c._asdict().items():
+                expect(
+                    value.shape == sigma.shape,
+                    f"{name} has one number per sample, (b,)",
+                    f"{tuple(value.shape)}",
+                    "give a tensor like sigma; torch.ones_like(sigma) for a constant",
+                )
+                expect(
+                    bool(value.isfinite().all()),
+                    f"{name} is finite for sigma in 1e-3..1e3",
+                    f"not so in {dtype}",
+                    "look for a division by zero or a root of a difference",
+                )
+        expect(bool((c.c_in > 0).all()), "c_in is positive", f"{c.c_in.min():.3g}", "scale the input, do not flip it")
+        expect(
+            bool((c.c_out != 0).all()),
+            "c_out is nowhere zero above sigma = 0",
+            "0",
+            "let the network have a say at every noise level",
+        )
+        steps = c.c_noise.double().diff()
+        expect(
+            bool((steps > 0).all() or (steps < 0).all()),
+            "c_noise tells the noise levels apart",
+            "it is not monotonic",
+            "make it rise or fall with sigma throughout",
+        )
+        alone = scaling(sigma[7:8])
+        expect(
+            not trees.difference(alone, Coefficients(*(value[7:8] for value in c)), tolerance=1e-9),
+            "a sample's coefficients do not depend on its batch",
+            "they do",
+            "compute them from its own sigma alone",
+        )
+        self._check_variances(scaling, sigma, c)
+
+    def _check_variances(self, scaling: Any, sigma: Tensor, c: Coefficients) -> None:
+        """x = x0 + sigma * noise and the network's target (x0 - c_skip * x) / c_out, for Gaussian x0."""
+        claimed = self.sigma_data if self.sigma_data is not None else getattr(scaling, "sigma_data", None)
+        variance = 1.0 if claimed is None else claimed**2
+        target = ((1 - c.c_skip) ** 2 * variance + c.c_skip**2 * sigma**2) / c.c_out**2
+        seen = f"a variance from {target.min():.3g} to {target.max():.3g} for sigma in 1e-3..1e3"
+        self.subject.expect(
+            bool(((target > 0.01) & (target < 100)).all()),
+            "what the network has to predict, (x0 - c_skip * x) / c_out, has about unit variance at every noise level",
+            seen,
+            "make c_skip and c_out fit each other: c_out^2 = (1 - c_skip)^2 sigma_data^2 + c_skip^2 sigma^2",
+        )
+        if claimed is None:
+            return
+        self.subject.expect(
+            bool(((target - 1).abs() < 1e-6).all()),
+            f"with sigma_data = {claimed}, the network's target has unit variance",
+            seen,
+            "take c_out^2 = (1 - c_skip)^2 sigma_data^2 + c_skip^2 sigma^2",
+        )
+        received = c.c_in**2 * (sigma**2 + variance)
+        self.subject.expect(
+            bool(((received - 1).abs() < 1e-6).all()),
+            f"with sigma_data = {claimed}, the network's input has unit variance, c_in^2 (sigma^2 + sigma_data^2) = 1",
+            f"from {received.min():.3g} to {received.max():.3g}",
+            "take c_in = 1 / sqrt(sigma^2 + sigma_data^2)",
+        )
+
+
+class DiscretizationContract(Contract):
+    """n noise levels, downwards."""
+
+    def inputs(self) -> Any:
+        return {"n": 10}
+
+    def call(self, component: Any, inputs: Any) -> Any:
+        return component.sigmas(inputs["n"])
+
+    def check(self) -> None:
+        discretization, expect = self.subject.build(), self.subject.expect
+        for n in (1, 2, 10, 50):
+            with self.subject.trying(f"it gives a grid of {n}", "support any number of levels"):
+                sigmas = discretization.sigmas(n)
+            expect(sigmas.shape == (n,), "sigmas(n) has n entries", f"{tuple(sigmas.shape)} for n = {n}", "give (n,)")
+            expect(sigmas.dtype == torch.float32, "sigmas are float32", f"{sigmas.dtype}", "end with .float()")
+            expect(
+                sigmas.device.type == "cpu",
+                "sigmas are on the CPU",
+                f"{sigmas.device}",
+                "compute them there: the sampler makes plain numbers of them",
+            )
+            expect(
+                bool((sigmas > 0).all() and sigmas.isfinite().all()),
+                "sigmas are positive and finite",
+                f"{sigmas.min():.3g} to {sigmas.max():.3g}",
+                "leave out the final zero, which `__call__` adds",
+            )
+            expect(
+                bool((sigmas.diff() < 0).all()),
+                "sigmas descend",
+                f"{[round(s, 4) for s in sigmas[:5].tolist()]}...",
+                "sort them from noise to data, each level once",
+            )
+            schedule = discretization(n)
+            expect(
+                schedule.shape == (n + 1,) and torch.equal(schedule[:-1], sigmas) and float(schedule[-1]) == 0,
+                "a schedule is the n sigmas and a zero",
+                f"{tuple(schedule.shape)} for n = {n}",
+                "do not override `__call__`",
+            )
+        sigmas.zero_()
+        expect(
+            bool((discretization.sigmas(50) > 0).all()),
+            "each call gives a tensor of its own",
+            "writing into one grid changed the next",
+            "clone what is kept",
+        )
+
+
+class DenoiserContract(Contract):
+    """A network called once with one noise level per sample, and an estimate like x."""
+
+    def inputs(self) -> Any:
+        x = noise(4, 2, 8, 8, dtype=torch.float32)
+        return {"x": x, "sigma": torch.tensor([0.02, 0.5, 2.0, 10.0]), "cond": Conditioning(vector=torch.ones(4, 3))}
+
+    def call(self, component: Any, inputs: Any) -> Any:
+        return component(Scale().requires_grad_(False), **inputs)
+
+    def check(self) -> None:
+        denoiser, expect, given = self.subject.build(), self.subject.expect, self.inputs()
+        calls: list[tuple[Tensor, Tensor, Conditioning]] = []
+        network = Scale()
+
+        def watched(x: Tensor, c_noise: Tensor, cond: Conditioning) -> Tensor:
+            calls.append((x, c_noise, cond))
+            out: Tensor = network(x, c_noise, cond)
+            return out
+
+        x, sigma, cond = given["x"], given["sigma"], given["cond"]
+        D_x = denoiser(watched, x, sigma, cond)
+        expect(
+            D_x.shape == x.shape and D_x.dtype == x.dtype,
+            "the estimate is like x",
+            f"{_spec(D_x)} for {_spec(x)}",
+            "broadcast sigma over the grid, and cast the result to x.dtype",
+        )
+        expect(bool(D_x.isfinite().all()), "the estimate is finite", "NaN or infinity", "compute in float32 at least")
+        expect(bool(calls), "it calls the network", "no call", "call it with (c_in * x, c_noise, cond)")
+        for x_in, c_noise, passed in calls:
+            rows = len(x_in)
+            expect(
+                c_noise.shape == (rows,),
+                "the network is told one noise level per sample, (b,)",
+                f"{tuple(c_noise.shape)} for {rows} samples",
+                "pass c_noise before it is broadcast",
+            )
+            expect(
+                passed.vector is not None and len(passed.vector) == rows,
+                "the network gets the conditioning of x",
+                "another",
+                "pass `cond` on",
+            )
+        if D_x.requires_grad:
+            D_x.float().sum().backward()
+        expect(
+            network.weight.grad is not None, "gradients reach the network", "none", "detach nothing of what it gives"
+        )
+        half = denoiser(network, x.bfloat16(), sigma, cond)
+        expect(
+            half.dtype == torch.bfloat16 and bool(half.isfinite().all()),
+            "an x in half precision gives one",
+            f"{half.dtype}",
+            "compute the coefficients in float32 and cast the result",
+        )
+        alone = denoiser(network, x[1:2], sigma[1:2], cond[1:2])
+        expect(
+            not trees.difference(alone, D_x[1:2], tolerance=1e-5),
+            "a sample does not depend on its batch",
+            "it does",
+            "use each sample's own sigma",
+        )
+
+
+def _spec(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

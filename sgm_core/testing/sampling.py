@@ -1,0 +1,178 @@
+"""What a sampler promises."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.roles import Guider
+from sgm_core.testing import trees
+from sgm_core.testing.contract import Contract
+from sgm_core.testing.stand_ins import DATA_STD, Levels, gaussian, noise, seeded
+from sgm_core.testing.subject import Subject
+
+STEPS = 8
+STOCHASTIC = ("eta", "s_churn")
+"""Parameters that are 0 for a sampler that adds no noise."""
+
+_DRAWS = "draw with `noise()` of `integrate`, which uses the caller's generator"
+
+
+class Constant(Guider):
+    """Whatever the denoiser says, every sample is ones."""
+
+    def __call__(self, denoise: Any, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
+        return torch.ones_like(x)
+
+
+class SamplerContract(Contract):
+    """Noise in, a sample out, converging to the solution of the ODE where no noise is added."""
+
+    def __init__(self, subject: Subject, order: float = 1) -> None:
+        super().__init__(subject)
+        self.order = order
+
+    def inputs(self) -> Any:
+        return {"noise": noise(2, 1, 4, 4), "cond": Conditioning()}
+
+    def call(self, component: Any, inputs: Any) -> Any:
+        return component(gaussian, **inputs, num_steps=STEPS, generator=seeded(1))
+
+    def check(self) -> None:
+        self._check_run()
+        self._check_end()
+        self._check_batch()
+        knobs = {name: 0.0 for name in STOCHASTIC if name in self.subject.schema.parameters}
+        quiet = self._build(**knobs)
+        deterministic = self._is_deterministic(quiet)
+        self.subject.expect(
+            deterministic or not knobs,
+            f"with {' and '.join(f'{name} = 0' for name in knobs)} it is deterministic",
+            "another generator gives another sample",
+            "add no noise then",
+        )
+        if deterministic:
+            self._check_order(quiet)
+        loud = self._build()
+        if not self._is_deterministic(loud):
+            self._check_spread(loud)
+
+    def _build(self, **changes: Any) -> Any:
+        """On a grid that any number of steps refines."""
+        if "discretization" in self.subject.schema.parameters:
+            changes["discretization"] = Levels()
+        return self.subject.build(**changes)
+
+    @staticmethod
+    def _is_deterministic(sampler: Any) -> bool:
+        start = noise(2, 1, 4, 4)
+        a, b = (sampler(gaussian, start, Conditioning(), num_steps=STEPS, generator=seeded(i)) for i in (1, 2))
+        return torch.equal(a, b)
+
+    def _check_run(self) -> None:
+        sampler, expect, start = self.subject.build(), self.subject.expect, noise(2, 1, 4, 4).float()
+        seen: list[tuple[int, int]] = []
+        state = torch.get_rng_state()
+
+        def D(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+            expect(
+                sigma.shape == (len(x),) and bool((sigma > 0).all()),
+                "the denoiser gets a positive sigma per sample",
+                f"{sigma.tolist()}",
+                "end the loop at the last level above 0: D has no slope at 0",
+            )
+            return gaussian(x, sigma, cond)
+
+        out = sampler(
+            D, start, Conditioning(), num_steps=5, generator=seeded(1), progress=lambda i, n: seen.append((i, n))
+        )
+        expect(
+            out.shape == start.shape and out.dtype == start.dtype,
+            "a sample is like the noise it starts from",
+            f"{out.dtype} {tuple(out.shape)}",
+            "keep shape and dtype: the sigmas are plain floats",
+        )
+        expect(bool(out.isfinite().all()), "a sample is finite", "NaN or infinity", "look for a division by sigma = 0")
+        expect(
+            seen == [(i, 5) for i in range(1, 6)],
+            "each step is reported once, in order",
+            f"{seen}",
+            "call report(i) at the end of step i",
+        )
+        expect(
+            torch.equal(state, torch.get_rng_state()),
+            "with a generator, nothing else is drawn from",
+            "torch's global random state moved",
+            _DRAWS,
+        )
+
+    def _check_end(self) -> None:
+        """A denoiser that knows only one image leads to it whatever the steps, if the schedule is followed to 0."""
+        image, build = noise(1, 1, 4, 4, seed=3), self.subject.build
+        for steps in (1, 2, 7):
+            out = build()(
+                lambda x, sigma, cond: image.expand_as(x).to(x.dtype),
+                noise(2, 1, 4, 4),
+                Conditioning(),
+                num_steps=steps,
+                generator=seeded(1),
+            )
+            self.subject.expect(
+                bool((out - image).abs().max() < 1e-4),
+                "it follows the schedule to its end, sigma = 0, where all noise is gone",
+                f"an error of {(out - image).abs().max():.2g} after {steps} steps for data of a single image",
+                "take the last step to sigma = 0, and add no noise there",
+            )
+        if "guider" in self.subject.schema.parameters:
+            out = build(guider=Constant())(gaussian, noise(2, 1, 4, 4), Conditioning(), num_steps=3)
+            self.subject.expect(
+                bool((out - 1).abs().max() < 1e-4),
+                "it samples from the guided denoiser",
+                "the guider has no say",
+                "hand `guider` to super().__init__",
+            )
+
+    def _check_batch(self) -> None:
+        sampler, start = self.subject.build(), noise(3, 1, 4, 4)
+        batch = sampler(gaussian, start, Conditioning(), num_steps=STEPS, generator=[seeded(i) for i in range(3)])
+        for i in range(3):
+            alone = sampler(gaussian, start[i : i + 1], Conditioning(), num_steps=STEPS, generator=[seeded(i)])
+            self.subject.expect(
+                not trees.difference(alone, batch[i : i + 1], tolerance=1e-9),
+                "with a generator of its own, a sample does not depend on its batch",
+                f"sample {i} of 3 does",
+                f"mix no samples; {_DRAWS}",
+            )
+
+    def _check_order(self, sampler: Any) -> None:
+        errors = [self._error(sampler, n) for n in (32, 64, 128)]
+        slope = math.log2(max(errors[1], 1e-300) / max(errors[2], 1e-300))
+        exact = errors[2] < 1e-6  # what float32 levels leave
+        self.subject.expect(
+            exact or slope > self.order - 0.25,
+            f"its order of convergence is {self.order}: twice the steps, {2**self.order:g} times less error",
+            f"order {slope:.2f} on a Gaussian (errors {', '.join(f'{e:.1e}' for e in errors)} at 32, 64, 128 steps)",
+            "compare the step with the paper's: which sigma, which slope; or claim the order that it has",
+        )
+
+    @staticmethod
+    def _error(sampler: Any, num_steps: int) -> float:
+        """Distance to the exact solution of the ODE for N(0, s^2), x(sigma) ~ sqrt(s^2 + sigma^2)."""
+        start, top = noise(2, 1, 4, 4), float(Levels()(num_steps)[0])
+        exact = start * math.sqrt(1 + top**2) * DATA_STD / math.sqrt(DATA_STD**2 + top**2)
+        out = sampler(gaussian, start, Conditioning(), num_steps=num_steps, generator=seeded(1))
+        return float((out - exact).abs().max())
+
+    def _check_spread(self, sampler: Any) -> None:
+        out = sampler(gaussian, noise(4, 1, 32, 32), Conditioning(), num_steps=100, generator=seeded(1))
+        spread = float(out.std())
+        self.subject.expect(
+            abs(spread / DATA_STD - 1) < 0.2,
+            "what noise it adds it removes again: samples have the spread of the data",
+            f"a standard deviation of {spread:.3g} for data of {DATA_STD}, after 100 steps",
+            "step down to the level from which the added noise leads back up to the next sigma",
+        )

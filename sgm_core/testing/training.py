@@ -1,0 +1,158 @@
+"""What losses, weightings and sigma samplers promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.testing import trees
+from sgm_core.testing.contract import Contract
+from sgm_core.testing.stand_ins import Scale, noise, seeded
+from sgm_core.testing.subject import Subject
+
+
+class LossContract(Contract):
+    """One loss per sample that trains the network."""
+
+    def inputs(self) -> Any:
+        return {"x": noise(4, 2, 8, 8, dtype=torch.float32), "cond": Conditioning(vector=torch.ones(4, 3))}
+
+    def call(self, component: Any, inputs: Any) -> Any:
+        return component(self._denoise(Scale().requires_grad_(False)), **inputs, generator=seeded(1))
+
+    def _denoise(self, network: Scale) -> Any:
+        def D(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+            rows = {len(x), *sigma.shape, *(len(tensor) for tensor in trees.tensors(cond))}
+            self.subject.expect(
+                sigma.ndim == 1 and len(rows) == 1,
+                "the denoiser gets one sigma (b,) and one conditioning per sample",
+                f"x {tuple(x.shape)}, sigma {tuple(sigma.shape)}",
+                "call denoise(x + sigma * noise, sigma, cond)",
+            )
+            out: Tensor = network(x, sigma, cond)
+            return out
+
+        return D
+
+    def check(self) -> None:
+        expect, given, network = self.subject.expect, self.inputs(), Scale()
+        module, state = self.subject.build(), torch.get_rng_state()
+        loss = module(self._denoise(network), **given, generator=seeded(1))
+        expect(
+            torch.equal(state, torch.get_rng_state()),
+            "with a generator, nothing else is drawn from",
+            "torch's global random state moved",
+            "hand the generator to the sigma sampler and to randn_like",
+        )
+        expect(
+            isinstance(loss, Tensor) and loss.shape == (4,),
+            "it gives one loss per sample, (b,)",
+            f"{tuple(loss.shape)} for 4 samples" if isinstance(loss, Tensor) else f"a {type(loss).__name__}",
+            "take the mean over channels and grid only: error.flatten(1).mean(dim=1)",
+        )
+        expect(
+            bool(loss.isfinite().all() and (loss >= 0).all()),
+            "a loss is finite and not negative",
+            f"{loss.tolist()}",
+            "look for a weight that overflows, or an error without its square",
+        )
+        if loss.requires_grad:
+            loss.mean().backward()
+        expect(
+            network.weight.grad is not None and bool(network.weight.grad != 0),
+            "its gradient reaches the network",
+            "none does",
+            "detach nothing that the denoiser gave",
+        )
+
+
+class WeightingContract(Contract):
+    """A positive weight for each sigma."""
+
+    def inputs(self) -> Any:
+        return {"sigma": torch.logspace(-3, 3, 61)}
+
+    def call(self, component: Any, inputs: Any) -> Any:
+        return component(inputs["sigma"])
+
+    def check(self) -> None:
+        weighting, expect = self.subject.build(), self.subject.expect
+        for dtype in (torch.float32, torch.float64):
+            sigma = torch.logspace(-3, 3, 61, dtype=dtype)
+            weight = weighting(sigma)
+            expect(
+                weight.shape == sigma.shape,
+                "weights have the shape of sigma",
+                f"{tuple(weight.shape)} for (61,)",
+                "give a tensor like sigma; torch.ones_like(sigma) for a constant",
+            )
+            expect(
+                bool(weight.isfinite().all() and (weight > 0).all()),
+                "weights are positive and finite for sigma in 1e-3..1e3",
+                f"{weight.min():.3g} to {weight.max():.3g}",
+                "a negative weight would train the network away from the data",
+            )
+
+
+class SigmaSamplerContract(Contract):
+    """n positive noise levels from a source of randomness that can be chosen."""
+
+    def __init__(self, subject: Subject, rand: Tensor | None = None) -> None:
+        super().__init__(subject)
+        # a draw is a real number, or else an index
+        self.rands = [torch.linspace(0.2, 0.8, 4), torch.arange(4)] if rand is None else [rand]
+
+    def inputs(self) -> Any:
+        return {"n": 16}
+
+    def call(self, component: Any, inputs: Any) -> Any:
+        return component(inputs["n"], generator=seeded(1))
+
+    def check(self) -> None:
+        sampler, expect, state = self.subject.build(), self.subject.expect, torch.get_rng_state()
+        for n in (1, 64):
+            sigma = sampler(n, generator=seeded(1))
+            expect(
+                sigma.shape == (n,) and sigma.dtype == torch.float32,
+                "it gives n float32 sigmas, (n,)",
+                f"{sigma.dtype} {tuple(sigma.shape)} for n = {n}",
+                "draw (n,) in float32",
+            )
+            expect(
+                bool((sigma > 0).all() and sigma.isfinite().all()),
+                "sigmas are positive and finite",
+                f"{sigma.min():.3g} to {sigma.max():.3g}",
+                "bound the draw, or take its exponential",
+            )
+        expect(
+            torch.equal(state, torch.get_rng_state()),
+            "with a generator, nothing else is drawn from",
+            "torch's global random state moved",
+            "hand the generator to every draw",
+        )
+        self._check_rand(sampler)
+
+    def _check_rand(self, sampler: Any) -> None:
+        advice = "use `rand` in place of the draw, and draw nothing then"
+        for last, rand in zip((*[False] * (len(self.rands) - 1), True), self.rands, strict=True):
+            generator = seeded(1)
+            before, kept = generator.get_state(), rand.clone()
+            try:
+                first = sampler(4, rand=rand, generator=generator)
+            except Exception as error:
+                if last:
+                    with self.subject.trying("`rand` replaces the draw", "give its form as inputs={'rand': ...}"):
+                        raise error
+                continue
+            second = sampler(4, rand=rand, generator=seeded(2))
+            self.subject.expect(
+                torch.equal(first, second) and torch.equal(before, generator.get_state()) and torch.equal(rand, kept),
+                "`rand` replaces the draw",
+                "sigmas that depend on the generator",
+                advice,
+            )
+            self.subject.expect(first.shape == (4,), "`rand` (n,) gives n sigmas", f"{tuple(first.shape)}", advice)
+            return

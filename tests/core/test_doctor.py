@@ -1,0 +1,292 @@
+"""Every way in which a plugin can be broken, all of them installed at once, and one that is fine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sgm_core.cli.app import main
+
+GOOD = '''
+class Good:
+    """Nothing to complain about."""
+
+    def __init__(self, x: int = 1) -> None:
+        self.x = x
+
+    def __call__(self, sigma: float) -> float:
+        return sigma
+'''
+
+LR = '''
+def fine(optimizer: object, *, steps: int = 1) -> object:
+    """A schedule."""
+
+def loose(optimizer, factor, **options):
+    return None
+
+def nothing() -> None:
+    """It can not be called with an optimizer."""
+'''
+
+WRONG = '''
+from sgm_core.roles import Sampler, Weighting
+
+number = 3
+
+class NoSampler:
+    """It extends nothing."""
+
+class HalfSampler(Sampler):
+    """It has no `integrate`."""
+
+class Undocumented(Weighting):
+    def __call__(self, sigma):
+        return sigma
+
+class Unreachable(Weighting):
+    """A config can not give it what it needs."""
+
+    def __init__(self, file: bytearray) -> None: ...
+
+    def __call__(self, sigma):
+        return sigma
+'''
+
+HANGS = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open(os.environ["DOCTOR_PIDS"], "a").write(f"{os.getpid()} {child.pid} ")
+print("going")
+print("to sleep")
+time.sleep(600)
+"""
+
+SOURCES = {
+    "import_error": "from json import nothing_of_that_name\n",
+    "syntax_error": "def f(:\n",
+    "runtime_error": "import warnings\n\nraise RuntimeError('two\\nlines')\n",
+    "system_exit": "import sys\nsys.exit(3)\n",
+    "interrupt": "raise KeyboardInterrupt\n",
+    "os_exit": "import os\nprint('last words')\nos._exit(0)\n",
+    "crash": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+    "hangs": HANGS,
+    "noisy": "import os, sys\nprint('hello')\nsys.stderr.write('there\\n')\nos.system('echo from outside')\n" + LR,
+    "closes": "import sys\nsys.stdout.close()\nsys.stdin.read()\n" + LR,
+    "forks": "import os\nos.fork()\n" + LR,
+}
+
+
+@pytest.fixture
+def sgm(capfd):
+    """Runs `sgm doctor` in this process: (exit code, what it wrote)."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        capfd.readouterr()
+        code = main(["doctor", *arguments])
+        out, err = capfd.readouterr()
+        return code, out + err
+
+    return run
+
+
+@pytest.fixture
+def pids(tmp_path, monkeypatch) -> Path:
+    """Where the hanging plugin writes which processes it has."""
+    monkeypatch.setenv("DOCTOR_PIDS", str(tmp_path / "pids"))
+    return tmp_path / "pids"
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return not Path("/proc").is_dir()
+    return state != "Z"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals and fork")
+def test_every_broken_plugin_is_told_apart_in_one_run_and_a_good_one_is_fine(make_distribution, sgm, pids):
+    for name, source in SOURCES.items():
+        module = f"throwaway_{name}"
+        make_distribution(f"sgm-{name}", {"sgm.lr_schedules": {name: f"{module}:fine"}}, {f"{module}.py": source})
+    make_distribution(
+        "sgm-needs",
+        {"sgm.lr_schedules": {"extra": "throwaway_a:fine", "hard": "throwaway_b:fine", "other": "throwaway_c:fine"}},
+        {"throwaway_a.py": "import nowhere_a", "throwaway_b.py": "import nowhere_b", "throwaway_c.py": "import ghost"},
+        extras={"big": ["nowhere-a>=1"]},
+    )
+    (folder,) = (Path(path) for path in sys.path if (Path(path) / "throwaway_b.py").exists())
+    header = folder / "sgm_needs-1.0.dist-info" / "METADATA"
+    header.write_text(header.read_text().replace("\n\n", "\nRequires-Dist: nowhere_b<3\n\n", 1))
+    make_distribution(
+        "sgm-wrong",
+        {
+            "sgm.samplers": {"no_sampler": "throwaway_wrong:NoSampler", "half": "throwaway_wrong:HalfSampler"},
+            "sgm.weightings": {
+                "number": "throwaway_wrong:number",
+                "module": "throwaway_wrong",
+                "typo": "throwaway_wrong:Undocumentd",
+                "undocumented": "throwaway_wrong:Undocumented",
+                "unreachable": "throwaway_wrong:Unreachable",
+            },
+            "sgm.lr_schedules": {"loose": "throwaway_lr:loose", "nothing": "throwaway_lr:nothing"},
+            "sgm.embeders": {"lost": "throwaway_lr:fine"},
+        },
+        {"throwaway_wrong.py": WRONG, "throwaway_lr.py": LR},
+    )
+    make_distribution("sgm-good", {"sgm.lr_schedules": {"good": "throwaway_good:fine"}}, {"throwaway_good.py": LR})
+
+    start = time.monotonic()
+    code, text = sgm("--json", "--timeout", "3")
+    assert time.monotonic() - start < 60
+    assert code == 1
+    rows = [row for distribution in json.loads(text) for row in distribution["components"]]
+    found = {row["name"]: row for row in rows if row["qualified"].startswith("sgm-")}
+
+    for name, said in {
+        "import_error": "ImportError: cannot import name 'nothing_of_that_name'",
+        "syntax_error": "SyntaxError: ",
+        "runtime_error": "RuntimeError: two lines (",
+        "system_exit": "SystemExit: 3 (",
+        "interrupt": "KeyboardInterrupt (",
+        "os_exit": "the import ended the process, with exit code 0",
+        "crash": "the import crashed the process: SIGSEGV",
+        "hangs": "it was stopped: the import did not end within 3 s",
+        "extra": 'pip install "sgm-needs[big]"',
+        "hard": 'sgm-needs requires it: pip install "nowhere_b<3"',
+        "other": "The module 'ghost' is not installed. Perhaps an extra of sgm-needs brings it: big",
+        "no_sampler": "NoSampler is no subclass of sgm_core.roles.Sampler, as a sampler must be",
+        "half": "HalfSampler does not define integrate",
+        "number": "it is 3; a class or a function is needed",
+        "module": "it is a module; a class or a function is needed",
+        "typo": "Did you mean 'Undocumented'?",
+        "nothing": "it takes no 'optimizer', which a lr_schedule is called with",
+        "lost": "there is no such kind. Did you mean 'embedders'?",
+    }.items():
+        assert not found[name]["loads"], name
+        assert said in found[name]["reason"], found[name]["reason"]
+        assert "\n" not in found[name]["reason"]
+    assert "throwaway_runtime_error.py:3)" in found["runtime_error"]["reason"]
+    assert "line 1" in found["syntax_error"]["reason"]
+
+    for name in ("good", "noisy", "closes", "forks", "loose", "undocumented", "unreachable"):
+        assert found[name]["loads"], found[name]
+        assert found[name]["milliseconds"] < 3000
+    assert found["good"]["problems"] == []
+    assert found["good"]["output"] == ""
+    assert [problem.split(",")[0] for problem in found["loose"]["problems"]] == [
+        "parameter 'factor' is not annotated",
+        "it takes **kwargs",
+        "it has no docstring",
+    ]
+    assert found["undocumented"]["problems"] == ["it has no docstring"]
+    assert found["unreachable"]["problems"][0].startswith("parameter 'file' can not come from a config")
+    assert found["noisy"]["output"] == "hello\nthere\nfrom outside"
+    assert found["os_exit"]["output"] == "last words"
+    assert found["hangs"]["output"] == "going\nto sleep"
+    numbers = [int(pid) for pid in pids.read_text().split()]
+    assert len(numbers) == 2
+    assert not any(alive(pid) for pid in numbers)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_component_that_takes_its_process_down_leaves_the_others_their_turn(make_distribution, sgm):
+    make_distribution(
+        "sgm-mixed",
+        {
+            "sgm.lr_schedules": {
+                "a": "throwaway_x:fine",
+                "b": "throwaway_y:fine",
+                "c": "throwaway_y:other",
+                "d": "throwaway_z:fine",
+            }
+        },
+        {"throwaway_x.py": LR, "throwaway_y.py": "import os\nos._exit(7)\n", "throwaway_z.py": LR},
+    )
+    code, text = sgm("sgm_mixed")
+    assert code == 1
+    verdicts = [tuple(line.split()[:2]) for line in text.splitlines()[1:-1]]
+    assert verdicts == [
+        ("fine", "lr_schedules/a"),
+        ("BROKEN", "lr_schedules/b"),
+        ("BROKEN", "lr_schedules/c"),
+        ("fine", "lr_schedules/d"),
+    ]
+    assert text.count("exit code 7") == 2
+    assert text.splitlines()[-1] == "1 distribution, 4 components: 2 can be used (0 of them with remarks), 2 broken"
+
+
+def test_torch_does_not_count_as_the_plugins_time(make_distribution, sgm):
+    source = "import time\nimport torch\nimport lightning\ntime.sleep(0.2)\n" + LR
+    make_distribution(
+        "sgm-heavy", {"sgm.lr_schedules": {"heavy": "throwaway_heavy:fine"}}, {"throwaway_heavy.py": source}
+    )
+    code, text = sgm("sgm-heavy", "--json", "--timeout", "1.5")
+    (row,) = json.loads(text)[0]["components"]
+    assert code == 0, row
+    assert 200 <= row["milliseconds"] < 1000
+
+
+def test_a_denied_plugin_is_not_examined(make_distribution, sgm, monkeypatch):
+    make_distribution("sgm-crash", {"sgm.lr_schedules": {"x": "throwaway_crash:x"}}, {"throwaway_crash.py": "1 / 0"})
+    monkeypatch.setenv("SGM_PLUGINS", "-sgm-crash")
+    code, text = sgm("sgm-crash")
+    assert code == 1
+    assert "no distribution 'sgm-crash'" in text
+    assert "SGM_PLUGINS" in text
+
+
+def test_an_unknown_distribution_is_answered_with_what_there_is(sgm):
+    code, text = sgm("sgm-cor")
+    assert code == 1
+    assert "Did you mean 'sgm-core'?" in text
+    assert sgm("--timeout", "0")[0] == 1
+
+
+@pytest.mark.slow
+def test_the_built_ins_are_fine(sgm):
+    code, text = sgm("--json", "sgm-core")
+    rows = [row for distribution in json.loads(text) for row in distribution["components"]]
+    assert code == 0, [row for row in rows if not row["loads"]]
+    own = [row for row in rows if not row["value"].startswith(("torch.", "lightning."))]
+    assert not [(row["name"], row["problems"]) for row in own if row["problems"]]
+
+
+def test_each_component_has_its_own_output(make_distribution, sgm):
+    make_distribution(
+        "sgm-talks",
+        {"sgm.lr_schedules": {name: f"throwaway_{name}:fine" for name in "abc"}},
+        {f"throwaway_{name}.py": f"for i in range(99):\n    print('{name}', flush=True)\n" + LR for name in "abc"},
+    )
+    rows = json.loads(sgm("sgm-talks", "--json")[1])[0]["components"]
+    assert {row["name"]: row["output"] for row in rows} == {name: "\n".join(name * 99) for name in "abc"}
+    assert sgm("sgm-talks")[1].count("(and 98 more lines)") == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_ends_the_examined_processes_too(make_distribution, pids):
+    here = make_distribution(
+        "sgm-hangs", {"sgm.lr_schedules": {"hangs": "throwaway_hangs:x"}}, {"throwaway_hangs.py": HANGS}
+    )
+    code = "import sys; from sgm_core.cli.app import main; sys.exit(main(['doctor', 'sgm-hangs', '--timeout', '100']))"
+    path = os.pathsep.join([str(here), *sys.path])
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    try:
+        while not (pids.exists() and pids.read_text().endswith(" ")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    finally:
+        process.kill()
+    assert not any(alive(int(pid)) for pid in pids.read_text().split())

@@ -1,0 +1,213 @@
+"""Every built-in keeps its contract; how the kit is called. (What it finds: `testing/`.)"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from sgm_core.kinds import KINDS
+from sgm_core.registry import BUILTIN, index
+from sgm_core.roles import Coefficients, Scaling
+from sgm_core.testing import check_component
+from sgm_core.testing.check import CONTRACTS
+from sgm_plugins.embedders.classes import ClassEmbedder
+
+# --- the built-ins -------------------------------------------------------------------------------------------------
+
+X, T = torch.linspace(-1, 1, 2 * 8 * 8).view(2, 1, 8, 8), torch.tensor([0.5, 3.0])
+CLS = {"cls": torch.tensor([3, 1])}
+CLS_SLOT = {"input_key": "cls", "trainable": True, "ucg_rate": 0.2, "embedder": {"use": "class", "embed_dim": 8}}
+SMALL_UNET = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "model_channels": 32,
+    "num_res_blocks": 1,
+    "channel_mult": [1, 2],
+    "attention_resolutions": [2],
+    "num_heads": 2,
+    "context_dim": 6,
+    "num_classes": "sequential",
+    "adm_in_channels": 8,
+}
+CYCLES = {
+    "cycle_lengths": [50, 100],
+    "warmup_steps": [10, 0],
+    "start_factors": [0.1, 0.0],
+    "peak_factors": [1.0, 0.5],
+    "end_factors": [0.2, 0.1],
+}
+
+BUILT_INS: dict[str, dict[str, Any]] = {
+    "engines/diffusion": {
+        "network": {"use": "unet"} | SMALL_UNET | {"context_dim": None},
+        "denoiser": {"use": "continuous", "scaling": "edm"},
+        "first_stage": "identity",
+        "conditioner": {"use": "general", "embedders": [CLS_SLOT]},
+        "loss_fn": {"use": "standard", "sigma_sampler": "edm", "weighting": "edm"},
+        "ema": "ema",
+        "inputs": CLS | {"image": X},
+    },
+    "networks/unet": SMALL_UNET
+    | {"inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6), "y": torch.ones(2, 8)}},
+    "denoisers/continuous": {},
+    "denoisers/discrete": {"num_idx": 50},
+    "scalings/edm": {},
+    "scalings/eps": {"inputs": {"sigma_data": 1.0}},
+    "scalings/v": {"inputs": {"sigma_data": 1.0}},
+    "scalings/v_edm_noise": {"inputs": {"sigma_data": 1.0}},
+    "discretizations/edm": {},
+    "discretizations/legacy_ddpm": {},
+    "samplers/euler_edm": {"inputs": {"order": 1}},
+    "samplers/heun_edm": {"inputs": {"order": 2}},
+    "guiders/identity": {},
+    "guiders/cfg": {"scale": 3.0},
+    "losses/standard": {},
+    "weightings/unit": {},
+    "weightings/edm": {},
+    "weightings/v": {},
+    "weightings/eps": {},
+    "sigma_samplers/edm": {},
+    "sigma_samplers/discrete": {"num_idx": 20},
+    "sigma_samplers/zero": {},
+    "conditioners/general": {"embedders": [CLS_SLOT], "inputs": CLS},
+    "embedders/class": {"embed_dim": 8, "n_classes": 10, "inputs": CLS},
+    "embedders/identity": {"inputs": {"features": torch.ones(2, 3, 6)}},
+    "embedders/timestep": {"outdim": 6, "inputs": {"size": torch.tensor([[64, 48], [512, 512]])}},
+    "first_stages/identity": {"inputs": {"round_trip": 0.0}},
+    "averages/ema": {},
+    **{
+        f"optimizers/{name}": {}
+        for name in ("adamw", "adam", "adamax", "adafactor", "adagrad", "adadelta", "nadam", "radam", "rmsprop", "sgd")
+    },
+    "lr_schedules/constant": {"warmup_steps": 5},
+    "lr_schedules/linear": {"total_steps": 500, "warmup_steps": 5},
+    "lr_schedules/cosine": {"total_steps": 500, "warmup_steps": 5},
+    "lr_schedules/linear_cycles": CYCLES,
+    "lr_schedules/cosine_cycles": CYCLES,
+    "datamodules/digits": {"batch_size": 64},
+    "datamodules/image_folder": {"size": 8, "batch_size": 2, "root": "images"},
+    "callbacks/early_stopping": {"monitor": "loss"},
+    "callbacks/gradient_accumulation": {"scheduling": {0: 1}},
+    **{
+        f"callbacks/{name}": {}
+        for name in ("image_logger", "device_stats", "lr_monitor", "model_checkpoint", "model_summary", "timer",
+                     "rich_progress_bar", "tqdm_progress_bar")
+    },
+    "loggers/csv": {},
+    "loggers/tensorboard": {},
+}  # fmt: skip
+"""Arguments and inputs of each. A built-in that is new needs a line, or its test fails."""
+
+
+@pytest.mark.parametrize(
+    "name", [f"{e.kind}/{e.name}" for e in index.entries() if e.distribution == BUILTIN and e.kind in KINDS]
+)
+def test_every_built_in_keeps_its_contract(name, tmp_path, monkeypatch):
+    assert name in BUILT_INS, f"add {name} to the table of arguments"
+    for module in {"loggers/tensorboard": ["tensorboard"], "callbacks/rich_progress_bar": ["rich"]}.get(name, []):
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for i in range(6):
+        Image.fromarray(np.full((12, 10, 3), 40 * i, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    kind, _, bare = name.partition("/")
+    check_component(kind, bare, **BUILT_INS[name])
+
+
+@pytest.mark.parametrize("sampler", ["euler_edm", "heun_edm"])
+def test_samplers_that_add_noise_keep_it_too(sampler):
+    check_component("samplers", sampler, discretization="legacy_ddpm", guider="identity", s_churn=20.0)
+
+
+def test_every_kind_has_a_contract():
+    assert CONTRACTS.keys() == KINDS.keys()
+
+
+# --- the call itself -----------------------------------------------------------------------------------------------
+
+
+class OneVector(nn.Module):
+    """The same vector for every sample, k rows of it."""
+
+    def __init__(self, width: int, rows: int = 1) -> None:
+        super().__init__()
+        self.rows = rows
+        self.weight = nn.Parameter(torch.randn(width))
+
+    def forward(self, *entries):
+        return [self.weight.expand(len(entries[0]) * self.rows, -1), self.weight.expand(len(entries[0]), 2, -1)]
+
+
+def test_an_embedder_may_read_texts_and_several_entries_and_give_several_outputs():
+    check_component("embedders", OneVector, inputs={"txt": ["a", "b", "c"], "size": torch.ones(3, 2)}, width=4)
+
+
+def test_a_name_stands_for_what_is_registered(register):
+    register("embedders", "one_vector")(OneVector)
+    check_component("embedders", "one_vector", inputs=CLS, width=4)
+    check_component("embedders", "local:one_vector", inputs=CLS, width=4)
+
+
+def test_random_states_are_left_as_they_were():
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    check_component("datamodules", "digits")
+    check_component("embedders", "class", inputs=CLS, embed_dim=4)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert (states[1] == np.random.get_state()[1]).all()
+
+
+def test_what_it_is_given_is_left_as_it_was():
+    arguments = {"embedders": [{"input_key": "cls", "embedder": ClassEmbedder(4)}]}
+    before = arguments["embedders"][0]["embedder"].embedding.weight.clone()
+    check_component("conditioners", "general", inputs=CLS, **arguments)
+    embedder = arguments["embedders"][0]["embedder"]
+    assert torch.equal(embedder.embedding.weight, before)
+    assert embedder.embedding.weight.requires_grad
+    assert embedder.training
+
+
+def test_params_that_the_schema_refuses_are_the_tests_own_mistake():
+    with pytest.raises(ValueError, match=r"has no 'n_clases'\. Did you mean 'n_classes'") as error:
+        check_component("embedders", "class", inputs=CLS, embed_dim=8, n_clases=10)
+    assert not isinstance(error.value, AssertionError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "inputs", "message"),
+    [
+        ("embedder", "class", None, "unknown kind 'embedder'. Did you mean 'embedders'"),
+        ("embedders", "clas", None, "unknown embedder 'clas'. Did you mean 'class'"),
+        ("embedders", 3, None, "3 can not be checked"),
+        ("embedders", "identity", None, "needs inputs: the entries that it is called with"),
+        ("samplers", "heun_edm", {"ordr": 2}, "takes no inputs 'ordr'. Did you mean 'order'"),
+        ("networks", "unet", {"x": X}, "needs inputs: .'timesteps'"),
+    ],
+)
+def test_a_wrong_call_is_a_value_error(kind, component, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        check_component(kind, component, inputs=inputs)
+
+
+def test_a_constructor_may_have_parameters_called_kind_and_component():
+    class Named(Scaling):
+        """Noise prediction by two names."""
+
+        def __init__(self, kind: str, component: str) -> None:
+            self.names = kind, component
+
+        def __call__(self, sigma):
+            return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), sigma)
+
+    check_component("scalings", Named, kind="a", component="b")
+
+
+def test_the_kit_does_not_import_pytest():
+    code = "import sys, sgm_core.testing; sys.exit('pytest' in sys.modules or 'sgm_plugins' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

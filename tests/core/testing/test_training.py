@@ -1,0 +1,135 @@
+"""Losses, weightings and sigma samplers: each broken promise is found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.broken_components import Case, Cases
+
+from sgm_core.roles import Loss, SigmaSampler, Weighting
+from sgm_core.testing import check_component
+
+broken = Cases()
+
+
+@broken("losses", r"one loss per sample, \(b,\)(?s:.*)\(\) for 4 samples")
+class ReducesTheBatch(Loss):
+    """The mean over everything."""
+
+    def forward(self, denoise, x, cond, generator=None):
+        return (denoise(x, torch.ones(len(x)), cond) - x).square().mean()
+
+
+@broken("losses", "not negative")
+class Signed(Loss):
+    """An error that forgot its square."""
+
+    def forward(self, denoise, x, cond, generator=None):
+        return (denoise(x, torch.ones(len(x)), cond) - 1).flatten(1).mean(dim=1)
+
+
+@broken("losses", "gradient reaches the network")
+class NoGradient(Loss):
+    """A loss that trains nothing."""
+
+    def forward(self, denoise, x, cond, generator=None):
+        error = denoise(x, torch.ones(len(x)), cond).detach() - x
+        return error.square().flatten(1).mean(dim=1)
+
+
+@broken("losses", "nothing else is drawn from")
+class OtherNoise(Loss):
+    """Ignores the generator."""
+
+    def forward(self, denoise, x, cond, generator=None):
+        error = denoise(x + torch.randn_like(x), torch.ones(len(x)), cond) - x
+        return error.square().flatten(1).mean(dim=1)
+
+
+@broken("weightings", "positive and finite")
+class Negative(Weighting):
+    """Turns to unlearning above sigma = 1."""
+
+    def __call__(self, sigma):
+        return 1 - sigma
+
+
+@broken("weightings", "weights have the shape of sigma")
+class Summed(Weighting):
+    """One weight for all."""
+
+    def __call__(self, sigma):
+        return sigma.sum()
+
+
+class OwnSigmas(SigmaSampler):
+    """Uniform, right."""
+
+    def draw(self, n, rand, generator):
+        return torch.rand(n, generator=generator) + 0.1 if rand is None else rand
+
+    def __call__(self, n, *, rand=None, generator=None, device="cpu"):
+        return self.draw(n, rand, generator)
+
+
+@broken("sigma_samplers", "`rand` replaces the draw")
+class IgnoresRand(OwnSigmas):
+    """Draws in any case."""
+
+    def draw(self, n, rand, generator):
+        return torch.rand(n, generator=generator) + 0.1
+
+
+@broken("sigma_samplers", "nothing else is drawn from")
+class IgnoresTheGenerator(OwnSigmas):
+    """Draws from the global state."""
+
+    def draw(self, n, rand, generator):
+        return torch.rand(n) + 0.1
+
+
+@broken("sigma_samplers", "n float32 sigmas")
+class SigmasInDouble(OwnSigmas):
+    """In float64."""
+
+    def draw(self, n, rand, generator):
+        return super().draw(n, rand, generator).double()
+
+
+@broken("sigma_samplers", "sigmas are positive")
+class SignedSigmas(OwnSigmas):
+    """Normal, not log-normal."""
+
+    def draw(self, n, rand, generator):
+        return torch.randn(n, generator=generator)
+
+
+@broken("losses", r"one sigma \(b,\) and one conditioning per sample")
+class OneSigma(Loss):
+    """The same level for all, as a single number."""
+
+    def forward(self, denoise, x, cond, generator=None):
+        return (denoise(x, torch.ones(()), cond) - x).square().flatten(1).mean(dim=1)
+
+
+@broken("sigma_samplers", r"`rand` \(n,\) gives n sigmas")
+class RandTwice(OwnSigmas):
+    """Doubles what it is given."""
+
+    def draw(self, n, rand, generator):
+        return super().draw(n, None, generator) if rand is None else torch.cat([rand, rand])
+
+
+@pytest.mark.parametrize("case", broken)
+def test_it_is_found(case: Case):
+    case.check()
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "inputs"),
+    [
+        ("sigma_samplers", OwnSigmas, {}),
+    ],
+)
+def test_what_the_broken_ones_were_made_from_is_whole(kind, component, inputs):
+    check_component(kind, component, inputs=inputs)
