@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
+import subprocess
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -339,3 +341,21 @@ class Table(typing.TypedDict):
 )
 def test_an_object_from_python_fits_its_class(value, cls, fits):
     assert is_instance(value, cls) is fits
+
+
+def test_a_lightning_role_that_is_imported_for_type_checkers_only_is_still_a_role(tmp_path):
+    """In a fresh interpreter, where nothing has asked for Lightning yet."""
+    (tmp_path / "hinted.py").write_text(
+        "from __future__ import annotations\n"
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n"
+        "    from sgm_core.roles import Callback\n"
+        "class Uses:\n"
+        "    def __init__(self, callback: Callback) -> None: ...\n"
+    )
+    code = (
+        "from hinted import Uses; from sgm_core.config.schema import signature; "
+        "print(signature(Uses).parameters['callback'].type)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.startswith("Component(kind='callbacks'")
