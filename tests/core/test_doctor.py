@@ -280,7 +280,12 @@ def test_ctrl_c_ends_the_examined_processes_too(make_distribution, pids):
     )
     code = "import sys; from sgm_core.cli.app import main; sys.exit(main(['doctor', 'sgm-hangs', '--timeout', '100']))"
     path = os.pathsep.join([str(here), *sys.path])
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        # what a shell starts in the background ignores SIGINT, and hands that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         while not (pids.exists() and pids.read_text().endswith(" ")):
             assert process.poll() is None

@@ -94,7 +94,9 @@ def test_linter_and_formatter_have_nothing_to_say(packages):
 
 def test_nothing_of_the_template_is_left(packages):
     out, _ = packages
-    files = [path for path in out.rglob("*") if path.is_file() and "dist-info" not in str(path)]
+    files = [
+        path for path in out.rglob("*") if path.is_file() and path.suffix != ".pyc" and "dist-info" not in str(path)
+    ]
     assert len(files) == 7 * len(KINDS)
     for path in files:
         text = path.read_text().lower()
