@@ -23,7 +23,7 @@ format: .venv/dev.done
 	$(BIN)/ruff check --fix
 
 bench: .venv/dev.done
-	$(BIN)/python benchmarks/config.py
+	$(BIN)/python benchmarks/registry.py
 	$(BIN)/python benchmarks/digits_quality.py
 
 clean:

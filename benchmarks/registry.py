@@ -1,6 +1,6 @@
 """What names and configs cost, beside the plain way to do the same. Ratios of one run; times are of this machine.
 
-python benchmarks/config.py
+python benchmarks/registry.py
 """
 
 from __future__ import annotations
