@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sgm_core.registry import API
 from sgm_core.registry import index as _index
 
 if TYPE_CHECKING:
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
     from sgm_core.config.api import build, build_engine, check, load_config
     from sgm_core.config.to_config import to_config
 
-__all__ = ["build", "build_engine", "check", "load_config", "load_engine", "names", "register", "resolve", "to_config"]
+__all__ = [
+    "API",
+    "build",
+    "build_engine",
+    "check",
+    "load_config",
+    "load_engine",
+    "names",
+    "register",
+    "resolve",
+    "to_config",
+]
 
 names = _index.names
 resolve = _index.resolve
@@ -30,8 +42,10 @@ _LAZY = {
     "build": "sgm_core.config.api",
     "build_engine": "sgm_core.config.api",
     "check": "sgm_core.config.api",
+    "hookimpl": "sgm_core.hooks.specs",
     "load_config": "sgm_core.config.api",
     "load_engine": "sgm_core.checkpoint",
+    "session": "sgm_core.hooks.session",
     "to_config": "sgm_core.config.to_config",
 }
 

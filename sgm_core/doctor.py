@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from sgm_core.errors import SgmError
 from sgm_core.kinds import KINDS
-from sgm_core.registry import BUILTIN, LOCAL, Entry, did_you_mean, normalize
+from sgm_core.registry import BUILTIN, LOCAL, Entry, did_you_mean, normalize, outside_window
 
 BASE_LIMIT = 300.0
 """Seconds for what is not the plugin's: starting Python, importing torch and Lightning."""
@@ -104,6 +104,8 @@ def examine_one(entries: Sequence[Entry], timeout: float, stop: threading.Event)
         if entry.kind not in KINDS and entry.kind not in _OTHER_GROUPS:
             near = did_you_mean(entry.kind, KINDS)
             found[entry] = Finding(entry, f"'sgm.{entry.kind}' is no group of sgm: there is no such kind.{near}")
+        elif reason := outside_window(entry):  # never imported, not here either
+            found[entry] = Finding(entry, reason)
     while not stop.is_set():
         left = [entry for entry in entries if entry not in found]
         if not left:

@@ -153,12 +153,12 @@ def remedy(entry: Entry, error: BaseException) -> str:
             name = re.match(r"[\w.-]+", requirement)
             if name and registry.normalize(name[0]) == registry.normalize(missing) and missing not in sys.modules:
                 return f'. {entry.distribution} requires it: pip install "{requirement}"'
-    return registry._remedy(entry, error).replace("\n", ". ")
+    return registry.remedy(entry, error).replace("\n", ". ")
 
 
 def requirements(entry: Entry) -> list[str]:
     """What the distribution needs without any extra, markers left out."""
-    lines = re.findall(r"^Requires-Dist: *(.*)$", registry._header(entry.path), re.MULTILINE)
+    lines = re.findall(r"^Requires-Dist: *(.*)$", registry.header(entry.path), re.MULTILINE)
     return [line.partition(";")[0].strip() for line in lines if "extra" not in line.partition(";")[2]]
 
 

@@ -24,6 +24,13 @@ T = TypeVar("T")
 BUILTIN = "sgm-core"
 """The distribution whose names nobody can take."""
 
+API = 1
+"""The number of the contract between this core and its plugins; a change that breaks plugins makes it larger."""
+
+OLDEST_API = 1
+"""The oldest one that is still kept. A plugin names its own as an entry point, `[sgm.api]` `1 = sgm_core`: that is
+read without an import. One that names none is of the first."""
+
 LOCAL = "local"
 """What stands for the distribution of a component that `register` added in this process."""
 
@@ -37,6 +44,8 @@ class Entry(NamedTuple):
     distribution: str
     version: str
     path: str
+    apis: tuple[str, ...] = ()
+    """The API numbers that its distribution names, as they are written."""
 
     @property
     def qualified(self) -> str:
@@ -98,12 +107,12 @@ def _version(folder: str, base: str) -> str:
     if base.endswith(".egg-info"):
         version = re.sub(r"-py[\d.]+$", "", version)
         if not version:
-            found = re.search(r"^Version: (.*)$", _header(folder), re.MULTILINE)
+            found = re.search(r"^Version: (.*)$", header(folder), re.MULTILINE)
             version = found[1].strip() if found else ""
     return version
 
 
-def _header(folder: str) -> str:
+def header(folder: str) -> str:
     """The fields of METADATA or PKG-INFO, without the description."""
     text = _read(os.path.join(folder, "METADATA")) or _read(os.path.join(folder, "PKG-INFO"))
     return text.partition("\n\n")[0]
@@ -147,10 +156,25 @@ def scan(paths: Iterable[object] | None = None) -> list[Entry]:
         text = _read(os.path.join(folder, "entry_points.txt"))
         if "[sgm." not in text:
             continue
-        version = _version(folder, base)
-        for (group, name), value in _entry_points(text).items():
-            entries.append(Entry(group.removeprefix("sgm."), name, value, distribution, version, folder))
+        version, found = _version(folder, base), _entry_points(text)
+        apis = tuple(sorted(name for group, name in found if group == "sgm.api"))
+        for (group, name), value in found.items():
+            if group != "sgm.api":
+                entries.append(Entry(group.removeprefix("sgm."), name, value, distribution, version, folder, apis))
     return entries
+
+
+def outside_window(entry: Entry) -> str:
+    """Why this core can not use a plugin of that API, with the way out, or an empty text."""
+    numbers = [int(number) for number in entry.apis or ("1",) if number.isdecimal()]
+    if entry.distribution == BUILTIN or any(OLDEST_API <= number <= API for number in numbers):
+        return ""
+    window = str(API) if OLDEST_API == API else f"{OLDEST_API} to {API}"
+    newer = bool(numbers) and min(numbers) > API
+    return (
+        f"{entry.provider} was built for API {' and '.join(entry.apis) or '1'} of {BUILTIN}, which is at {window}: "
+        f"pip install -U {BUILTIN if newer else entry.distribution}"
+    )
 
 
 def plugin_filter(switch: str) -> Callable[[str], bool]:
@@ -180,6 +204,7 @@ def plugin_filter(switch: str) -> Callable[[str], bool]:
 
 
 Table = dict[tuple[str, str], list[Entry]]
+Blocked = list[tuple[Entry, str]]
 
 
 class Index:
@@ -187,22 +212,31 @@ class Index:
 
     def __init__(self) -> None:
         self._scanned: list[Entry] | None = None
-        self._filtered: tuple[str, Table] | None = None  # with the SGM_PLUGINS that it is filtered by
+        self._filtered: tuple[str, Table, Blocked] | None = None  # with the SGM_PLUGINS that it is filtered by
         self._local: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
 
     def _table(self) -> Table:
+        return self._sorted_out()[1]
+
+    def _sorted_out(self) -> tuple[str, Table, Blocked]:
+        """What may be used, and what may not with the reason: the one place that decides it, for components and
+        for modules of hooks."""
         switch = os.environ.get("SGM_PLUGINS", "")
         filtered = self._filtered
         if filtered is None or filtered[0] != switch:
             allowed = plugin_filter(switch)
             table: Table = {}
+            blocked: Blocked = []
             with self._lock:
                 for entry in self._all():
-                    if allowed(entry.distribution):
+                    reason = outside_window(entry) if allowed(entry.distribution) else f"SGM_PLUGINS is '{switch}'"
+                    if reason:
+                        blocked.append((entry, reason))
+                    else:
                         table.setdefault((entry.kind, entry.name), []).append(entry)
-                filtered = self._filtered = (switch, table)
-        return filtered[1]
+                filtered = self._filtered = (switch, table, blocked)
+        return filtered
 
     def _all(self) -> list[Entry]:
         """The installed ones, before SGM_PLUGINS."""
@@ -221,6 +255,10 @@ class Index:
         installed = [entry for found in self._table().values() for entry in found]
         local = [self._local_entry(key) for key in list(self._local)]
         return sorted(entry for entry in (*installed, *local) if kind is None or entry.kind == kind)
+
+    def unavailable(self, kind: str | None = None) -> list[tuple[Entry, str]]:
+        """The installed entries that are not used, and why: `SGM_PLUGINS`, or an API that this core does not have."""
+        return sorted(found for found in self._sorted_out()[2] if kind is None or found[0].kind == kind)
 
     def _local_entry(self, key: tuple[str, str]) -> Entry:
         return Entry(*key, ":".join(_definition(self._local[key])), LOCAL, "", "")
@@ -275,16 +313,13 @@ class Index:
         elsewhere = sorted({entry.kind for entry in entries if entry.name == bare and entry.kind in KINDS} - {kind})
         if elsewhere:
             message += f"\n('{bare}' is one of the {', '.join(elsewhere)})"
-        blocked = sorted({entry.distribution for entry in self._all() if (entry.kind, entry.name) == (kind, bare)})
+        offers = [found for found in self.unavailable(kind) if found[0].name == bare]
         if qualified:
-            blocked = [offer for offer in blocked if offer == normalize(distribution)]
+            offers = [found for found in offers if found[0].distribution == normalize(distribution)]
             if normalize(distribution) not in {entry.distribution for entry in self._all()} | {LOCAL}:
                 message += f"\n(no distribution '{distribution}' with components is installed)"
-        else:
-            blocked = [offer for offer in blocked if not any(entry.distribution == offer for entry in entries)]
-        if blocked:
-            switch = os.environ.get("SGM_PLUGINS", "")
-            message += f"\n({', '.join(blocked)} offers it, but SGM_PLUGINS is '{switch}')"
+        for entry, reason in offers:
+            message += f"\n({entry.distribution} offers it, but {reason})"
         if not any(entry.distribution == BUILTIN for entry in entries):
             message += f"\n(the built-in components are missing: {BUILTIN} is importable but not installed)"
         return message
@@ -380,12 +415,12 @@ def load(entry: Entry) -> Any:
     except BaseException as error:
         raise BrokenComponentError(
             f"{KINDS[entry.kind].noun if entry.kind in KINDS else entry.kind} '{entry.name}' of {entry.provider} can "
-            f"not be loaded from {entry.value}: {type(error).__name__}: {error}{_remedy(entry, error)}"
+            f"not be loaded from {entry.value}: {type(error).__name__}: {error}{remedy(entry, error)}"
         ) from error
     return obj
 
 
-def _remedy(entry: Entry, error: BaseException) -> str:
+def remedy(entry: Entry, error: BaseException) -> str:
     """What to install for a missing module: the extra of the entry's distribution that brings it, if there is one."""
     if not (isinstance(error, ModuleNotFoundError) and error.name):
         return ""
@@ -393,7 +428,7 @@ def _remedy(entry: Entry, error: BaseException) -> str:
     if missing in sys.modules:  # the package is there, a part of it is not: nothing to install
         return ""
     extras = []
-    for line in _header(entry.path).splitlines():
+    for line in header(entry.path).splitlines():
         requirement = re.match(r"Requires-Dist: *([\w.-]+).*extra *== *['\"]([\w.-]+)['\"]", line)
         if requirement:
             extras.append(requirement[2])

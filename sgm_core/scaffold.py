@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from sgm_core.errors import SgmError
 from sgm_core.kinds import KINDS
-from sgm_core.registry import BUILTIN, check_kind, index, normalize
+from sgm_core.registry import API, BUILTIN, check_kind, index, normalize
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -163,6 +163,7 @@ def renamed(template: str, package: Package) -> str:
 def fill(text: str, package: Package) -> str:
     """A text with its <FIELDS> filled in."""
     fields = {
+        "API": str(API),
         "KIND": package.kind,
         "NAME": package.name,
         "NOUN": KINDS[package.kind].noun,
@@ -193,6 +194,9 @@ test = ["pytest>=8"]
 
 [project.entry-points."sgm.<KIND>"]
 <NAME> = "<MODULE>.<NAME>:<ATTRIBUTE>"
+
+[project.entry-points."sgm.api"] # the contract that it was written for
+<API> = "sgm_core"
 
 [tool.setuptools]
 packages = ["<MODULE>"]

@@ -10,7 +10,7 @@ import sys
 
 from sgm_core.doctor import Finding, choose, examine
 from sgm_core.errors import SgmError
-from sgm_core.registry import index
+from sgm_core.registry import index, outside_window
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if not 0 < options.timeout < float("inf"):
         raise SgmError(f"--timeout {options.timeout:g}: a number of seconds above 0 is needed")
-    chosen = choose(index.entries(), options.distribution, builtins=options.all)
+    outside = [entry for entry, reason in index.unavailable() if reason == outside_window(entry)]
+    chosen = choose([*index.entries(), *outside], options.distribution, builtins=options.all)
     found = examine(chosen, options.timeout)
     if options.json:
         import json

@@ -1,4 +1,5 @@
-"""List the installed components, from metadata and source alone: no plugin is imported."""
+"""List the installed components, and those that can not be used, with the reason. From metadata and source alone:
+no plugin is imported."""
 
 from __future__ import annotations
 
@@ -21,15 +22,17 @@ def run(options: argparse.Namespace) -> int:
     if options.kind is not None:
         check_kind(options.kind)
     entries = [entry for entry in index.entries(options.kind) if entry.kind in KINDS]
+    unavailable = [found for found in index.unavailable(options.kind) if found[0].kind in KINDS]
     if options.json:
         import json
 
-        fields = ("kind", "name", "distribution", "version", "value")
-        rows = [{**{f: getattr(entry, f) for f in fields}, "qualified": entry.qualified} for entry in entries]
+        fields = ("kind", "name", "distribution", "version", "value", "qualified")
+        rows = [{f: getattr(entry, f) for f in fields} for entry in entries]
         if options.long:
             from sgm_core.cli.show import description
 
             rows = [description(entry.kind, entry.qualified) | row for entry, row in zip(entries, rows, strict=True)]
+        rows += [{**{f: getattr(entry, f) for f in fields}, "unavailable": why} for entry, why in unavailable]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
     width = max((len(entry.name) for entry in entries), default=0)
@@ -42,6 +45,10 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.write(f"  {entry.name:{width}}{origin}".rstrip() + "\n")
             if options.long:
                 sys.stdout.writelines(f"      {line}\n" for line in details(entry))
+    if unavailable:
+        sys.stdout.write("can not be used\n")
+    for entry, why in unavailable:
+        sys.stdout.write(f"  {entry.kind}/{entry.name}  {entry.provider}: {why}\n")
     return 0
 
 

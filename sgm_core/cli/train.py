@@ -19,17 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sgm_core.run import Run, resume_run, start_run
-
     sources, overrides = split(options.config)
     if options.resume is not None:
         if sources or options.name:
             raise SgmError("--resume goes on with the run's own config and folder: give overrides only")
-        outcome: Run = resume_run(options.resume, overrides)
-    else:
-        config = read_config(options.config)
-        outcome = start_run(config, options.runs, options.name or default_name(sources))
-    return outcome.train()
+        from sgm_core.run import resume_run
+
+        return resume_run(options.resume, overrides).train()
+    config = read_config(options.config)
+    config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
+    from sgm_core.run import start_run
+
+    return start_run(config, options.runs, options.name or default_name(sources)).train()
 
 
 def default_name(sources: list[str]) -> str:

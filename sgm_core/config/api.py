@@ -1,9 +1,10 @@
-"""The calls that turn a config into objects. Light until something is checked: that imports the roles, hence torch."""
+"""The calls that turn a config into objects. Checking reads source; building imports, hence torch."""
 
 from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields
@@ -89,22 +90,41 @@ class Config:
         return all(_is_plain(node.value) for _, node in leaves(self.tree))
 
     @functools.cached_property
-    def checked(self) -> tuple[Call, list[Entry]]:
-        """The plan and the components it uses.
+    def components(self) -> list[Entry]:
+        """The components it uses, after checking it. None of them is imported, nor is torch.
 
         Raises:
             ConfigError: everything that is wrong, in one error.
         """
-        checker, plan = self._check()
+        if not self.is_plain:
+            return self.checked[1]
+        checker = self._check_source()
         checker.problems.raise_if_any()
-        assert isinstance(plan, Call)
-        return plan, sorted(set(checker.entries))
+        return sorted(set(checker.entries))
 
-    def _check(self) -> tuple[Checker, Any]:
+    def _check_source(self) -> Checker:
+        from sgm_core.static.reader import Sources
+
+        checker = Checker(Sources())
+        checker.check(self.tree, Record(checker.reader.named("sgm_core.config.sections:Sections")), "")
+        return checker
+
+    @functools.cached_property
+    def checked(self) -> tuple[Call, list[Entry]]:
+        """The plan to build from, and the components it uses; they are imported.
+
+        Raises:
+            ConfigError: everything that is wrong, in one error.
+        """
+        if self.is_plain and "lightning.pytorch" not in sys.modules:
+            self.components  # noqa: B018 - a mistake should not have to wait for the imports
         from sgm_core.config.sections import Sections
 
         checker = Checker()
-        return checker, checker.check(self.tree, Record(Sections), "")
+        plan = checker.check(self.tree, Record(Sections), "")
+        checker.problems.raise_if_any()
+        assert isinstance(plan, Call)
+        return plan, sorted(set(checker.entries))
 
     def build(self, key: str) -> Any:
         """Build one top-level part (`model`, `data`, ...) or give its default, after checking all of them.
@@ -175,7 +195,7 @@ def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     tree, problems = compose(sources, overrides)
     config = Config(tree)
     if problems:
-        raise ConfigError([*problems, *config._check()[0].problems.found])
+        raise ConfigError([*problems, *config._check_source().problems.found])
     return config
 
 
@@ -185,12 +205,12 @@ def config_from(data: Config | dict[str, Any] | Any, source: str = "config") -> 
 
 
 def check(config: Config | dict[str, Any]) -> list[Entry]:
-    """Check a whole config; gives the components it uses.
+    """Check a whole config; gives the components it uses. See `Config.components`.
 
     Raises:
         ConfigError: everything that is wrong, in one error.
     """
-    return config_from(config).checked[1]
+    return config_from(config).components
 
 
 def build(kind: str, spec: Any) -> Any:

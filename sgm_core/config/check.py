@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
+from sgm_core.config.reader import Objects, Reader
 from sgm_core.config.schema import (
     AnyType,
     Arguments,
@@ -29,7 +29,6 @@ from sgm_core.config.schema import (
     describe,
     is_instance,
     role_of,
-    signature,
 )
 from sgm_core.config.tree import INVALID, MISSING, Node, Origin, Problems, join
 from sgm_core.kinds import KINDS
@@ -91,8 +90,9 @@ Plan = Value | Items | Fields | Call
 
 @dataclass
 class Checker:
-    """One walk over a tree. `entries` are the components met."""
+    """One walk over a tree. `entries` are the components met; `reader` tells what each can be given."""
 
+    reader: Reader = field(default_factory=Objects)
     problems: Problems = field(default_factory=Problems)
     entries: list[Entry] = field(default_factory=list)
 
@@ -128,12 +128,13 @@ class Checker:
             case Record(cls):
                 if not isinstance(value, dict):
                     return self._instance(node, type_, cls, path)
-                return self.call(node, value, cls, signature(cls), path, what="" if path else "a config")
+                return self.call(node, value, cls, self.reader.signature(cls), path, what="" if path else "a config")
             case Arguments(target, taken):
                 if not isinstance(value, dict):
                     return self._instance(node, type_, None, path)
-                function = resolve_name(target)
-                return self.call(node, value, function, signature(function).without(taken), path, what="", late=True)
+                function = self.reader.named(target)
+                schema = self.reader.signature(function).without(taken)
+                return self.call(node, value, function, schema, path, what="", late=True)
             case Opaque(cls):
                 return self._instance(node, type_, cls, path)
 
@@ -163,8 +164,10 @@ class Checker:
 
     def _instance(self, node: Node, type_: Type, cls: Any, path: str) -> Plan:
         """An object that Python code put in the place of a mapping."""
+        if _is_plain(node.value):
+            return self._wrong(node, type_, path)
         fits = callable(node.value) if cls is None else is_instance(node.value, cls)
-        return Value(node.value) if fits and not _is_plain(node.value) else self._wrong(node, type_, path)
+        return Value(node.value) if fits else self._wrong(node, type_, path)
 
     def _scalar(self, node: Node, type_: Scalar | Choice | PathType, path: str) -> Plan:
         value = node.value
@@ -219,7 +222,7 @@ class Checker:
             return self.check(node, likely[0], path)
         trials: list[tuple[Checker, Plan]] = []
         for option in sorted(likely, key=lambda option: _rank(value, option)):
-            trial = Checker()
+            trial = Checker(self.reader)
             plan = trial.check(node, option, path)
             if not trial.problems.found:
                 self.entries += trial.entries
@@ -243,26 +246,25 @@ class Checker:
         elif isinstance(node.value, str):
             use, given = node, {}
         else:
-            return self._instance(node, type_, type_.of or role_of(kind.name), path)
+            role = None if _is_plain(node.value) else type_.of or role_of(kind.name)
+            return self._instance(node, type_, role, path)
         if not isinstance(use.value, str) or use.value == MISSING:
             return self.check(use, type_ if use.value == MISSING else Scalar(str), join(path, "use"))
         try:
             entry = index.find(kind.name, use.value)
-            target = index.load(entry)
+            self.entries.append(entry)
+            target = self.reader.target(entry)
         except RegistryError as error:
             self.problems.add(use.origin, path, str(error))
             return Value(None)
-        self.entries.append(entry)
         what = f"{kind.noun} '{entry.name}'"
-        if not callable(target):
-            self.problems.add(use.origin, path, f"{what} is {target!r}, which can not be built ({entry.provider})")
-            return Value(None)
-        if isinstance(type_.of, type) and isinstance(target, type) and not issubclass(target, type_.of):
+        if type_.of is not None and not self.reader.is_a(target, type_.of):
             wanted = type_.of.__name__
             self.problems.add(use.origin, path, f"{what} is not {article(wanted)} {wanted}, which is needed here")
             return Value(None)
         late = bool(kind.late)
-        call = self.call(node, given, target, signature(target, kind.late), path, what=what, late=late)
+        schema = self.reader.signature(target, kind.late)
+        call = self.call(node, given, target, schema, path, what=what, late=late)
         call.entry, call.spelling, call.short = entry, use.value, use is node
         return call
 

@@ -1,3 +1,6 @@
+import json
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -6,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import sgm_core as sgm
+from sgm_core.cli.app import main
 from sgm_core.kinds import KINDS
 from sgm_core.registry import (
+    API,
     BUILTIN,
     AmbiguousNameError,
     BrokenComponentError,
@@ -357,6 +362,98 @@ def test_registered_components_are_the_users_own_and_never_blocked(register, mon
     register("embedders", "mine")(type("Mine", (), {}))
     monkeypatch.setenv("SGM_PLUGINS", "off")
     assert sgm.resolve("embedders", "mine").__name__ == "Mine"
+
+
+# --- the API window ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("apis", [{}, {str(API): "sgm_core"}, {"99": "sgm_core", str(API): "sgm_core"}])
+def test_a_plugin_of_this_api_or_of_none_is_used(make_distribution, apis):
+    make_distribution("sgm-minilm", MINILM | ({"sgm.api": apis} if apis else {}), SOURCE)
+    assert sgm.resolve("embedders", "minilm").__name__ == "MiniLM"
+    assert index.unavailable() == []
+
+
+@pytest.mark.parametrize(
+    ("api", "way_out"),
+    [
+        ("99", "API 99 of sgm-core, which is at 1: pip install -U sgm-core"),
+        ("0", "API 0 of sgm-core, which is at 1: pip install -U sgm-minilm"),
+        ("v1", "API v1 of sgm-core, which is at 1: pip install -U sgm-minilm"),
+    ],
+)
+def test_a_plugin_of_another_api_is_named_with_the_way_out_and_not_imported(make_distribution, capsys, api, way_out):
+    points = {**MINILM, "sgm.plugins": {"hooks": "throwaway_minilm"}, "sgm.api": {api: "sgm_core"}}
+    make_distribution("sgm-minilm", points, SOURCE)
+    assert "minilm" not in sgm.names("embedders")
+    assert index.entries("plugins") == []
+    with pytest.raises(UnknownNameError, match=re.escape(f"sgm-minilm 1.0 was built for {way_out}")):
+        sgm.resolve("embedders", "sgm-minilm:minilm")
+    assert main(["list", "embedders"]) == 0
+    assert f"embedders/minilm  sgm-minilm 1.0: sgm-minilm 1.0 was built for {way_out}" in capsys.readouterr().out
+    assert main(["list", "embedders", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["minilm"]["unavailable"].endswith(way_out)
+    assert "unavailable" not in rows["class"]
+    assert main(["doctor", "sgm-minilm"]) == 1
+    assert way_out in capsys.readouterr().out
+    assert "throwaway_minilm" not in sys.modules
+
+
+def test_a_plugin_of_another_api_leaves_its_name_to_others(make_distribution):
+    make_distribution("sgm-a", MINILM | {"sgm.api": {"99": "sgm_core"}})
+    make_distribution("sgm-b", MINILM, SOURCE)
+    assert index.find("embedders", "minilm").distribution == "sgm-b"
+
+
+AUDIT = """
+import os, sys
+seen = []
+def watch(event, arguments):
+    if event in ("import", "exec", "compile", "open"):
+        name = arguments[0].co_filename if event == "exec" else arguments[1 if event == "compile" else 0]
+        if "throwaway_denied" in str(name):
+            seen.append((event, name))
+sys.addaudithook(watch)
+from sgm_core.cli.app import main
+for arguments in [
+    ["list"], ["list", "--long"], ["schema"], ["doctor"], ["check", "digits"], ["show", "embedders/denied"],
+    ["explain", "digits"], ["check", "digits", "model.first_stage=denied"], ["no_such_command"],
+    ["train", "digits", "trainer.max_steps=1", "trainer.enable_progress_bar=false", "trainer.callbacks=[]"],
+]:
+    try:
+        code = main(arguments)
+    except SystemExit as error:
+        code = error.code
+    print("CODE", arguments[0], code)
+import sgm_core
+try:
+    sgm_core.resolve("embedders", "sgm-denied:denied")
+except sgm_core.registry.RegistryError as error:
+    print(error)
+print("SEEN", seen)
+print("LOADED", "throwaway_denied" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("reason", ["SGM_PLUGINS is 'off'", "SGM_PLUGINS is '-sgm-denied'", "built for API 99"])
+def test_no_command_reads_the_code_of_a_plugin_that_is_not_to_be_used(make_distribution, tmp_path, reason):
+    points = {
+        "sgm.embedders": {"denied": "throwaway_denied:X"},
+        "sgm.first_stages": {"denied": "throwaway_denied:X"},
+        "sgm.plugins": {"hooks": "throwaway_denied"},
+        "sgm.configs": {"denied": "throwaway_denied"},
+        "sgm.api": {"99" if "API" in reason else "1": "sgm_core"},
+    }
+    folder = make_distribution("sgm-denied", points, {"throwaway_denied.py": "X = open('imported', 'w')"})
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    if "SGM_PLUGINS" in reason:
+        environment["SGM_PLUGINS"] = reason.split("'")[1]
+    done = subprocess.run([sys.executable, "-c", AUDIT], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "SEEN []\nLOADED False" in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "imported").exists()
+    assert reason in done.stdout + done.stderr
+    assert "CODE train 0" in done.stdout
 
 
 # --- register ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,51 @@
+"""What a component can be given: told by the component itself, or (`sgm_core.static.reader`) by its source."""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+from typing import Any, Protocol
+
+from sgm_core.config.schema import Signature, signature
+from sgm_core.kinds import KINDS
+from sgm_core.registry import BrokenComponentError, Entry, index
+
+
+class Reader(Protocol):
+    """How a check looks at what a config names. A target is opaque: the reader's own."""
+
+    def target(self, entry: Entry) -> Any:
+        """What an entry stands for.
+
+        Raises:
+            BrokenComponentError: it can not be read, or is nothing that can be called.
+        """
+
+    def named(self, name: str) -> Any:
+        """The class or function at `module:attribute`."""
+
+    def signature(self, target: Any, late: tuple[str, ...] = ()) -> Signature:
+        """Its schema, without the `late` leading parameters."""
+
+    def is_a(self, target: Any, cls: Any) -> bool:
+        """Whether it is a class that extends `cls`; what can not be told is."""
+
+
+class Objects:
+    """Imports what a config names: what is needed to build it."""
+
+    def target(self, entry: Entry) -> Any:
+        target = index.load(entry)
+        if not callable(target):
+            raise BrokenComponentError(
+                f"{KINDS[entry.kind].noun} '{entry.name}' is {target!r}, which can not be built ({entry.provider})"
+            )
+        return target
+
+    def named(self, name: str) -> Any:
+        return resolve_name(name)
+
+    def signature(self, target: Any, late: tuple[str, ...] = ()) -> Signature:
+        return signature(target, late)
+
+    def is_a(self, target: Any, cls: Any) -> bool:
+        return not (isinstance(cls, type) and isinstance(target, type)) or issubclass(target, cls)
