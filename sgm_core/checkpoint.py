@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -81,13 +82,25 @@ class Provenance:
             try:
                 index.find(kind, name if distribution in (BUILTIN, LOCAL) else f"{distribution}:{name}")
             except RegistryError:
-                remedy = (
-                    "it was registered in the process that trained; pass --code FILE.py with its definition"
-                    if distribution == LOCAL
-                    else f"pip install {distribution}=={part['version']}"
-                )
-                lines.append(f"{kind} '{name}' is missing: {remedy}")
+                blocked = [
+                    (e, why) for e, why in index.unavailable(kind) if (e.name, e.distribution) == (name, distribution)
+                ]
+                if distribution == LOCAL:
+                    remedy = "it was registered in the process that trained; pass --code FILE.py with its definition"
+                else:
+                    remedy = blocked[0][1] if blocked else f"pip install {distribution}=={part['version']}"
+                lines.append(f"{kind} '{name}' {'can not be used' if blocked else 'is missing'}: {remedy}")
         return lines
+
+    def changed(self) -> list[str]:
+        """A line for each distribution that is installed here in another version."""
+        installed = {entry.distribution: entry.version for entry in index.entries()}
+        used = dict.fromkeys((part["distribution"], part["version"]) for part in self.components)
+        return [
+            f"{distribution} was {version} then, and is {installed[distribution]} here"
+            for distribution, version in used
+            if installed.get(distribution, version) != version
+        ]
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,8 @@ def load_engine(path: str | Path) -> DiffusionEngine:
     missing = provenance.missing()
     if missing:
         raise CheckpointError("\n".join([f"{checkpoint.path} needs components that are not installed:", *missing]))
+    for line in provenance.changed():
+        warnings.warn(f"{checkpoint.path}: {line}", stacklevel=2)
     model = {key: value for key, value in provenance.config["model"].items() if key != "init_from"}
     engine: Any = build_engine(config_from({**provenance.config, "model": model}, str(checkpoint.path)))
     load_into(engine, checkpoint)

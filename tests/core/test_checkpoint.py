@@ -63,6 +63,28 @@ def test_a_component_that_is_not_installed_is_named_with_its_pip_install(saved, 
         load_engine(path)
 
 
+def test_a_changed_version_is_a_note(saved, tmp_path):
+    checkpoint = read_checkpoint(saved)
+    parts = [{**part, "version": "0.0.1"} for part in checkpoint.provenance.components]
+    path = tmp_path / "older.safetensors"
+    save_weights(load_engine(saved), path, Provenance(checkpoint.provenance.config, parts, [1, 8, 8]))
+    version = checkpoint.provenance.components[0]["version"]
+    with pytest.warns(UserWarning, match=rf"sgm-core was 0\.0\.1 then, and is {version} here") as warned:
+        load_engine(path)
+    assert len([warning for warning in warned if "then, and is" in str(warning.message)]) == 1
+
+
+def test_a_component_of_another_api_is_named_with_the_way_out(saved, tmp_path, make_distribution):
+    points = {"sgm.embedders": {"minilm": "throwaway_minilm:X"}, "sgm.api": {"99": "sgm_core"}}
+    make_distribution("sgm-minilm", points)
+    checkpoint = read_checkpoint(saved)
+    part = {"kind": "embedders", "name": "minilm", "distribution": "sgm-minilm", "version": "1.2"}
+    path = tmp_path / "foreign.safetensors"
+    save_weights(make_engine(), path, Provenance(checkpoint.provenance.config, [part]))
+    with pytest.raises(CheckpointError, match="'minilm' can not be used: .* API 99 .*: pip install -U sgm-core"):
+        load_engine(path)
+
+
 def test_init_from_starts_from_the_weights_of_a_file(saved, engine):
     config = sgm.load_config("digits", overrides=[*SMALL, f"model.init_from={saved}"])
     assert equal(snapshot(sgm.build_engine(config)), snapshot(engine))
