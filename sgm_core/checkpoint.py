@@ -35,7 +35,8 @@ class Provenance:
 
     Attributes:
         config: the resolved config.
-        components: the lock: kind, name, distribution and version of every component in it.
+        components: the lock: kind, name, distribution and version of every component in it, and of the plugins (kind
+            `plugins`) whose hooks took part.
         latent_shape: (c, *grid) of what it was trained on.
     """
 
@@ -79,6 +80,8 @@ class Provenance:
         lines = []
         for part in self.components:
             kind, name, distribution = part["kind"], part["name"], part["distribution"]
+            if kind == "plugins":  # see `missing_plugins`
+                continue
             try:
                 index.find(kind, name if distribution in (BUILTIN, LOCAL) else f"{distribution}:{name}")
             except RegistryError:
@@ -91,6 +94,15 @@ class Provenance:
                     remedy = blocked[0][1] if blocked else f"pip install {distribution}=={part['version']}"
                 lines.append(f"{kind} '{name}' {'can not be used' if blocked else 'is missing'}: {remedy}")
         return lines
+
+    def missing_plugins(self) -> list[str]:
+        """A line for each plugin that took part with its hooks and is not here, which keeps nothing from loading."""
+        here = {(entry.distribution, entry.name) for entry in index.entries("plugins")}
+        return [
+            f"the plugin {part['distribution']}:{part['name']} {part['version']} took part, and is not here"
+            for part in self.components
+            if part["kind"] == "plugins" and (part["distribution"], part["name"]) not in here
+        ]
 
     def changed(self) -> list[str]:
         """A line for each distribution that is installed here in another version."""
@@ -247,7 +259,7 @@ def load_engine(path: str | Path) -> DiffusionEngine:
     missing = provenance.missing()
     if missing:
         raise CheckpointError("\n".join([f"{checkpoint.path} needs components that are not installed:", *missing]))
-    for line in provenance.changed():
+    for line in (*provenance.changed(), *provenance.missing_plugins()):
         warnings.warn(f"{checkpoint.path}: {line}", stacklevel=2)
     model = {key: value for key, value in provenance.config["model"].items() if key != "init_from"}
     engine: Any = build_engine(config_from({**provenance.config, "model": model}, str(checkpoint.path)))

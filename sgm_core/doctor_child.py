@@ -109,6 +109,8 @@ def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
             problems = [] if reason else contract_problems(entry.kind, target)
         except Exception as error:  # a class may answer questions about itself with code of its own
             reason = f"it can not be inspected: {type(error).__name__}: {text_of(error)}"
+    if not reason and entry.kind == "plugins":
+        reason = wrong_hooks(entry, target)
     return {"reason": reason, "milliseconds": milliseconds, "problems": problems}
 
 
@@ -189,6 +191,17 @@ def wrong_object(kind: str, target: Any) -> str:
         p.kind is p.VAR_POSITIONAL for p in parameters
     ):
         return f"it takes no '{late[0]}', which {article(noun)} {noun} is called with"
+    return ""
+
+
+def wrong_hooks(entry: Entry, target: Any) -> str:
+    """Why the object can not be a plugin with hooks, or nothing."""
+    from sgm_core.hooks.loading import implementations
+
+    try:
+        implementations(entry, target)
+    except Exception as error:  # an object may answer questions about itself with code of its own
+        return text_of(error)
     return ""
 
 

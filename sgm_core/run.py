@@ -2,7 +2,7 @@
 
 runs/NAME/
     config.yaml         the resolved config
-    lock.json           the components it uses, with distribution and version
+    lock.json           the components it uses and the plugins with hooks, with distribution and version
     metrics.jsonl       a line per logged step
     images/             grids
     checkpoints/        last.ckpt and step-*.ckpt
@@ -30,9 +30,12 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, save_weights
-from sgm_core.config.api import Config, load_config
+from sgm_core.config.api import Config, saved_config
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
+from sgm_core.hooks.callbacks import added_callbacks
+from sgm_core.hooks.compartments import Compartments
+from sgm_core.hooks.session import current, hook_entries
 from sgm_core.metrics import JSONLMetrics
 from sgm_core.progress import StepProgressBar
 from sgm_core.registry import index
@@ -105,6 +108,7 @@ class Run:
             callbacks = [index.resolve("callbacks", "image_logger")()]
         elif not isinstance(callbacks, list):
             callbacks = [callbacks]
+        callbacks = [*callbacks, *added_callbacks(self.config)]
         if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, StepProgressBar()]
         checkpoint = self.config.build("checkpoint")
@@ -112,7 +116,7 @@ class Run:
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
-            callbacks=[WriteConfig(self), *callbacks, saver],
+            callbacks=[WriteConfig(self), *callbacks, Compartments(current()), saver],
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
@@ -141,7 +145,7 @@ class Run:
         _, components = self.config.checked
         with replacing(self.folder / "config.yaml") as temporary:
             temporary.write_text(self.config.to_yaml(), encoding="utf-8")
-        lock = [{**entry._asdict(), "qualified": entry.qualified} for entry in components]
+        lock = [{**entry._asdict(), "qualified": entry.qualified} for entry in [*components, *hook_entries()]]
         for row in lock:
             del row["path"]  # of this machine only
         with replacing(self.folder / "lock.json") as temporary:
@@ -195,7 +199,7 @@ def resume_run(folder: Path, overrides: Iterable[str] = ()) -> Run:
     checkpoint = find_checkpoint(folder)
     if checkpoint.suffix != ".ckpt":
         raise CheckpointError(f"--resume {folder}: it has weights but no checkpoint to go on from")
-    return Run(load_config(folder / "config.yaml", overrides=overrides), folder, checkpoint)
+    return Run(saved_config(folder / "config.yaml", overrides), folder, checkpoint)
 
 
 def make_folder(folder: Path) -> bool:

@@ -127,6 +127,9 @@ def _origin(origin: Origin | Default) -> dict[str, Any]:
         return {"from": "file", "file": origin.source, "line": origin.line, "column": origin.column}
     if origin.source.startswith("override '"):
         return {"from": "override", "override": origin.source.removeprefix("override '").removesuffix("'")}
+    if origin.source.startswith("plugin "):
+        plugin, _, version = origin.source.removeprefix("plugin ").partition(" ")
+        return {"from": "plugin", "plugin": plugin, "version": version}
     return {"from": origin.source}
 
 

@@ -30,6 +30,7 @@ from sgm_core.config.tree import (
     plain,
     split_path,
 )
+from sgm_core.hooks.session import current, hook_entries
 from sgm_core.registry import Entry, check_kind, did_you_mean
 
 if TYPE_CHECKING:
@@ -187,12 +188,32 @@ def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read config files (paths, or names of shipped configs), merged from left to right, then the overrides.
 
     Nothing in it is run. `Config.checked` and the build functions check it; where reading already found something
-    wrong, this does, so that one error has everything.
+    wrong, this does, so that one error has everything. In a session the plugins may propose patches.
 
     Raises:
         ConfigError: a file can not be read, an override or interpolation is wrong.
+        SgmError: plugins contradict each other, or one of them refuses the config.
     """
-    tree, problems = compose(sources, overrides)
+    overrides = list(overrides)
+    config = _composed(sources, overrides)
+    session = current()
+    if session is None or not session.implementing("config_loaded"):
+        return config
+    from sgm_core.hooks.patches import proposed_patches
+
+    patches = proposed_patches(session, config, overrides)
+    return _composed(sources, overrides, patches) if patches else config
+
+
+def saved_config(file: Path, overrides: Iterable[str] = ()) -> Config:
+    """As `load_config`, of a config that a run has saved: what plugins proposed for it is in it already."""
+    return _composed([file], overrides)
+
+
+def _composed(
+    sources: Iterable[str | Path], overrides: Iterable[str], patches: Iterable[tuple[str, Node]] = ()
+) -> Config:
+    tree, problems = compose(sources, overrides, patches)
     config = Config(tree)
     if problems:
         raise ConfigError([*problems, *config._check_source().problems.found])
@@ -243,7 +264,8 @@ def build_engine(config: Config | dict[str, Any]) -> Engine:
     config = config_from(config)
     engine: Engine = config.build("model")
     if config.is_plain:
-        engine.provenance = Provenance.of(config.to_dict(), config.checked[1])  # type: ignore[assignment]
+        entries = [*config.checked[1], *hook_entries()]
+        engine.provenance = Provenance.of(config.to_dict(), entries)  # type: ignore[assignment]
     return engine
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.config.check import Call, Fields, Items, Plan, Value
@@ -10,9 +11,15 @@ from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 
 if TYPE_CHECKING:
+    from sgm_core.registry import Entry
+
     Partial = functools.partial[Any]
 else:
     Partial = functools.partial
+
+
+observe: Callable[[Any, Entry, str], None] | None = None
+"""Told of every component, with its entry and path, once it was built: a session sets this while plugins listen."""
 
 
 class BuildError(SgmError):
@@ -32,6 +39,7 @@ class Late(Partial):
         recipe = recipe_of(self)
         if recipe is not None:  # a copy has none
             remember(made, recipe)
+            _observe(made, recipe)
         return made
 
 
@@ -66,7 +74,13 @@ def _call(plan: Call) -> Any:
     except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
         raise _refusal(_place(plan), error) from error
     remember(built, plan)
+    _observe(built, plan)
     return built
+
+
+def _observe(built: Any, plan: Call) -> None:
+    if observe is not None and plan.entry is not None:
+        observe(built, plan.entry, plan.path)
 
 
 def _place(plan: Call) -> str:

@@ -21,8 +21,10 @@ from sgm_core.config.tree import (
 from sgm_core.registry import BUILTIN, Entry, did_you_mean, index
 
 
-def compose(sources: Iterable[str | Path], overrides: Iterable[str] = ()) -> tuple[Node, list[Problem]]:
-    """The merged tree of config files (or names of shipped configs) and overrides, interpolations resolved.
+def compose(
+    sources: Iterable[str | Path], overrides: Iterable[str] = (), patches: Iterable[tuple[str, Node]] = ()
+) -> tuple[Node, list[Problem]]:
+    """The merged tree of config files (or names of shipped configs), patches and overrides, interpolations resolved.
 
     With it what is wrong so far: the rest of the tree can be checked all the same, so that one run reports everything.
 
@@ -33,6 +35,8 @@ def compose(sources: Iterable[str | Path], overrides: Iterable[str] = ()) -> tup
     tree = Node({}, Origin("config"))
     for source in sources:
         tree = merge(tree, _load(find_config(source), problems))
+    for path, value in patches:
+        _set(tree, split_path(path), value, problems)
     for override in overrides:
         apply_override(tree, override, problems)
     interpolate(tree, problems)
@@ -176,7 +180,12 @@ def apply_override(tree: Node, text: str, problems: Problems) -> None:
     except ConfigError as error:
         problems.found += error.problems
         return
-    value.key_origin = origin
+    _set(tree, steps, value, problems)
+
+
+def _set(tree: Node, steps: list[str], value: Node, problems: Problems) -> None:
+    """Put a value at a path, with the containers that lead there; its origin is theirs."""
+    origin = value.key_origin = value.origin
     node, here = tree, ""
     for position, step in enumerate(steps):
         if not isinstance(node.value, (dict, list)):

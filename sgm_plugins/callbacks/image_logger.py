@@ -20,6 +20,7 @@ from torch import Tensor
 from sgm_core.drawing import image_grid, save_image
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
+from sgm_core.hooks.images import extra_images
 from sgm_core.roles import Callback
 
 
@@ -28,7 +29,8 @@ class ImageLogger(Callback):
 
     Always of the same batch, the first that this process trains on, and with the same seed: they differ by the model
     alone. They are `images/KEY-step-00000500.png` in the trainer's folder, with the texts of the batch in
-    `images/KEY-step-00000500.txt`, and go to every logger that takes images (TensorBoard, Weights & Biases).
+    `images/KEY-step-00000500.txt`, and go to every logger that takes images (TensorBoard, Weights & Biases). Plugins
+    can draw more (the hook `extra_images`).
 
     Every rank draws, since sampling a sharded model needs all of them, and rank 0 writes. Training does not notice:
     random states and each module's mode are put back. What `log_images` raises ends the run, on all ranks alike; a
@@ -107,13 +109,17 @@ class ImageLogger(Callback):
         if step == self._last_step:
             return
         self._last_step = step
-        batch = move_data_to_device(self._batch, engine.device)
+
+        def batch() -> Any:
+            return move_data_to_device(first_rows(self._batch, self.max_images), engine.device)
+
         modes = [(module, module.training) for module in engine.modules()]
         try:
             with isolate_rng(), torch.no_grad():
-                images = cast(Draws, engine.eval()).log_images(
-                    batch, n=self.max_images, sample=self.sample, ucg_keys=self.ucg_keys, seed=self.seed
+                drawn = cast(Draws, engine.eval()).log_images(
+                    batch(), n=self.max_images, sample=self.sample, ucg_keys=self.ucg_keys, seed=self.seed
                 )
+                images = {**drawn, **extra_images(engine, batch, self.seed)}
         finally:
             for module, training in modes:
                 module.training = training  # one by one: a frozen part stays in eval mode while the rest trains

@@ -262,6 +262,16 @@ def test_the_built_ins_are_fine(sgm):
     assert not [(row["name"], row["problems"]) for row in own if row["problems"]]
 
 
+def test_a_plugin_with_hooks_is_verified_as_a_session_does(make_distribution, sgm):
+    source = "from sgm_core import hookimpl\n@hookimpl\ndef "
+    files = {"throwaway_fine.py": f"{source}commands(): ...", "throwaway_odd.py": f"{source}comands(): ..."}
+    make_distribution("sgm-told", {"sgm.plugins": {"fine": "throwaway_fine", "odd": "throwaway_odd"}}, files)
+    rows = {row["name"]: row for row in json.loads(sgm("sgm-told", "--json")[1])[0]["components"]}
+    assert rows["fine"]["loads"]
+    assert not rows["odd"]["loads"]
+    assert "there is no hook 'comands'. Did you mean 'commands'?" in rows["odd"]["reason"]
+
+
 def test_each_component_has_its_own_output(make_distribution, sgm):
     make_distribution(
         "sgm-talks",

@@ -1,0 +1,135 @@
+"""The hooks. A plugin implements any of them, with all or some of the parameters, decorated `@sgm_core.hookimpl`.
+
+What holds for all: an implementation that raises `SgmError` speaks to the user and ends the command; whatever else it
+raises, or a result of another form than said here, leaves its plugin out for the rest of the session, with a line on
+stderr (with `SGM_PLUGINS_STRICT=1` that ends the command too). Plugins are called in the order of their distributions'
+names, and none of them sees what another one gave. A hook is not called again from inside itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pluggy import HookimplMarker, HookspecMarker
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from torch import Tensor
+
+    from sgm_core.registry import Entry
+
+hookspec = HookspecMarker("sgm")
+hookimpl = HookimplMarker("sgm")
+
+
+class Command(Protocol):
+    """A sub-command of `sgm`, an object or a module: its docstring is its help."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare options and arguments; `--plugins`, `--code` and `--debug` are there already for every command."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it; the exit code is 0 where all went well. A `ValueError` is shown to the user without a traceback."""
+
+
+@hookspec
+def session_start(command: str) -> None:
+    """A session begins: the plugins are loaded, nothing else has happened. On every rank.
+
+    Args:
+        command: `train`, `sample`, `explain`, the name of a plugin's command, or `python`.
+    """
+
+
+@hookspec
+def session_finish(command: str, exit_code: int, error: BaseException | None) -> None:
+    """The session ends, for every plugin that was told of its start, also where the command fails. On every rank.
+
+    Args:
+        command: as for `session_start`.
+        exit_code: 0 fine, 1 failed, 130 interrupted.
+        error: what ended the session, if anything was raised. What this hook raises does not replace it.
+    """
+
+
+@hookspec
+def config_loaded(config: dict[str, Any]) -> Mapping[str, Any] | None:
+    """A config was composed from its files and the command line; it is not checked yet. On every rank.
+
+    Gives patches, key path -> plain value: `{"trainer.max_steps": 10}`. Each sets this one value, as
+    `trainer.max_steps=10` on the command line would, but below the command line, which wins (the user is told). Two
+    plugins on one key, or one on a key inside the other's, end the command. `${...}` in a value is interpolated.
+    The saved config of a run that is resumed is not patched again, and `sgm check` calls no hooks.
+
+    Args:
+        config: plain data; a copy, without anyone's patches.
+    """
+
+
+@hookspec
+def component_built(component: Any, entry: Entry, path: str) -> None:
+    """A component was built from a config or with `sgm_core.build`, after all that are in it. On every rank.
+
+    An optimizer or lr schedule is built when training starts.
+
+    Args:
+        component: the object.
+        entry: its kind, name, distribution and version.
+        path: where it stands in the config, `model.sampler.guider`; empty for one that `build` made alone.
+    """
+
+
+@hookspec
+def lightning_callbacks(config: dict[str, Any]) -> list[Callback] | None:
+    """A trainer is made by `sgm train`; gives callbacks to add after the config's own. On every rank, alike.
+
+    What a callback raises later ends the run, as that of any callback does.
+
+    Args:
+        config: the resolved config as plain data; a copy.
+    """
+
+
+@hookspec
+def checkpoint_save(engine: LightningModule, trainer: Trainer) -> Any:
+    """`sgm train` saves a checkpoint; gives what to keep in it. On every rank; what rank 0 gives is written.
+
+    Plain data that `torch.load(weights_only=True)` reads: dicts, lists and tuples of None, booleans, numbers, texts
+    and tensors. None keeps nothing. It goes into a compartment of the plugin's own, which stays in the
+    checkpoints of a run that is resumed without the plugin.
+    """
+
+
+@hookspec
+def checkpoint_load(engine: LightningModule, trainer: Trainer, state: Any) -> None:
+    """`sgm train --resume` goes on; called where the checkpoint has a compartment of this plugin. On every rank.
+
+    The weights are restored by then; the optimizers, the step count and the states of callbacks not yet.
+
+    Args:
+        state: what `checkpoint_save` gave, its tensors on the CPU.
+    """
+
+
+@hookspec
+def commands() -> Mapping[str, Command] | None:
+    """Sub-commands to add to `sgm`, by name; a built-in name can not be taken.
+
+    Asked for only by `sgm --help` and where the given command is not built in. The command runs in a session. A name
+    that two plugins offer is written `distribution:name`.
+    """
+
+
+@hookspec
+def extra_images(engine: LightningModule, batch: Any) -> Mapping[str, Tensor] | None:
+    """The `image_logger` draws; gives more pictures by name, each (n, c, h, w) in [-1, 1], c = 1 or 3.
+
+    They are shown as `distribution.plugin.name`. On every rank, alike; rank 0 writes. The engine is in eval mode,
+    without gradients; torch's random state is that of the logger's seed, and is put back as it was.
+
+    Args:
+        batch: the one that is always drawn, on the engine's device; a copy.
+    """
