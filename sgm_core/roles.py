@@ -183,8 +183,9 @@ class Sampler(ABC):
         if num_steps is None or num_steps < 1:
             raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
         schedule = self.discretization(num_steps)
-        # the variance of x0 + sigma * noise for data of unit variance, in the schedule's float32
-        x = noise * torch.sqrt(1.0 + schedule[0] ** 2).item()
+        # the deviation of x0 + sigma * noise for data of unit variance, rounded to the schedule's float32; the root in
+        # float64, since some processors' float32 roots are off by a last digit
+        x = noise * (1.0 + schedule[0] ** 2).double().sqrt().float().item()
         guider, uncond = self.guider, cond if uncond is None else uncond
         precise = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round a level to its neighbour
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from sgm_core.roles import Discretization
@@ -92,8 +92,84 @@ class LegacyDDPMDiscretization(Discretization):
     def sigmas(self, n: int) -> Tensor:
         """n sigmas, descending, float32. ValueError for n outside 1..num_timesteps."""
         abar = self.alphas_cumprod[self.timesteps(n)].flip(0)
-        # float32 before the root: one rounding of the variance, as in the tables stored in public checkpoints
-        return ((1 - abar) / abar).float().sqrt()
+        # float32 before the root: one rounding of the variance, as in the tables stored in public checkpoints. The root
+        # itself in float64: some processors' float32 roots are off by a last digit
+        return ((1 - abar) / abar).float().double().sqrt().float()
+
+
+class Img2ImgDiscretization(Discretization):
+    """The low end of a grid: image to image, from an image with some noise to an image without.
+
+    Meng et al. 2021, arXiv:2108.01073. The start is x0 + sigma * noise with the highest level that is left; the
+    schedule has about strength * n of the n steps.
+
+    Args:
+        discretization: the whole grid.
+        strength: share of the schedule that is kept. 1 keeps all, 0 leaves no step and the image as it is.
+
+    Raises:
+        ValueError: strength is not between 0 and 1.
+    """
+
+    def __init__(self, discretization: Discretization, strength: Annotated[float, Ge(0), Le(1)] = 1.0) -> None:
+        _check_strength(strength)
+        self.discretization = discretization
+        self.strength = strength
+
+    def sigmas(self, n: int) -> Tensor:
+        """Of the n sigmas the lowest, descending, float32; all of them at strength 1."""
+        whole = self.discretization.sigmas(n)
+        kept = max(int(self.strength * (len(whole) + 1)) - 1, 0)  # the share counts the final zero as a level
+        return whole[len(whole) - kept :]
+
+
+class Txt2NoisyDiscretization(Discretization):
+    """The high end of a grid: what is left of the noise is for another model, a refiner, to remove.
+
+    Podell et al. 2023, arXiv:2307.01952, section 2.5. The schedule ends above 0, at the level where
+    `Img2ImgDiscretization` with the same strength begins.
+
+    Args:
+        discretization: the whole grid.
+        strength: share of the schedule that is left out at its low end. 0 leaves out none.
+        original_steps: steps that this is a share of; by default those of the grid.
+
+    Raises:
+        ValueError: strength is not between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        discretization: Discretization,
+        strength: Annotated[float, Ge(0), Le(1)] = 0.0,
+        original_steps: Annotated[int, Ge(1)] | None = None,
+    ) -> None:
+        _check_strength(strength)
+        self.discretization = discretization
+        self.strength = strength
+        self.original_steps = original_steps
+
+    def __call__(self, n: int) -> Tensor:
+        """The schedule without its low end. ValueError if nothing is left of it."""
+        whole = self.discretization(n)
+        levels = len(whole) if self.original_steps is None else self.original_steps + 1
+        left_out = max(int(self.strength * levels) - 1, 0)
+        if left_out >= len(whole):
+            raise ValueError(
+                f"strength {self.strength} of original_steps {self.original_steps} leaves out {left_out} levels, and "
+                f"the schedule of {n} steps has {len(whole)}; more steps work, or a smaller strength"
+            )
+        return whole[: len(whole) - left_out]
+
+    def sigmas(self, n: int) -> Tensor:
+        """Of the n sigmas the highest, descending, float32; all of them at strength 0."""
+        schedule = self(n)
+        return schedule[schedule > 0]
+
+
+def _check_strength(strength: float) -> None:
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}; it is a share of the schedule, from 0 to 1")
 
 
 def sigma_table(discretization: Discretization, num_idx: int, append_zero: bool = False, flip: bool = True) -> Tensor:

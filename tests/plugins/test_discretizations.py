@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Discretization
-from sgm_plugins.discretizations import EDMDiscretization, LegacyDDPMDiscretization, sigma_table
+from sgm_core.testing import check_component
+from sgm_plugins.discretizations import (
+    EDMDiscretization,
+    Img2ImgDiscretization,
+    LegacyDDPMDiscretization,
+    Txt2NoisyDiscretization,
+    sigma_table,
+)
+from sgm_plugins.samplers.euler_edm import EulerEDMSampler
+from sgm_plugins.samplers.heun_edm import HeunEDMSampler
 
 BOTH = [EDMDiscretization(), LegacyDDPMDiscretization()]
 
@@ -94,3 +107,95 @@ def test_the_table_by_index() -> None:
 def test_a_rho_whose_powers_overflow_is_refused() -> None:
     with pytest.raises(ValueError, match=r"rho 0\.01"):
         EDMDiscretization(rho=0.01).sigmas(5)
+
+
+# --- parts of a schedule -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strength", "kept"), [(1.0, 11), (0.99, 10), (0.75, 8), (0.5, 5), (0.2, 2), (0.1, 1), (0.0, 1)]
+)
+def test_image_to_image_keeps_the_low_end_of_the_schedule(strength: float, kept: int) -> None:
+    """A share of its 11 levels, the zero included, rounded down; never less than the zero."""
+    whole, part = EDMDiscretization(), Img2ImgDiscretization(EDMDiscretization(), strength)
+    assert torch.equal(part(10), whole(10)[-kept:])
+    assert torch.equal(part.sigmas(10), whole(10)[-kept:-1])
+
+
+@pytest.mark.parametrize(
+    ("strength", "original_steps", "left_out"),
+    [(0.0, None, 0), (0.1, None, 0), (0.2, None, 1), (0.5, None, 4), (1.0, None, 10), (0.2, 40, 7), (0.5, 5, 2)],
+)
+def test_text_to_noisy_leaves_out_the_low_end(strength: float, original_steps: int | None, left_out: int) -> None:
+    """A share of its 11 levels (or of those of `original_steps`) rounded down, less one that both parts have."""
+    whole, part = EDMDiscretization(), Txt2NoisyDiscretization(EDMDiscretization(), strength, original_steps)
+    assert torch.equal(part(10), whole(10)[: 11 - left_out])
+    assert torch.equal(part.sigmas(10), whole.sigmas(10)[: 11 - left_out])
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.35, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("n", [5, 10, 40, 50])
+def test_the_refiner_begins_where_the_base_ends(strength: float, n: int) -> None:
+    whole = LegacyDDPMDiscretization()
+    base, refiner = Txt2NoisyDiscretization(whole, strength)(n), Img2ImgDiscretization(whole, strength)(n)
+    assert base[-1] == refiner[0]
+    assert torch.equal(torch.cat([base, refiner[1:]]), whole(n))
+
+
+def test_more_left_out_than_there_is_is_an_error_that_says_so() -> None:
+    assert len(Txt2NoisyDiscretization(EDMDiscretization(), 0.5, original_steps=21)(10)) == 1
+    message = "original_steps 23 leaves out 11 levels, and the schedule of 10 steps has 11"
+    with pytest.raises(ValueError, match=message):
+        Txt2NoisyDiscretization(EDMDiscretization(), 0.5, original_steps=23)(10)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5])
+@pytest.mark.parametrize("cls", [Img2ImgDiscretization, Txt2NoisyDiscretization])
+def test_a_strength_that_is_no_share_is_an_error(cls: Callable[..., Discretization], strength: float) -> None:
+    with pytest.raises(ValueError, match=f"strength is {strength}"):
+        cls(EDMDiscretization(), strength)
+
+
+@pytest.mark.parametrize("cls", [Img2ImgDiscretization, Txt2NoisyDiscretization])
+def test_the_whole_schedule_is_the_default_and_keeps_the_promises_of_a_grid(cls: Callable[..., Discretization]) -> None:
+    assert torch.equal(cls(EDMDiscretization())(10), EDMDiscretization()(10))
+    check_component("discretizations", cls)
+
+
+COND, STD = Conditioning(), 0.5
+EDM = EDMDiscretization(sigma_min=1e-3, sigma_max=20.0)
+
+
+def gaussian(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+    """The exact denoiser of x0 ~ N(0, STD^2)."""
+    return x * STD**2 / (STD**2 + sigma.reshape(-1, 1, 1, 1) ** 2)
+
+
+def as_noise(x: Tensor, sigma: Tensor) -> Tensor:
+    """What a sampler begins at x with: it scales the noise it is given to the variance that x has at sigma."""
+    return x / torch.sqrt(1 + sigma**2)
+
+
+def randn(seed: int) -> Tensor:
+    return torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
+def test_image_to_image_follows_the_ode_from_the_noised_image(strength: float) -> None:
+    grid = Img2ImgDiscretization(EDM, strength)
+    sigma = grid(200)[0]
+    x = STD * randn(0) + sigma.double() * randn(1)
+    out = HeunEDMSampler(grid, 200)(gaussian, as_noise(x, sigma), COND)
+    torch.testing.assert_close(out, x * STD / torch.sqrt(STD**2 + sigma.double() ** 2), rtol=1e-3, atol=0)
+
+
+def test_image_to_image_of_strength_zero_is_the_image() -> None:
+    image, grid = randn(0), Img2ImgDiscretization(EDM, 0.0)
+    assert torch.equal(EulerEDMSampler(grid, 10)(gaussian, as_noise(image, grid(10)[0]), COND), image)
+
+
+def test_base_and_refiner_in_turn_are_one_run() -> None:
+    base, refiner = Txt2NoisyDiscretization(EDM, 0.4), Img2ImgDiscretization(EDM, 0.4)
+    noisy = EulerEDMSampler(base, 20)(gaussian, randn(0), COND)
+    out = EulerEDMSampler(refiner, 20)(gaussian, as_noise(noisy, refiner(20)[0]), COND)
+    torch.testing.assert_close(out, EulerEDMSampler(EDM, 20)(gaussian, randn(0), COND), rtol=1e-6, atol=0)

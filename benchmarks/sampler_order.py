@@ -1,0 +1,179 @@
+"""Do the samplers converge as fast as their papers say?
+
+    python benchmarks/sampler_order.py                    # a table
+    python benchmarks/sampler_order.py --out order.svg    # and a plot
+
+The data is a mixture of two Gaussians on a line. Its denoiser is known exactly, and so is where the probability-flow
+ODE ends: paths on a line do not cross, so each keeps its quantile, from that of the noisy data to that of the data.
+Errors are root mean squares over 64 paths; noise that a sampler would add is off (eta = 0). Exit code 1 if one is
+slower than claimed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.roles import Sampler
+from sgm_plugins.discretizations import EDMDiscretization
+from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
+from sgm_plugins.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralSampler
+from sgm_plugins.samplers.euler_ancestral import EulerAncestralSampler
+from sgm_plugins.samplers.euler_edm import EulerEDMSampler
+from sgm_plugins.samplers.heun_edm import HeunEDMSampler
+from sgm_plugins.samplers.linear_multistep import LinearMultistepSampler
+from sgm_plugins.samplers.substep import SubstepSampler
+
+STEPS = (16, 32, 64, 128, 256)
+GRID = EDMDiscretization(sigma_min=1e-5, sigma_max=20.0)  # so low that the last step, which is Euler's, does not show
+SLACK = 0.3  # of a slope; order 4 nears the 2 of its first, Euler's step, before it has reached 4
+
+
+class Entry(NamedTuple):
+    """A sampler, the order that it claims, and its evaluations of the denoiser per step."""
+
+    sampler: Sampler
+    order: int
+    evaluations: int = 1
+
+
+SAMPLERS = {
+    "euler_edm": Entry(EulerEDMSampler(GRID), 1),
+    "euler_ancestral": Entry(EulerAncestralSampler(GRID, eta=0.0), 1),
+    "substep": Entry(SubstepSampler(GRID, eta=0.0), 1),
+    "heun_edm": Entry(HeunEDMSampler(GRID), 2, 2),
+    "dpmpp_2s_ancestral": Entry(DPMPP2SAncestralSampler(GRID, eta=0.0), 2, 2),
+    "dpmpp_2m": Entry(DPMPP2MSampler(GRID), 2),
+    "linear_multistep, order 1": Entry(LinearMultistepSampler(GRID, order=1), 1),
+    "linear_multistep, order 2": Entry(LinearMultistepSampler(GRID, order=2), 2),
+    "linear_multistep, order 3": Entry(LinearMultistepSampler(GRID, order=3), 3),
+    "linear_multistep, order 4": Entry(LinearMultistepSampler(GRID, order=4), 4),
+}
+
+# --- the data ------------------------------------------------------------------------------------------------------
+
+MEANS = torch.tensor([-1.0, 0.5], dtype=torch.float64)
+SHARES = torch.tensor([0.4, 0.6], dtype=torch.float64)
+STD = 0.4
+
+
+def denoise(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+    """E[x0 | x] of the mixture, for x of any shape."""
+    variance = (sigma**2 + STD**2).reshape(-1, *(1 for _ in x.shape[1:]))
+    distance = (x[..., None] - MEANS) ** 2
+    posterior = torch.softmax(SHARES.log() - distance / (2 * variance[..., None]), dim=-1)
+    return posterior @ MEANS * (1 - STD**2 / variance) + x * STD**2 / variance
+
+
+def cdf(x: Tensor, sigma: float) -> Tensor:
+    """P(x0 + sigma * noise < x)."""
+    return torch.special.ndtr((x[..., None] - MEANS) / math.sqrt(sigma**2 + STD**2)) @ SHARES
+
+
+def solution(x: Tensor, sigma: float) -> Tensor:
+    """Where the path through x at sigma ends, by bisection."""
+    quantile = cdf(x, sigma)
+    low, high = torch.full_like(x, -10.0), torch.full_like(x, 10.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = cdf(middle, 0.0) < quantile
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return low
+
+
+# --- the measurement -----------------------------------------------------------------------------------------------
+
+
+def errors(sampler: Sampler, steps: Sequence[int] = STEPS) -> list[float]:
+    """The error at each number of steps."""
+    noise = torch.special.ndtri((torch.arange(64, dtype=torch.float64) + 0.5) / 64)[None]
+    sigma = GRID(1)[0].item()
+    exact = solution(noise * math.sqrt(1 + sigma**2), sigma)
+    samples = [sampler(denoise, noise, Conditioning(), num_steps=n) for n in steps]
+    return [(x - exact).square().mean().sqrt().item() for x in samples]
+
+
+def slopes(errors: Sequence[float]) -> list[float]:
+    """The order of convergence between each number of steps and the next, which is twice that."""
+    return [math.log2(error / next_error) for error, next_error in pairwise(errors)]
+
+
+# --- the plot ------------------------------------------------------------------------------------------------------
+
+WIDTH, HEIGHT, MARGIN, KEY = 560, 420, 60, 220
+COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999", "#bb5500", "#000000", "#332288")
+
+
+def plot(measured: Mapping[str, Sequence[float]]) -> str:
+    """The errors over evaluations of the denoiser, both axes logarithmic, as SVG."""
+    points = {
+        name: [(math.log2(n * SAMPLERS[name].evaluations), math.log10(e)) for n, e in zip(STEPS, errors, strict=True)]
+        for name, errors in measured.items()
+    }
+    xs, ys = zip(*(point for line in points.values() for point in line), strict=True)
+    left, right, bottom, top = math.floor(min(xs)), math.ceil(max(xs)), math.floor(min(ys)), math.ceil(max(ys))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            round(MARGIN + (x - left) / (right - left) * WIDTH, 1),
+            round(MARGIN + (top - y) / (top - bottom) * HEIGHT, 1),
+        )
+
+    parts = [f'<rect width="{WIDTH + 2 * MARGIN + KEY}" height="{HEIGHT + 2 * MARGIN}" fill="white"/>']
+
+    def line(*ends: tuple[float, float], color: str, width: float) -> None:
+        path = " ".join(f"{x},{y}" for x, y in ends)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}"/>')
+
+    def text(x: float, y: float, words: str, anchor: str = "middle") -> None:
+        parts.append(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{words}</text>')
+
+    for x in range(left, right + 1):
+        line(at(x, bottom), at(x, top), color="#dddddd", width=1)
+        text(at(x, bottom)[0], at(x, bottom)[1] + 18, str(2**x))
+    for y in range(bottom, top + 1):
+        line(at(left, y), at(right, y), color="#dddddd", width=1)
+        text(at(left, y)[0] - 8, at(left, y)[1] + 4, f"1e{y}", "end")
+    text(MARGIN + WIDTH / 2, HEIGHT + 1.75 * MARGIN, "evaluations of the denoiser")
+    text(MARGIN, MARGIN / 2, "error (root mean square)", "start")
+    for i, (name, ends) in enumerate(points.items()):
+        line(*(at(*point) for point in ends), color=COLORS[i], width=2)
+        key_x, key_y = WIDTH + MARGIN + 20, MARGIN + 10 + 22 * i
+        line((key_x, key_y), (key_x + 24, key_y), color=COLORS[i], width=2)
+        text(key_x + 32, key_y + 4, name, "start")
+    size = f'width="{WIDTH + 2 * MARGIN + KEY}" height="{HEIGHT + 2 * MARGIN}"'
+    body = "\n".join(parts)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">\n{body}\n</svg>\n'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="write a plot there, as SVG")
+    out = parser.parse_args().out
+
+    measured = {name: errors(entry.sampler) for name, entry in SAMPLERS.items()}
+    print(f"{'error at steps':28}" + "".join(f"{n:>10}" for n in STEPS) + "   claimed  slope per doubling")
+    slow = []
+    for name, values in measured.items():
+        row = "".join(f"{value:10.1e}" for value in values)
+        print(f"{name:28}{row}   {SAMPLERS[name].order:7}  " + " ".join(f"{slope:5.2f}" for slope in slopes(values)))
+        if max(slopes(values)[-2:]) < SAMPLERS[name].order - SLACK:
+            slow.append(name)
+    if slow:
+        print(f"slower than claimed: {', '.join(slow)}")
+    if out is not None:
+        out.write_text(plot(measured))
+    return 1 if slow else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

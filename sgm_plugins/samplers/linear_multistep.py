@@ -1,0 +1,77 @@
+"""Adams-Bashforth's multistep method on the probability-flow ODE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor
+
+from sgm_core.roles import Discretization, Guider, Sampler
+
+
+class LinearMultistepSampler(Sampler):
+    """The slopes of the last steps, extrapolated by a polynomial in sigma: one evaluation per step.
+
+    The explicit Adams method with variable steps, Hairer, Norsett and Wanner 1993, "Solving Ordinary Differential
+    Equations I", section III.5. The first steps have fewer slopes and a lower order. Noise is highest there and paths
+    are nearly straight, so it shows late: the order of convergence is that of the slopes, but 2, from the first step,
+    which is Euler's, once errors are very small (`benchmarks/sampler_order.py`).
+
+    Args:
+        discretization: the noise levels.
+        num_steps: steps unless the call says otherwise.
+        guider: none means the plain denoiser.
+        order: slopes used; 1 is Euler's method.
+    """
+
+    def __init__(
+        self,
+        discretization: Discretization,
+        num_steps: Annotated[int, Ge(1)] | None = None,
+        guider: Guider | None = None,
+        order: Annotated[int, Ge(1)] = 4,
+    ) -> None:
+        super().__init__(discretization, num_steps, guider)
+        self.order = order
+
+    def integrate(
+        self,
+        D: Callable[[Tensor, float], Tensor],
+        x: Tensor,
+        sigmas: list[float],
+        noise: Callable[[], Tensor],
+        report: Callable[[int], None],
+    ) -> Tensor:
+        slopes: list[Tensor] = []  # newest first
+        for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+            slopes = [(x - D(x, sigma)) / sigma, *slopes[: self.order - 1]]
+            past = [sigmas[i - j] for j in range(len(slopes))]
+            for weight, slope in zip(coefficients(past, sigma_next), slopes, strict=True):
+                x = x + weight * slope
+            report(i)
+        return x
+
+
+def coefficients(past: Sequence[float], sigma_next: float) -> list[float]:
+    """The weights of the slopes at the levels `past`, newest first, in the step from past[0] to sigma_next.
+
+    weight_j = integral of l_j from past[0] to sigma_next, where l_j is the Lagrange polynomial that is 1 at past[j] and
+    0 at the other levels. Exact, in float64.
+    """
+    # In u = past[0] - sigma the step goes from 0 to h and the levels lie at u = -t <= 0, so that the product of the
+    # (u + t_k) has no negative coefficient: nothing cancels, however uneven the levels.
+    h = past[0] - sigma_next
+    ts = [sigma - past[0] for sigma in past]
+    weights = []
+    for j, t_j in enumerate(ts):
+        polynomial, at_j = [1.0], 1.0  # ascending powers of u; its value at level j
+        for k, t_k in enumerate(ts):
+            if k != j:
+                polynomial = [t_k * a + b for a, b in zip([*polynomial, 0.0], [0.0, *polynomial], strict=True)]
+                at_j *= t_k - t_j
+        integral = sum(a * h ** (m + 1) / (m + 1) for m, a in enumerate(polynomial))
+        weights.append(-integral / at_j)  # d sigma = -du
+    return weights

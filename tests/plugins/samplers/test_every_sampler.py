@@ -1,0 +1,151 @@
+"""What is true of every built-in sampler."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.roles import Discretization, Sampler
+from sgm_core.testing import check_component
+from sgm_plugins.discretizations import EDMDiscretization, LegacyDDPMDiscretization, Txt2NoisyDiscretization
+from sgm_plugins.guiders import ClassifierFreeGuidance, LinearGuidance
+from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
+from sgm_plugins.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralSampler
+from sgm_plugins.samplers.euler_ancestral import EulerAncestralSampler
+from sgm_plugins.samplers.euler_edm import EulerEDMSampler
+from sgm_plugins.samplers.heun_edm import HeunEDMSampler
+from sgm_plugins.samplers.linear_multistep import LinearMultistepSampler
+from sgm_plugins.samplers.substep import SubstepSampler
+
+ORDER = {
+    EulerEDMSampler: 1,
+    HeunEDMSampler: 2,
+    EulerAncestralSampler: 1,
+    DPMPP2SAncestralSampler: 2,
+    DPMPP2MSampler: 2,
+    LinearMultistepSampler: 4,
+    SubstepSampler: 1,
+}
+COND = Conditioning()
+EDM = EDMDiscretization(sigma_min=1e-3, sigma_max=20.0)
+STD = 0.5
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(params=ORDER)
+def cls(request: pytest.FixtureRequest) -> Callable[..., Sampler]:
+    return request.param
+
+
+def gaussian(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+    """The exact denoiser of x0 ~ N(0, STD^2)."""
+    return x * STD**2 / (STD**2 + sigma.reshape(-1, 1, 1, 1) ** 2)
+
+
+def curved(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+    """Not linear in x, so that samplers with other steps give other samples."""
+    return torch.tanh(gaussian(x, sigma, cond) + 0.1)
+
+
+def noise_of(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def seeded(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_it_keeps_the_promises_of_its_role(cls: type[Sampler]) -> None:
+    check_component("samplers", cls, inputs={"order": ORDER[cls]})
+
+
+def benchmark() -> ModuleType:
+    file = HERE.parents[2] / "benchmarks" / "sampler_order.py"
+    spec = importlib.util.spec_from_file_location("sampler_order", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SAMPLER_ORDER = benchmark()
+
+
+@pytest.mark.parametrize("name", SAMPLER_ORDER.SAMPLERS)
+def test_the_order_of_convergence_on_a_mixture_of_gaussians(name: str) -> None:
+    sampler, order, _ = SAMPLER_ORDER.SAMPLERS[name]
+    [slope] = SAMPLER_ORDER.slopes(SAMPLER_ORDER.errors(sampler, (128, 256)))
+    assert slope == pytest.approx(order, abs=0.1 if order < 4 else 0.3)
+
+
+def test_the_orders_measured_are_of_every_sampler() -> None:
+    assert {type(entry.sampler) for entry in SAMPLER_ORDER.SAMPLERS.values()} == set(ORDER)
+
+
+def test_one_step_is_one_evaluation_of_the_denoiser(cls: type[Sampler]) -> None:
+    noise = noise_of(2, 1, 4, 4)
+    level = cls(EDM).discretization(1)[:1].double()
+    out = cls(EDM, 1)(curved, noise, COND, generator=seeded())
+    torch.testing.assert_close(out, curved(noise * torch.sqrt(1 + level**2), level.expand(2), COND))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+@pytest.mark.parametrize("grid", [EDM, LegacyDDPMDiscretization()])
+def test_a_single_image_is_found_exactly(cls: type[Sampler], num_steps: int, grid: Discretization) -> None:
+    image = noise_of(1, 1, 4, 4)
+    out = cls(grid, num_steps)(lambda x, sigma, cond: image.expand_as(x), noise_of(2, 1, 4, 4), COND)
+    torch.testing.assert_close(out, image.expand(2, -1, -1, -1))
+
+
+def test_the_callers_noise_is_left_as_it_is(cls: type[Sampler]) -> None:
+    noise = noise_of(2, 1, 4, 4)
+    before = noise.clone()
+    cls(EDM, 4)(curved, noise, COND)
+    assert torch.equal(noise, before)
+
+
+def test_a_call_inside_a_call_changes_neither(cls: type[Sampler]) -> None:
+    sampler, noise = cls(EDM, 6), noise_of(2, 1, 4, 4)
+    alone = sampler(curved, noise, COND, generator=seeded())
+    inner: list[Tensor] = []
+
+    def interrupted(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        inner.append(sampler(curved, noise, COND, generator=seeded()))
+        return curved(x, sigma, cond)
+
+    assert torch.equal(sampler(interrupted, noise, COND, generator=seeded()), alone)
+    assert len(inner) >= 6
+    assert all(torch.equal(out, alone) for out in inner)
+
+
+def test_no_step_waits_for_the_device(cls: type[Sampler]) -> None:
+    """A meta tensor has no values: whatever asks for one, to compare or to print it, raises."""
+    for guider in (None, ClassifierFreeGuidance(2.0), LinearGuidance(2.0, num_frames=2)):
+        out = cls(EDM, 4, guider)(gaussian, torch.randn(2, 1, 4, 4, device="meta"), COND)
+        assert out.device.type == "meta"
+        assert out.shape == (2, 1, 4, 4)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in ORDER if cls is not SubstepSampler])  # which has levels of its own
+def test_a_schedule_that_ends_above_zero_leaves_that_much_noise(cls: type[Sampler]) -> None:
+    grid = Txt2NoisyDiscretization(EDMDiscretization(sigma_min=1e-3, sigma_max=20.0, rho=1.0), strength=0.101)
+    left = grid(400)[-1].item()
+    assert left == pytest.approx(2.0, rel=0.05)
+    out = cls(grid, 400)(gaussian, noise_of(8, 1, 32, 32), COND, generator=seeded())
+    assert out.std().item() == pytest.approx(math.hypot(STD, left), rel=0.03)
+
+
+def test_no_number_of_steps_is_an_error(cls: type[Sampler]) -> None:
+    with pytest.raises(ValueError, match="num_steps is None"):
+        cls(EDM, num_steps=None)(gaussian, noise_of(1, 1, 2, 2), COND)
+    with pytest.raises(ValueError, match="num_steps is 0"):
+        cls(EDM)(gaussian, noise_of(1, 1, 2, 2), COND, num_steps=0)
