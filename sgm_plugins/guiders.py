@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Denoise, Guider
+from sgm_plugins.broadcast import append_dims
 
 
 class IdentityGuider(Guider):
@@ -32,6 +36,147 @@ class ClassifierFreeGuidance(Guider):
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
         if self.scale == 1:
             return denoise(x, sigma, cond)
-        both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), Conditioning.cat([uncond, cond]))
-        D_u, D_c = both.chunk(2)
+        D_u, D_c = both_estimates(denoise, x, sigma, cond, uncond)
         return D_u + self.scale * (D_c - D_u)
+
+
+class FrameGuidance(Guider):
+    """Classifier-free guidance of clips, with a scale per frame: base of the schedules over frames.
+
+    The first frames of a clip are close to its condition, a still image, and need less guidance than the last ones:
+    Blattmann et al. 2023, arXiv:2311.15127, section 4.3. The batch is clips x frames with frames fastest. A network
+    that mixes frames must see all of a clip, so that the unconditional half is left out only where every scale is 1.
+
+    Args:
+        scale: (num_frames,), as for `ClassifierFreeGuidance`.
+    """
+
+    def __init__(self, scale: Tensor) -> None:
+        self.scale = scale
+        self.guides = bool((scale != 1).any())
+
+    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
+        """The guided estimate. ValueError for a batch that is no whole number of clips."""
+        num_frames = len(self.scale)
+        if len(x) % num_frames:
+            raise ValueError(f"a batch of {len(x)} is no whole number of clips of {num_frames} frames (num_frames)")
+        if not self.guides:
+            return denoise(x, sigma, cond)
+        D_u, D_c = both_estimates(denoise, x, sigma, cond, uncond)
+        scale = self.scale.to(x.device, non_blocking=True).repeat(len(x) // num_frames)
+        return (D_u + append_dims(scale, x) * (D_c - D_u)).to(D_u.dtype)
+
+
+class LinearGuidance(FrameGuidance):
+    """From `min_scale` at the first frame to `max_scale` at the last one, evenly.
+
+    Args:
+        max_scale, min_scale: scales of guidance; 1 is none.
+        num_frames: frames of a clip.
+    """
+
+    def __init__(self, max_scale: float, num_frames: Annotated[int, Ge(1)], min_scale: float = 1.0) -> None:
+        super().__init__(torch.linspace(min_scale, max_scale, num_frames))
+
+
+class TriangleGuidance(FrameGuidance):
+    """From `min_scale` at the first frame up to `max_scale` and down again, once per period.
+
+    For views on a circle around the condition, which the last one comes back to: Voleti et al. 2024, arXiv:2403.12008.
+
+    Args:
+        max_scale, min_scale: scales of guidance; 1 is none.
+        num_frames: frames of a clip.
+        period: of the wave, in lengths of a clip: 1 is one triangle. Several waves, if several are given.
+        period_fusing: what becomes of several waves, which lie between 0 and 1: their mean, product or maximum.
+
+    Raises:
+        ValueError: no period, or one that is not positive.
+    """
+
+    def __init__(
+        self,
+        max_scale: float,
+        num_frames: Annotated[int, Ge(1)],
+        min_scale: float = 1.0,
+        period: float | list[float] = 1.0,
+        period_fusing: Literal["mean", "multiply", "max"] = "max",
+    ) -> None:
+        periods = period if isinstance(period, list) else [period]
+        if not periods or min(periods) <= 0:
+            raise ValueError(f"period is {period}; a positive number of lengths of a clip works, or several")
+        position = torch.linspace(0, 1, num_frames)
+        waves = torch.stack([triangle_wave(position, p) for p in periods])
+        fused = {"mean": waves.mean(dim=0), "multiply": waves.prod(dim=0), "max": waves.amax(dim=0)}[period_fusing]
+        super().__init__(fused * (max_scale - min_scale) + min_scale)
+
+
+class TrapezoidGuidance(FrameGuidance):
+    """From `min_scale` up to `max_scale` over the first frames, and down again over the last ones.
+
+    Args:
+        max_scale, min_scale: scales of guidance; 1 is none.
+        num_frames: frames of a clip.
+        edge_perc: share of the frames in each of the two slopes, rounded down to whole frames.
+
+    Raises:
+        ValueError: edge_perc is not between 0 and 0.5.
+    """
+
+    def __init__(
+        self,
+        max_scale: float,
+        num_frames: Annotated[int, Ge(1)],
+        min_scale: float = 1.0,
+        edge_perc: Annotated[float, Ge(0), Le(0.5)] = 0.1,
+    ) -> None:
+        if not 0 <= edge_perc <= 0.5:
+            raise ValueError(f"edge_perc is {edge_perc}; two slopes of at most half the frames each fit, 0 to 0.5")
+        rise = torch.linspace(min_scale, max_scale, int(num_frames * edge_perc))
+        plateau = torch.full((num_frames - 2 * len(rise),), max_scale)
+        super().__init__(torch.cat([rise, plateau, rise.flip(0)]))
+
+
+class SpatiotemporalGuidance(FrameGuidance):
+    """Rises with time and with the distance of the view from the first: clips seen from several sides.
+
+    The mean of a rise over time and of a triangle over the views, which lie on a circle: Xie et al. 2024,
+    arXiv:2407.17470. With one view only the first counts, and the scale ends halfway.
+
+    Args:
+        max_scale, min_scale: scales of guidance; 1 is none.
+        num_frames: images of a clip, times x views with views fastest.
+        num_views: views among them.
+
+    Raises:
+        ValueError: num_frames is not a multiple of num_views.
+    """
+
+    def __init__(
+        self,
+        max_scale: float,
+        num_frames: Annotated[int, Ge(1)],
+        min_scale: float = 1.0,
+        num_views: Annotated[int, Ge(1)] = 1,
+    ) -> None:
+        if num_frames % num_views:
+            raise ValueError(f"num_frames is {num_frames} and num_views is {num_views}; each view has as many frames")
+        over_time = torch.linspace(0, 1, num_frames // num_views)
+        over_views = triangle_wave(torch.linspace(0, 1, num_views), 1.0)
+        share = (0.5 * over_time[:, None] + 0.5 * over_views[None, :]).flatten()
+        super().__init__(share * (max_scale - min_scale) + min_scale)
+
+
+def triangle_wave(position: Tensor, period: float) -> Tensor:
+    """0 at multiples of the period, 1 halfway between, straight lines."""
+    phase = position / period
+    return 2 * (phase - (phase + 0.5).floor()).abs()
+
+
+def both_estimates(
+    denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+) -> tuple[Tensor, Tensor]:
+    """(D_u, D_c), in one batch [uncond; cond]."""
+    both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), Conditioning.cat([uncond, cond]))
+    D_u, D_c = both.chunk(2)
+    return D_u, D_c

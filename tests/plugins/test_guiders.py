@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
-from sgm_plugins.guiders import ClassifierFreeGuidance, IdentityGuider
+from sgm_core.testing import check_component
+from sgm_plugins.guiders import (
+    ClassifierFreeGuidance,
+    FrameGuidance,
+    IdentityGuider,
+    LinearGuidance,
+    SpatiotemporalGuidance,
+    TrapezoidGuidance,
+    TriangleGuidance,
+)
 
 X, SIGMA = torch.randn(2, 1, 3, 3), torch.tensor([1.0, 2.0])
 COND, UNCOND = Conditioning(vector=torch.ones(2, 1)), Conditioning(vector=torch.zeros(2, 1))
@@ -65,3 +76,134 @@ def test_extra_tensors_are_doubled_too_and_plain_values_kept() -> None:
 def test_conditionings_that_do_not_match_are_an_error_that_names_the_entry() -> None:
     with pytest.raises(ValueError, match="frames"):
         ClassifierFreeGuidance(2.0)(Shift(), X, SIGMA, COND.with_extras(frames=3), UNCOND)
+
+
+# --- clips ---------------------------------------------------------------------------------------------------------
+
+CLIPS = {
+    "linear": LinearGuidance(2.5, 5),
+    "triangle": TriangleGuidance(2.5, 5),
+    "trapezoid": TrapezoidGuidance(2.5, 5, edge_perc=0.4),
+    "spatiotemporal": SpatiotemporalGuidance(2.5, 6, num_views=3),
+}
+
+
+def clips(guider: FrameGuidance, n: int = 2) -> tuple[Tensor, Tensor, Conditioning, Conditioning]:
+    b = n * len(guider.scale)
+    generator = torch.Generator().manual_seed(0)
+    x, vector = torch.randn(b, 1, 3, 3, generator=generator), torch.randn(b, 1, generator=generator)
+    return x, torch.rand(b, generator=generator), Conditioning(vector=vector), Conditioning(vector=-vector)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_each_frame_of_each_clip_has_its_own_scale(name: str) -> None:
+    guider = CLIPS[name]
+    x, sigma, cond, uncond = clips(guider)
+    guided = guider(Shift(), x, sigma, cond, uncond)
+    for i, frame in enumerate(guided):
+        row = slice(i, i + 1)
+        scale = guider.scale[i % len(guider.scale)].item()
+        alone = ClassifierFreeGuidance(scale)(Shift(), x[row], sigma[row], cond[row], uncond[row])
+        torch.testing.assert_close(frame, alone[0])
+
+
+@pytest.mark.parametrize(
+    ("guider", "scale"),
+    [
+        (LinearGuidance(2.5, 4), [1.0, 1.5, 2.0, 2.5]),
+        (LinearGuidance(1.0, 3, min_scale=2.0), [2.0, 1.5, 1.0]),
+        (LinearGuidance(2.5, 1, min_scale=1.5), [1.5]),
+        (TriangleGuidance(2.5, 5), [1.0, 1.75, 2.5, 1.75, 1.0]),
+        (TriangleGuidance(3.0, 5, min_scale=2.0, period=0.5), [2.0, 3.0, 2.0, 3.0, 2.0]),
+        (TriangleGuidance(2.0, 5, period=2.0), [1.0, 1.25, 1.5, 1.75, 2.0]),
+        (TriangleGuidance(2.0, 5, period=[1.0, 2.0]), [1.0, 1.5, 2.0, 1.75, 2.0]),
+        (TriangleGuidance(2.0, 5, period=[1.0, 2.0], period_fusing="mean"), [1.0, 1.375, 1.75, 1.625, 1.5]),
+        (TriangleGuidance(2.0, 5, period=[1.0, 2.0], period_fusing="multiply"), [1.0, 1.125, 1.5, 1.375, 1.0]),
+        (TrapezoidGuidance(2.0, 6, edge_perc=0.34), [1.0, 2.0, 2.0, 2.0, 2.0, 1.0]),
+        (TrapezoidGuidance(2.0, 6, edge_perc=0.5), [1.0, 1.5, 2.0, 2.0, 1.5, 1.0]),
+        (TrapezoidGuidance(2.0, 4, min_scale=0.5, edge_perc=0.1), [2.0, 2.0, 2.0, 2.0]),
+        (SpatiotemporalGuidance(2.0, 6, num_views=3), [1.0, 1.5, 1.0, 1.5, 2.0, 1.5]),
+        (SpatiotemporalGuidance(3.0, 3), [1.0, 1.5, 2.0]),
+    ],
+)
+def test_the_scales_over_frames(guider: FrameGuidance, scale: list[float]) -> None:
+    torch.testing.assert_close(guider.scale, torch.tensor(scale))
+
+
+def test_the_plateau_of_a_trapezoid_is_max_scale() -> None:
+    assert TrapezoidGuidance(3.0, 10, edge_perc=0.2).scale.tolist() == [1, 3, 3, 3, 3, 3, 3, 3, 3, 1]
+
+
+def test_a_whole_number_is_a_period() -> None:
+    assert torch.equal(TriangleGuidance(2.5, 5, period=1).scale, TriangleGuidance(2.5, 5, period=1.0).scale)
+    check_component("guiders", TriangleGuidance, max_scale=2.5, num_frames=5, period=1)
+
+
+@pytest.mark.parametrize("period", [0.0, -1.0, [], [1.0, 0.0]])
+def test_a_period_that_is_no_length_is_an_error(period: float | list[float]) -> None:
+    with pytest.raises(ValueError, match="period is"):
+        TriangleGuidance(2.5, 5, period=period)
+
+
+@pytest.mark.parametrize("edge_perc", [-0.1, 0.6])
+def test_slopes_that_do_not_fit_into_the_clip_are_an_error(edge_perc: float) -> None:
+    with pytest.raises(ValueError, match=f"edge_perc is {edge_perc}"):
+        TrapezoidGuidance(2.5, 10, edge_perc=edge_perc)
+
+
+def test_views_with_different_numbers_of_frames_are_an_error_that_names_both() -> None:
+    with pytest.raises(ValueError, match="num_frames is 7 and num_views is 3"):
+        SpatiotemporalGuidance(2.5, 7, num_views=3)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_half_a_clip_is_an_error(name: str) -> None:
+    guider = CLIPS[name]
+    x, sigma, cond, uncond = (part[:-1] for part in clips(guider))
+    with pytest.raises(ValueError, match=f"a batch of {len(x)} .* clips of {len(guider.scale)} frames"):
+        guider(Shift(), x, sigma, cond, uncond)
+
+
+@pytest.mark.parametrize(
+    "guider",
+    [LinearGuidance(1.0, 2), TriangleGuidance(1.0, 2), TrapezoidGuidance(1.0, 2), SpatiotemporalGuidance(1.0, 2)],
+)
+def test_scale_one_at_every_frame_does_not_compute_the_half_that_does_not_count(guider: FrameGuidance) -> None:
+    denoise, (x, sigma, cond, uncond) = Shift(), clips(guider)
+    assert torch.equal(guider(denoise, x, sigma, cond, uncond), Shift()(x, sigma, cond))
+    assert [len(x) for x, _, _ in denoise.calls] == [4]
+
+
+def test_scale_one_at_some_frames_computes_whole_clips() -> None:
+    denoise, guider = Shift(), LinearGuidance(2.0, 3)
+    guider(denoise, *clips(guider))
+    assert [len(x) for x, _, _ in denoise.calls] == [12]
+
+
+def test_more_conditions_of_video_models_are_doubled_with_the_others() -> None:
+    denoise, guider = Shift(), LinearGuidance(2.0, 2)
+    x, sigma, cond, uncond = clips(guider, 1)
+    cond_view = torch.arange(2.0)
+    guider(denoise, x, sigma, cond.with_extras(cond_view=cond_view), uncond.with_extras(cond_view=0 * cond_view))
+    assert denoise.calls[0][2].extras["cond_view"].tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_estimate_is_of_the_type_of_x(dtype: torch.dtype) -> None:
+    guider = CLIPS["linear"]
+    x, sigma, cond, uncond = clips(guider)
+    guided = guider(lambda x, sigma, cond: x, x.to(dtype), sigma, cond, uncond)
+    assert guided.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("cls", "params"),
+    [
+        (LinearGuidance, {"num_frames": 4}),
+        (TriangleGuidance, {"num_frames": 4, "period": [1.0, 0.5], "period_fusing": "mean"}),
+        (TrapezoidGuidance, {"num_frames": 4}),
+        (SpatiotemporalGuidance, {"num_frames": 4, "num_views": 2}),
+    ],
+)
+def test_they_keep_the_promises_of_their_role(cls: type[FrameGuidance], params: dict[str, Any]) -> None:
+    check_component("guiders", cls, max_scale=2.5, **params)
