@@ -31,11 +31,15 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x (b, n, dim), context (b, m, context_dim) -> (b, n, dim). Attends to x without a context."""
+        """x (b, n, dim), context (b, m, context_dim) -> (b, n, dim). Attends to x without a context.
+
+        A context of fewer rows, b / k of them, serves k consecutive rows of x each.
+        """
         context = x if context is None else context
-        q, k, v = self._split(self.to_q(x)), self._split(self.to_k(context)), self._split(self.to_v(context))
+        q, k, v = self.to_q(x), self._split(self.to_k(context)), self._split(self.to_v(context))
+        q = self._split(q.reshape(len(context), -1, q.shape[-1]))  # rows that share a context are so many more queries
         heads = scaled_dot_product_attention(q, k, v)  # (b, heads, n, head_dim)
-        y: Tensor = self.to_out(heads.transpose(1, 2).flatten(2))
+        y: Tensor = self.to_out(heads.transpose(1, 2).reshape(x.shape))
         return y
 
     def _split(self, tokens: Tensor) -> Tensor:

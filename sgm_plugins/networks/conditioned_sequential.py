@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 
 class ConditionedSequential(nn.Sequential):
     """Runs its layers one after another, h -> h.
 
-    A layer whose class says `asks = "emb"` is also given the embedding of the noise level, one that says
-    `asks = "context"` the context; any other layer is given h alone. Read once, at construction, so that a layer
-    may later be wrapped (compiled, sharded, adapted).
+    A layer whose class says `asks = ("emb",)` is called with h and the entry "emb" of what is given, and so on for
+    any names, in their order; a layer that asks for nothing is called with h alone. Read once, at construction, so
+    that a layer may later be wrapped (compiled, sharded, adapted).
     """
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
-        self._asks = tuple(getattr(layer, "asks", None) for layer in layers)
+        self._asks: tuple[tuple[str, ...], ...] = tuple(getattr(layer, "asks", ()) for layer in layers)
 
-    def forward(self, h: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """h (b, c, *grid), emb (b, d), context (b, m, context_dim) -> (b, c', *grid')."""
+    def forward(self, h: Tensor, given: Mapping[str, Any]) -> Tensor:  # type: ignore[override]
+        """h (b, c, *grid) -> (b, c', *grid')."""
         for layer, asks in zip(self, self._asks, strict=True):
-            if asks == "emb":
-                h = layer(h, emb)
-            elif asks == "context":
-                h = layer(h, context)
-            else:
-                h = layer(h)
+            h = layer(h, *(given[name] for name in asks))
         return h

@@ -16,7 +16,7 @@ def conv(
     dims: Dims,
     in_channels: int,
     out_channels: int,
-    kernel_size: int,
+    kernel_size: int | tuple[int, ...],
     stride: int | tuple[int, ...] = 1,
     *,
     zero: bool = False,
@@ -30,7 +30,9 @@ def conv(
     """
     if dims not in _CONV:
         raise ValueError(f"dims is {dims}; a grid has 1, 2 or 3 axes")
-    layer = _CONV[dims](in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)  # type: ignore[arg-type]
+    kernel = (kernel_size,) * dims if isinstance(kernel_size, int) else kernel_size
+    padding = tuple(size // 2 for size in kernel)
+    layer = _CONV[dims](in_channels, out_channels, kernel, stride=stride, padding=padding)  # type: ignore[arg-type]
     return zeroed(layer) if zero else layer
 
 

@@ -27,9 +27,10 @@ class ResBlock(nn.Module):
         use_scale_shift_norm: the embedding scales and shifts the second norm's output; otherwise it is added before it.
         resample: double ("up") or halve ("down") the resolution, with no parameters of its own.
         use_checkpoint: recompute the activations in the backward pass.
+        kernel_size: of both convolutions, one number or one per axis; odd.
     """
 
-    asks: ClassVar[Literal["emb"]] = "emb"
+    asks: ClassVar[tuple[str, ...]] = ("emb",)
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class ResBlock(nn.Module):
         use_scale_shift_norm: bool = False,
         resample: Literal["up", "down"] | None = None,
         use_checkpoint: bool = False,
+        kernel_size: int | tuple[int, ...] = 3,
     ) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
@@ -50,7 +52,7 @@ class ResBlock(nn.Module):
         if resample is not None:
             self.resample = (Upsample if resample == "up" else Downsample)(channels, dims, use_conv=False)
 
-        self.in_layers = nn.Sequential(GroupNorm(channels), nn.SiLU(), conv(dims, channels, out_channels, 3))
+        self.in_layers = nn.Sequential(GroupNorm(channels), nn.SiLU(), conv(dims, channels, out_channels, kernel_size))
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels if use_scale_shift_norm else out_channels)
         )
@@ -58,12 +60,15 @@ class ResBlock(nn.Module):
             GroupNorm(out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
-            conv(dims, out_channels, out_channels, 3, zero=True),
+            conv(dims, out_channels, out_channels, kernel_size, zero=True),
         )
         self.skip_connection = nn.Identity() if out_channels == channels else conv(dims, channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x (b, channels, *grid), emb (b, emb_channels) -> (b, out_channels, *grid), the grid resampled."""
+        """x (b, channels, *grid), emb (b, emb_channels) -> (b, out_channels, *grid), the grid resampled.
+
+        The embedding may differ along the first axes of the grid: (b, frames, emb_channels) for (frames, h, w).
+        """
         return checkpointed(self.use_checkpoint, self._forward, x, emb)
 
     def _forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -74,7 +79,8 @@ class ResBlock(nn.Module):
             norm, activation, convolution = self.in_layers
             h = convolution(self.resample(activation(norm(x))))
             x = self.resample(x)
-        film = self.emb_layers(emb).reshape(x.shape[0], -1, *[1] * (x.ndim - 2))  # (b, c or 2c, 1, 1)
+        film = self.emb_layers(emb).movedim(-1, 1)  # (b, c or 2c) or (b, c or 2c, frames)
+        film = film[(..., *[None] * (x.ndim - film.ndim))]
         if self.use_scale_shift_norm:
             norm, *rest = self.out_layers
             scale, shift = film.chunk(2, dim=1)

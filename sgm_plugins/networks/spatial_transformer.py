@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -22,6 +22,9 @@ class TransformerBlock(nn.Module):
         context_dim: width of the context's tokens; without one the second attention is to the tokens too.
         disable_self_attn: the first attention is to the context as well.
         use_checkpoint: recompute the activations in the backward pass.
+        dropout: in the attentions and the feed-forward layers.
+        feed_forward_first: another feed-forward layer before the attentions.
+        cross_attention: whether there is the second attention.
     """
 
     def __init__(
@@ -31,15 +34,20 @@ class TransformerBlock(nn.Module):
         context_dim: int | None = None,
         disable_self_attn: bool = False,
         use_checkpoint: bool = False,
+        dropout: float = 0.0,
+        feed_forward_first: bool = False,
+        cross_attention: bool = True,
     ) -> None:
         super().__init__()
         self.disable_self_attn = disable_self_attn
         self.use_checkpoint = use_checkpoint
-        self.attn1 = Attention(dim, num_heads, context_dim if disable_self_attn else None)
-        self.ff = FeedForward(dim)
-        self.attn2 = Attention(dim, num_heads, context_dim)
+        self.norm_in = nn.LayerNorm(dim) if feed_forward_first else None
+        self.ff_in = FeedForward(dim, dropout=dropout) if feed_forward_first else None
+        self.attn1 = Attention(dim, num_heads, context_dim if disable_self_attn else None, dropout)
+        self.ff = FeedForward(dim, dropout=dropout)
+        self.attn2 = Attention(dim, num_heads, context_dim, dropout) if cross_attention else None
         self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim) if cross_attention else None
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -47,8 +55,11 @@ class TransformerBlock(nn.Module):
         return checkpointed(self.use_checkpoint, self._forward, x, context)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        if self.ff_in is not None and self.norm_in is not None:
+            x = x + self.ff_in(self.norm_in(x))
         x = x + self.attn1(self.norm1(x), context if self.disable_self_attn else None)
-        x = x + self.attn2(self.norm2(x), context)
+        if self.attn2 is not None and self.norm2 is not None:
+            x = x + self.attn2(self.norm2(x), context)
         y: Tensor = x + self.ff(self.norm3(x))
         return y
 
@@ -67,9 +78,10 @@ class SpatialTransformer(nn.Module):
         disable_self_attn: both attentions of a block are to the context.
         use_linear: linear projections in and out instead of 1-wide convolutions: other shapes of the same weights.
         use_checkpoint: recompute the activations in the backward pass.
+        dropout: in the transformer blocks.
     """
 
-    asks: ClassVar[Literal["context"]] = "context"
+    asks: ClassVar[tuple[str, ...]] = ("context",)
 
     def __init__(
         self,
@@ -81,13 +93,15 @@ class SpatialTransformer(nn.Module):
         disable_self_attn: bool = False,
         use_linear: bool = False,
         use_checkpoint: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.use_linear = use_linear
         self.norm = GroupNorm(channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels) if use_linear else conv(dims, channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
-            TransformerBlock(channels, num_heads, context_dim, disable_self_attn, use_checkpoint) for _ in range(depth)
+            TransformerBlock(channels, num_heads, context_dim, disable_self_attn, use_checkpoint, dropout)
+            for _ in range(depth)
         )
         self.proj_out = (
             zeroed(nn.Linear(channels, channels)) if use_linear else conv(dims, channels, channels, 1, zero=True)
@@ -95,18 +109,26 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x (b, channels, *grid), context (b, m, context_dim) -> like x."""
-        h = self.norm(x)
-        if not self.use_linear:
-            h = self.proj_in(h)
-        h = h.flatten(2).transpose(1, 2)  # (b, n, channels)
-        if self.use_linear:
-            h = self.proj_in(h)
+        h = self.tokens(x)
         for block in self.transformer_blocks:
             h = block(h, context)
+        return x + self.grid(h, x)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """The cells of a grid (b, channels, *grid), normalized and projected, as tokens (b, n, channels)."""
+        h: Tensor = self.norm(x)
+        if not self.use_linear:
+            h = self.proj_in(h)
+        h = h.flatten(2).transpose(1, 2)
+        if self.use_linear:
+            h = self.proj_in(h)
+        return h
+
+    def grid(self, h: Tensor, x: Tensor) -> Tensor:
+        """Tokens (b, n, channels), projected, as a grid like x."""
         if self.use_linear:
             h = self.proj_out(h)
         h = h.transpose(1, 2).reshape(x.shape)
         if not self.use_linear:
             h = self.proj_out(h)
-        y: Tensor = x + h
-        return y
+        return h

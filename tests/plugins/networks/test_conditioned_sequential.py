@@ -7,17 +7,17 @@ from sgm_plugins.networks.conditioned_sequential import ConditionedSequential
 
 
 class AddEmb(nn.Module):
-    asks: ClassVar = "emb"
+    asks: ClassVar = ("emb",)
 
     def forward(self, h, emb):
         return h + emb
 
 
-class TimesContext(nn.Module):
-    asks: ClassVar = "context"
+class TimesContextMinusEmb(nn.Module):
+    asks: ClassVar = ("context", "emb")
 
-    def forward(self, h, context):
-        return h * context
+    def forward(self, h, context, emb):
+        return h * context - emb
 
 
 class Wrapper(nn.Module):
@@ -29,16 +29,17 @@ class Wrapper(nn.Module):
         return self.inner(*args)
 
 
-H, EMB, CONTEXT = torch.tensor(2.0), torch.tensor(3.0), torch.tensor(7.0)
+H = torch.tensor(2.0)
+GIVEN = {"emb": torch.tensor(3.0), "context": torch.tensor(7.0), "clips": "nobody asks for it"}
 
 
 def test_each_layer_is_given_what_it_asks_for_in_order():
-    row = ConditionedSequential(AddEmb(), nn.ReLU(), TimesContext())
-    assert row(H, EMB, CONTEXT).item() == (2 + 3) * 7
-    assert row(-4 * H, EMB, CONTEXT).item() == 0
+    row = ConditionedSequential(AddEmb(), nn.ReLU(), TimesContextMinusEmb())
+    assert row(H, GIVEN).item() == (2 + 3) * 7 - 3
+    assert row(-4 * H, GIVEN).item() == -3
 
 
 def test_a_layer_wrapped_after_construction_is_still_given_it():
-    row = ConditionedSequential(AddEmb(), TimesContext())
+    row = ConditionedSequential(AddEmb(), TimesContextMinusEmb())
     row[0] = Wrapper(row[0])
-    assert row(H, EMB, CONTEXT).item() == (2 + 3) * 7
+    assert row(H, GIVEN).item() == (2 + 3) * 7 - 3

@@ -44,6 +44,28 @@ def test_works_on_one_two_and_three_axes(dims):
     assert y.shape == (2, 64, *frames, *[2] * (dims - len(frames)))
 
 
+def test_the_kernel_may_span_one_axis_alone():
+    block = randomized(ResBlock(32, 8, dims=3, kernel_size=(3, 1, 1)))
+    x = torch.randn(1, 32, 4, 2, 2, generator=torch.Generator().manual_seed(3))
+    for norm in (block.in_layers[0], block.out_layers[0]):
+        norm.forward = lambda x: x  # its statistics would tell cells of each other
+    other = x.clone()
+    other[..., 0, 1] += 1
+    changed = (block(x, EMB[:1]) != block(other, EMB[:1])).any(dim=1)[0]
+    assert changed[:, 0, 1].all()
+    assert changed.sum() == 4
+
+
+def test_an_embedding_per_frame_acts_on_its_frame():
+    block = randomized(ResBlock(32, 8, 64, dims=3, kernel_size=(1, 3, 3)))
+    x = torch.stack([X, X.flip(0)], dim=2)  # (2, 32, 2 frames, 6, 6)
+    emb = torch.stack([EMB, 2 * EMB], dim=1)
+    for norm in (block.in_layers[0], block.out_layers[0]):
+        norm.forward = lambda x: x  # its statistics mix the frames
+    frames = [block(x[:, :, i : i + 1], emb[:, i]) for i in range(2)]
+    torch.testing.assert_close(block(x, emb), torch.cat(frames, dim=2))
+
+
 def test_dropout_acts_in_training_only():
     block = randomized(ResBlock(32, 8, dropout=0.5))
     assert not torch.equal(block(X, EMB), block(X, EMB))

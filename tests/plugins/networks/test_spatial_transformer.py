@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sgm_plugins.networks.spatial_transformer import SpatialTransformer
+from sgm_plugins.networks.spatial_transformer import SpatialTransformer, TransformerBlock
 
 
 def randomized(module, seed=0):
@@ -56,3 +56,26 @@ def test_a_grid_of_any_number_of_axes_is_attended_to_as_a_whole(dims, use_linear
     )
     x = torch.randn(2, 32, *[3] * dims, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(transformer(x).flatten(2), flat(x.flatten(2)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cross_attention", [False, True])
+@pytest.mark.parametrize("feed_forward_first", [False, True])
+def test_a_block_is_its_pre_norm_residual_layers_in_a_row(feed_forward_first, cross_attention):
+    block = randomized(
+        TransformerBlock(8, 2, 10, feed_forward_first=feed_forward_first, cross_attention=cross_attention)
+    )
+    h = x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(3))
+    if feed_forward_first:
+        h = h + block.ff_in(block.norm_in(h))
+    h = h + block.attn1(block.norm1(h))
+    if cross_attention:
+        h = h + block.attn2(block.norm2(h), CONTEXT)
+    h = h + block.ff(block.norm3(h))
+    torch.testing.assert_close(block(x, CONTEXT), h)
+
+
+def test_dropout_acts_in_training_only():
+    transformer = randomized(SpatialTransformer(32, 4, context_dim=10, dropout=0.5))
+    assert not torch.equal(transformer(X, CONTEXT), transformer(X, CONTEXT))
+    transformer.eval()
+    assert torch.equal(transformer(X, CONTEXT), transformer(X, CONTEXT))

@@ -2,6 +2,7 @@ from typing import get_type_hints
 
 import pytest
 import torch
+from support.networks import randomized
 
 from sgm_plugins.networks.group_norm import GroupNorm
 from sgm_plugins.networks.resblock import ResBlock
@@ -19,16 +20,6 @@ SMALL = {
 }
 CONTEXT = {"context_dim": 10}
 VECTOR = {"num_classes": "sequential", "adm_in_channels": 6}
-
-
-def randomized(network, dtype=torch.float32):
-    """The network with weights that depend on their names and shapes alone, none of them zero."""
-    for key, parameter in network.named_parameters():
-        generator = torch.Generator().manual_seed(sum(key.encode()))
-        torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5, generator=generator)
-        if key.endswith("bias"):
-            parameter.data.mul_(0.1)
-    return network.to(dtype).eval()
 
 
 def build(**options):
@@ -53,31 +44,12 @@ def run(network, **overrides):
         return network(*args, **{**kwargs, **overrides})
 
 
-def test_the_output_is_zero_at_initialization():
-    network = UNet(**SMALL, **CONTEXT, **VECTOR)
-    output = run(network)
-    assert output.shape == (2, 3, 8, 8)
-    assert not output.any()
-
-
 def test_samples_of_a_batch_do_not_see_each_other():
     network = build(**CONTEXT, **VECTOR)
     (x, t), kwargs = inputs(network)
     with torch.no_grad():
         alone = network(x[:1], t[:1], **{key: value[:1] for key, value in kwargs.items()})
         torch.testing.assert_close(network(x, t, **kwargs)[:1], alone, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("entry", ["x", "timesteps", "context", "y"])
-def test_every_input_matters_and_none_is_changed(entry):
-    network = build(**CONTEXT, **VECTOR)
-    (x, timesteps), kwargs = inputs(network)
-    given = {"x": x, "timesteps": timesteps, **kwargs}
-    before = {key: value.clone() for key, value in given.items()}
-    with torch.no_grad():
-        output = network(**given)
-        assert all(torch.equal(given[key], before[key]) for key in given)
-        assert not torch.allclose(output, network(**{**given, entry: given[entry] + 1}), atol=1e-3)
 
 
 def test_every_parameter_gets_a_gradient():
@@ -257,14 +229,6 @@ def loss_and_gradients(network, seed=0):
     return loss.detach(), {key: p.grad for key, p in network.named_parameters() if p.requires_grad}
 
 
-def test_checkpointing_leaves_outputs_and_gradients_as_they_are_with_dropout():
-    plain = loss_and_gradients(build(dropout=0.3, **CONTEXT))
-    recomputed = loss_and_gradients(build(dropout=0.3, use_checkpoint=True, **CONTEXT))
-    assert torch.equal(plain[0], recomputed[0])
-    assert plain[1].keys() == recomputed[1].keys()
-    assert all(torch.equal(plain[1][key], recomputed[1][key]) for key in plain[1])
-
-
 def test_checkpointing_recomputes_each_block():
     network, calls = build(use_checkpoint=True), []
     for module in network.modules():
@@ -275,51 +239,7 @@ def test_checkpointing_recomputes_each_block():
     assert len(calls) == 2 * blocks
 
 
-@pytest.mark.parametrize("adapter", ["input_blocks.1.0.in_layers.2", "middle_block.1.transformer_blocks.0.attn2.to_k"])
-def test_gradients_reach_an_adapter_on_a_frozen_network_under_checkpointing(adapter):
-    gradients = []
-    for use_checkpoint in (False, True):
-        network = build(use_checkpoint=use_checkpoint, **CONTEXT).requires_grad_(False)
-        network.get_submodule(adapter).requires_grad_(True)
-        gradients.append(loss_and_gradients(network)[1])
-    assert gradients[0].keys() == gradients[1].keys()
-    for key, gradient in gradients[1].items():
-        assert gradient.any()
-        assert torch.equal(gradient, gradients[0][key])
-
-
-# dtypes and sizes
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.1)])
-def test_half_precision_works_without_autocast(dtype, tolerance):
-    network = build(**CONTEXT, **VECTOR)
-    (x, t), kwargs = inputs(network)
-    with torch.no_grad():
-        exact = network(x, t, **kwargs)
-        network.to(dtype)
-        half = network(x.to(dtype), t, **{key: value.to(dtype) for key, value in kwargs.items()})
-        mixed = network(x, t, **kwargs)
-    assert half.dtype == dtype
-    assert mixed.dtype == torch.float32
-    for output in (half, mixed):
-        assert (output - exact).abs().max() < tolerance * exact.abs().max()
-
-
-def test_autocast_gives_the_dtype_of_the_input():
-    network = build(**CONTEXT, **VECTOR)
-    exact = run(network)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = run(network)
-    assert output.dtype == torch.float32
-    assert 0 < (output - exact).abs().max() < 0.1 * exact.abs().max()
-
-
-def test_integer_timesteps_are_their_numbers():
-    network = build()
-    (x, _), _ = inputs(network)
-    with torch.no_grad():
-        assert torch.equal(network(x, torch.tensor([3, 999])), network(x, torch.tensor([3.0, 999.0])))
+# sizes
 
 
 @pytest.mark.parametrize("options", [{}, {"conv_resample": False}, {"resblock_updown": True}])
