@@ -72,7 +72,10 @@ _ITEM = re.compile(r"^(\s+)(\*{0,2}\w+(?:, *\w+)*)\s*(?:\([^)]*(?:\([^)]*\)[^)]*
 
 
 def parameter_texts(target: Definition) -> dict[str, str]:
-    """Parameter -> what the docstring's `Args:` or `Attributes:` say about it; a constructor's own docstring too."""
+    """Parameter -> what the docstring's `Args:` or `Attributes:` say about it.
+
+    The docstrings of the constructor, and of the class that it is inherited from, count too.
+    """
     texts = _parameters(documentation_of(target))
     if isinstance(target.node, ast.ClassDef):
         for base in order_of(target).classes:
@@ -83,7 +86,7 @@ def parameter_texts(target: Definition) -> dict[str, str]:
             except UntoldError:
                 break
             if own is not None:
-                texts |= _parameters(ast.get_docstring(own) or "")
+                texts = _parameters(_own(base) or "") | texts | _parameters(ast.get_docstring(own) or "")
                 break
     return texts
 

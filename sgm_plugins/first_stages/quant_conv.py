@@ -1,0 +1,42 @@
+"""What the first stages of Stable Diffusion and its VQ forerunner have in common: 1x1 convolutions on the latents."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sgm_core.roles import Regularizer
+from sgm_plugins.autoencoding.decoder import Decoder
+from sgm_plugins.autoencoding.encoder import Encoder
+from sgm_plugins.autoencoding.tiling import Tiling
+from sgm_plugins.first_stages.regularized import RegularizedFirstStage
+
+
+class QuantConvFirstStage(RegularizedFirstStage):
+    """Encoder, 1x1 convolution, regularizer, 1x1 convolution, decoder.
+
+    The convolutions change the channels from those of encoder and decoder, `z_channels`, to those of the latents,
+    `embed_dim`; both times two where the encoder gives mean and log variance.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        regularizer: Regularizer,
+        embed_dim: int,
+        chunk: int | None,
+        tiling: Tiling | None,
+    ) -> None:
+        super().__init__(encoder, decoder, regularizer, chunk, tiling)
+        moments, z_channels = encoder.conv_out.out_channels, decoder.conv_in.in_channels
+        self.quant_conv = nn.Conv2d(moments, moments // z_channels * embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        assert self.encoder is not None
+        moments: Tensor = self.quant_conv(self.encoder(x))
+        return moments
+
+    def _decode(self, z: Tensor) -> Tensor:
+        image: Tensor = self.decoder(self.post_quant_conv(z))
+        return image
