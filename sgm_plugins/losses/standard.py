@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgm_core.conditioning import Conditioning
 from sgm_core.randomness import randn, randn_like
 from sgm_core.roles import Denoise, Loss, SigmaSampler, Weighting
 from sgm_plugins.broadcast import append_dims
+from sgm_plugins.perceptual.lpips import LPIPS
 
 
 class StandardLoss(Loss):
@@ -23,26 +24,40 @@ class StandardLoss(Loss):
     Args:
         sigma_sampler: p(sigma).
         weighting: lambda(sigma).
-        loss_type: squared (l2) or absolute (l1) error.
+        loss_type: squared (l2) or absolute (l1) error, or a perceptual distance of images (lpips) in their place,
+            weighted like them.
+        perceptual: that distance. From a config, the arguments of `LPIPS`; from Python, any module from the estimate
+            and x to (b,).
         offset_noise_level: standard deviation, relative to the noise, of a further noise that is constant over the
             grid of each channel, so that the model learns to change the mean brightness.
             https://www.crosslabs.org/blog/diffusion-with-offset-noise
+
+    Raises:
+        ValueError: an unknown loss_type; a perceptual distance without the loss_type that uses it, or the other way
+            round.
     """
 
     def __init__(
         self,
         sigma_sampler: SigmaSampler,
         weighting: Weighting,
-        loss_type: Literal["l2", "l1"] = "l2",
+        loss_type: Literal["l2", "l1", "lpips"] = "l2",
         offset_noise_level: Annotated[float, Ge(0)] = 0.0,
+        perceptual: LPIPS | nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if loss_type not in ("l2", "l1"):
-            raise ValueError(f"loss_type is {loss_type!r}; 'l2' and 'l1' work")
+        if loss_type not in ("l2", "l1", "lpips"):
+            raise ValueError(f"loss_type is {loss_type!r}; 'l2', 'l1' and 'lpips' work")
+        if (loss_type == "lpips") != (perceptual is not None):
+            given = "none is given" if perceptual is None else f"{type(perceptual).__name__} is given"
+            raise ValueError(
+                f"loss_type is {loss_type!r} and {given} as perceptual; 'lpips' needs one, others use none"
+            )
         self.sigma_sampler = sigma_sampler
         self.weighting = weighting
         self.loss_type = loss_type
         self.offset_noise_level = offset_noise_level
+        self.perceptual = perceptual
 
     def forward(
         self, denoise: Denoise, x: Tensor, cond: Conditioning, generator: torch.Generator | None = None
@@ -54,6 +69,12 @@ class StandardLoss(Loss):
             offset = randn(x.shape[:2], generator, like=x.new_empty(0, dtype=torch.float32))  # (b, c)
             noise = noise + self.offset_noise_level * append_dims(offset, x)
         x_sigma = (x + append_dims(sigma, x) * noise).to(x.dtype)
-        error = denoise(x_sigma, sigma, cond).to(dtype) - x
-        error = error.square() if self.loss_type == "l2" else error.abs()
-        return self.weighting(sigma) * error.flatten(1).mean(dim=1)
+        return self.weighting(sigma) * self._error(denoise(x_sigma, sigma, cond).to(dtype), x.to(dtype))
+
+    def _error(self, D_x: Tensor, x: Tensor) -> Tensor:
+        """How far the estimate is off, (b,)."""
+        if self.perceptual is not None:
+            distance: Tensor = self.perceptual(D_x, x)
+            return distance
+        error = (D_x - x).square() if self.loss_type == "l2" else (D_x - x).abs()
+        return error.flatten(1).mean(dim=1)

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sgm_core import build
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Denoise, SigmaSampler
+from sgm_core.testing import check_component
 from sgm_plugins.discretizations import EDMDiscretization
 from sgm_plugins.losses.standard import StandardLoss
+from sgm_plugins.perceptual.lpips import LPIPS
+from sgm_plugins.perceptual.vgg16 import VGG16
 from sgm_plugins.sigma_samplers import DiscreteSigmaSampler, EDMSigmaSampler
 from sgm_plugins.weightings import EDMWeighting, UnitWeighting
 
@@ -71,6 +77,7 @@ def test_without_a_generator_the_global_state_decides() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 64, 64), (2, 3, 4, 32, 32)])
 def test_offset_noise_is_constant_over_the_grid_of_each_channel(shape: tuple[int, ...]) -> None:
+    """B1: in the reference any offset noise ended in an AttributeError."""
     x, seen, plain = torch.zeros(shape), Keep(), Keep()
     StandardLoss(EDMSigmaSampler(), UnitWeighting(), offset_noise_level=10.0)(seen, x, COND, generator())
     StandardLoss(EDMSigmaSampler(), UnitWeighting())(plain, x, COND, generator())
@@ -117,5 +124,61 @@ def test_the_gradient_reaches_the_denoiser() -> None:
 
 
 def test_an_unknown_loss_type_is_refused() -> None:
-    with pytest.raises(ValueError, match="loss_type is 'huber'; 'l2' and 'l1' work"):
+    with pytest.raises(ValueError, match="loss_type is 'huber'; 'l2', 'l1' and 'lpips' work"):
         StandardLoss(EDMSigmaSampler(), UnitWeighting(), "huber")  # type: ignore[arg-type]
+
+
+# --- the perceptual distance ---
+
+
+class Brightness(nn.Module):
+    """A distance of one's own: by how much the means differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, D_x: Tensor, x: Tensor) -> Tensor:
+        return self.dropout((D_x - x).flatten(1).mean(1).abs())
+
+
+def test_it_keeps_the_contract_of_losses() -> None:
+    for params in (
+        {},
+        {"loss_type": "l1", "offset_noise_level": 0.1},
+        {"loss_type": "lpips", "perceptual": Brightness()},
+    ):
+        check_component("losses", StandardLoss, **params)
+
+
+@pytest.mark.parametrize("distance", [LPIPS(VGG16("random"), "uniform"), Brightness()], ids=["lpips", "own"])
+def test_a_perceptual_distance_takes_the_place_of_the_error_and_is_weighted_like_it(distance: nn.Module) -> None:
+    """The reference's lpips loss forgot the weight of sigma."""
+    x, seen = torch.rand(3, 3, 16, 16) * 2 - 1, Keep()
+    loss = StandardLoss(EDMSigmaSampler(), EDMWeighting(), "lpips", perceptual=distance)(seen, x, COND, generator())
+    torch.testing.assert_close(loss, EDMWeighting()(seen.sigma) * distance(seen.x, x))
+
+
+def test_a_config_writes_the_perceptual_distance_as_its_arguments() -> None:
+    perceptual = {"features": {"weights": "random"}, "heads": "uniform"}
+    config = {"use": "standard", "sigma_sampler": "edm", "weighting": "unit", "loss_type": "lpips"}
+    loss = build("losses", {**config, "perceptual": perceptual})
+    assert isinstance(loss.perceptual, LPIPS)
+    assert loss.state_dict() == {}
+    for without, says in (("weights", "features.weights"), ("heads", "perceptual.heads")):
+        broken: dict[str, Any] = {"features": {"weights": "random"}, "heads": "uniform"}
+        (broken["features"] if without == "weights" else broken)[without] = None
+        with pytest.raises(ValueError, match=rf"{says}: expected one of '\w+' or a path, got null"):
+            build("losses", {**config, "perceptual": broken})
+
+
+def test_latents_have_no_perceptual_distance_by_vgg16() -> None:
+    loss = StandardLoss(EDMSigmaSampler(), UnitWeighting(), "lpips", perceptual=LPIPS(VGG16("random"), "uniform"))
+    with pytest.raises(ValueError, match=r"\(2, 4, 16, 16\).*Latents are no images"):
+        loss(Keep(), torch.zeros(2, 4, 16, 16), COND)
+
+
+@pytest.mark.parametrize(("loss_type", "perceptual"), [("lpips", None), ("l2", Brightness())])
+def test_a_perceptual_distance_and_its_loss_type_need_each_other(loss_type: Any, perceptual: nn.Module | None) -> None:
+    with pytest.raises(ValueError, match="'lpips' needs one, others use none"):
+        StandardLoss(EDMSigmaSampler(), UnitWeighting(), loss_type, perceptual=perceptual)
