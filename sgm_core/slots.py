@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sgm_core.roles import Embedder
 
-__all__ = ["EmbedderSlot", "describe"]
+__all__ = ["EmbedderSlot", "count_samples", "describe"]
 
 _NETWORK_ARGUMENTS = {
     "x": "that is the network's input, use 'concat' to join it",
@@ -41,6 +41,8 @@ class EmbedderSlot:
         ucg_rate: the probability that a sample is dropped in training; all outputs of the slot drop together.
         ucg_value: what stands for a dropped entry: a number or nested list that broadcasts to a row of a tensor,
             a string for a list of strings. With `input_keys`, a list with one value per key (None leaves that entry).
+        drop_group: slots of one group drop the same samples, all of them at the one rate that they must share. Without
+            groups k slots of rate p leave a sample with nothing, as guidance needs it, at the rate p^k.
         output: where the outputs go. None leaves it to their rank; a name that is not one of the three is a
             keyword argument of the network.
 
@@ -55,6 +57,7 @@ class EmbedderSlot:
     trainable: bool = False
     ucg_rate: Annotated[float, Ge(0), Le(1)] = 0.0
     ucg_value: Any = None
+    drop_group: str | None = None
     output: Literal["vector", "crossattn", "concat"] | str | None = None
 
     def __post_init__(self) -> None:
@@ -130,7 +133,7 @@ class EmbedderSlot:
         if check is not None:
             check(*entries)
         if self.drops:
-            _samples(entries)
+            count_samples(entries)
         if self.ucg_value is not None:
             row = self.substitute([entry[:1] for entry in entries])
             if check is not None:
@@ -142,9 +145,10 @@ class EmbedderSlot:
     def draw(self, entries: Sequence[Any], generator: torch.Generator | None = None) -> Tensor:
         """Which samples keep their condition, (b,) bool: one Bernoulli(1 - ucg_rate) draw for the whole slot.
 
-        Drawn on the generator's device, without one where the entries are (lists are on the CPU), and moved there.
+        Drawn on the generator's device, without one where the entries are (lists are on the CPU), and moved there. With
+        the entries of all slots of a `drop_group`, the draw is for the group.
         """
-        rows, device = _samples(entries)
+        rows, device = count_samples(entries)
         at = device if generator is None else generator.device
         keep = (1.0 - self.ucg_rate) * torch.ones(rows, dtype=torch.float32, device=at)
         return _move(torch.bernoulli(keep, generator=generator).bool(), device)
@@ -156,7 +160,7 @@ class EmbedderSlot:
             ValueError: the value can not stand in for a row of the entry.
         """
         if keep is None:
-            rows, device = _samples(entries)
+            rows, device = count_samples(entries)
             keep = torch.zeros(rows, dtype=torch.bool, device=device)
         replaced: list[Any] = []
         for entry, value in zip(entries, self._values(), strict=True):
@@ -196,8 +200,12 @@ class EmbedderSlot:
         return output.masked_fill(dropped.view(-1, *(1 for _ in output.shape[1:])), 0)
 
 
-def _samples(entries: Sequence[Any]) -> tuple[int, torch.device]:
-    """How many samples the entries hold, and the device to draw on: the CPU if any of them is a list."""
+def count_samples(entries: Sequence[Any]) -> tuple[int, torch.device]:
+    """How many samples the entries hold, and the device to draw on: the CPU if any of them is a list.
+
+    Raises:
+        ValueError: an entry without a row for each sample, or entries of several sizes.
+    """
     for entry in entries:
         if not (isinstance(entry, (list, tuple)) or (isinstance(entry, Tensor) and entry.ndim > 0)) or not len(entry):
             raise ValueError(
@@ -205,7 +213,7 @@ def _samples(entries: Sequence[Any]) -> tuple[int, torch.device]:
             )
     sizes = {len(entry) for entry in entries}
     if len(sizes) > 1:
-        raise ValueError(f"its entries hold {' and '.join(map(str, sorted(sizes)))} samples; they must hold the same")
+        raise ValueError(f"the entries hold {' and '.join(map(str, sorted(sizes)))} samples; they must hold the same")
     on_cpu = any(not isinstance(entry, Tensor) for entry in entries)
     return sizes.pop(), torch.device("cpu") if on_cpu else entries[0].device
 

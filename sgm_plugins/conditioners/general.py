@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sgm_core.conditioning import Conditioning
 from sgm_core.registry import did_you_mean
 from sgm_core.roles import Conditioner
-from sgm_core.slots import EmbedderSlot, describe
+from sgm_core.slots import EmbedderSlot, count_samples, describe
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,12 +37,16 @@ class GeneralConditioner(Conditioner):
 
     Args:
         embedders: the slots. None at all makes an unconditional model.
+
+    Raises:
+        ValueError: slots of one `drop_group` with different drop rates.
     """
 
     def __init__(self, embedders: list[EmbedderSlot]) -> None:
         super().__init__()
         self.slots = tuple(embedders)
         self.embedders = nn.ModuleList(slot.module for slot in embedders)
+        self._together = self._drop_groups()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -71,8 +75,8 @@ class GeneralConditioner(Conditioner):
             batch: b entries per key: tensors of b rows, lists of b strings, what the embedders take.
             force_zero: slots that read one of these entries give zeros.
             drop: whether samples are dropped with each slot's rate. One draw per slot, in the order of the slots,
-                for all of its outputs. Without a generator the draws come from torch's global state of the
-                device, on every rank its own.
+                for all of its outputs; one per `drop_group`, in the place of its first slot. Without a generator the
+                draws come from torch's global state of the device, on every rank its own.
             generator: source of the draws.
 
         Raises:
@@ -80,12 +84,17 @@ class GeneralConditioner(Conditioner):
                 that can not be routed or joined; whatever ValueError an embedder raises, with the slot's name.
         """
         zeroed = self._slots_reading(force_zero)
+        read = self._read(batch)
+        draws: dict[int, Tensor] = {}  # by the first slot of those that drop together
         outputs: list[tuple[int, Tensor]] = []
         for i, slot in enumerate(self.slots):
             with self._naming(i):
-                entries = self._entries(i, batch)
-                # slots that drop jointly would share this draw
-                keep = slot.draw(entries, generator) if drop and slot.ucg_rate > 0 else None
+                entries, keep = read[i], None
+                if drop and slot.ucg_rate > 0:
+                    first = self._together[i][0]
+                    if first == i:
+                        draws[i] = slot.draw(self._read_together(i, read), generator)
+                    keep = draws[first]
                 if keep is not None and slot.ucg_value is not None:
                     entries, keep = slot.substitute(entries, keep), None
                 for output in slot.embed(self.embedders[i], entries):
@@ -107,10 +116,11 @@ class GeneralConditioner(Conditioner):
             ValueError: as `forward`.
         """
         none_drops = not any(slot.drops for slot in self.slots)
+        read = self._read(batch)
         outputs: list[tuple[int, Tensor]] = []
         for i, slot in enumerate(self.slots):
             with self._naming(i):
-                entries = self._entries(i, batch)
+                entries = read[i]
                 if slot.ucg_value is not None:
                     entries = slot.substitute(entries)
                 zero = none_drops or (slot.ucg_rate > 0 and slot.ucg_value is None)
@@ -120,9 +130,12 @@ class GeneralConditioner(Conditioner):
 
     def check(self, batch: Mapping[str, Any]) -> None:
         """Raise ValueError for a batch without a slot's entry, or with one that it can not embed or drop."""
+        read = self._read(batch)
         for i, slot in enumerate(self.slots):
             with self._naming(i):
-                slot.check(self.embedders[i], self._entries(i, batch))
+                slot.check(self.embedders[i], read[i])
+                if slot.ucg_rate > 0:
+                    count_samples(self._read_together(i, read))
 
     def _name(self, i: int) -> str:
         return f"conditioner.embedders[{i}] ({type(self.embedders[i]).__name__})"
@@ -135,15 +148,36 @@ class GeneralConditioner(Conditioner):
         except ValueError as error:
             raise ValueError(f"{self._name(i)}: {error}") from error
 
-    def _entries(self, i: int, batch: Mapping[str, Any]) -> list[Any]:
-        for key in self.slots[i].keys:
-            if key not in batch:
-                keys = sorted(str(known) for known in batch)
+    def _read(self, batch: Mapping[str, Any]) -> list[list[Any]]:
+        """The entries of each slot, in the order of its keys."""
+        for i, slot in enumerate(self.slots):
+            for key in slot.keys:
+                if key not in batch:
+                    keys = sorted(str(known) for known in batch)
+                    raise ValueError(
+                        f"{self._name(i)}: it reads '{key}', which the batch does not have.{did_you_mean(key, keys)} "
+                        f"The batch has: {', '.join(keys) or 'nothing'}"
+                    )
+        return [[batch[key] for key in slot.keys] for slot in self.slots]
+
+    def _read_together(self, i: int, read: list[list[Any]]) -> list[Any]:
+        """The entries of all slots that drop with slot i."""
+        return [entry for j in self._together[i] for entry in read[j]]
+
+    def _drop_groups(self) -> list[list[int]]:
+        """For each slot, those that drop with it, itself included."""
+        groups: dict[str | int, list[int]] = {}
+        names = [i if slot.drop_group is None else slot.drop_group for i, slot in enumerate(self.slots)]
+        for i, name in enumerate(names):
+            group = groups.setdefault(name, [])
+            group.append(i)
+            first, rate = group[0], self.slots[i].ucg_rate
+            if rate != self.slots[first].ucg_rate:
                 raise ValueError(
-                    f"it reads '{key}', which the batch does not have.{did_you_mean(key, keys)} "
-                    f"The batch has: {', '.join(keys) or 'nothing'}"
+                    f"{self._name(i)} has ucg_rate {rate} and {self._name(first)} has {self.slots[first].ucg_rate}; "
+                    f"both are of drop_group {name!r}, and what drops together has one rate: give both the same"
                 )
-        return [batch[key] for key in self.slots[i].keys]
+        return [groups[name] for name in names]
 
     def _slots_reading(self, keys: Iterable[str]) -> set[int]:
         keys = set(keys)

@@ -36,6 +36,20 @@ SMALL_UNET = {
     "num_classes": "sequential",
     "adm_in_channels": 8,
 }
+VIDEO_UNET = SMALL_UNET | {"num_head_channels": 16, "merge_strategy": "learned_with_images"}
+del VIDEO_UNET["num_heads"]
+FRAMES = {
+    "x": torch.linspace(-1, 1, 6 * 8 * 8).view(6, 1, 8, 8),
+    "timesteps": torch.linspace(0.5, 3, 6),
+    "context": torch.linspace(-1, 1, 6 * 3 * 6).view(6, 3, 6),
+    "y": torch.linspace(-1, 1, 6 * 8).view(6, 8),
+    "num_video_frames": 3,
+}
+"""Two clips of three frames."""
+
+RGB = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
+HALVES = {"ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1}
+PARTS = {"encoder": HALVES, "decoder": HALVES}
 CYCLES = {
     "cycle_lengths": [50, 100],
     "warmup_steps": [10, 0],
@@ -56,6 +70,13 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     },
     "networks/unet": SMALL_UNET
     | {"inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6), "y": torch.ones(2, 8)}},
+    "networks/video_unet": VIDEO_UNET
+    | {"inputs": FRAMES | {"image_only_indicator": torch.tensor([[0.0, 0, 0], [1, 1, 1]])}},
+    "networks/multiview_video_unet": VIDEO_UNET
+    | {"camera_dim": 5, "motion_context_dim": 7, "separate_motion_merge_factor": True}
+    | {"inputs": FRAMES | {"num_views": 2, "camera": torch.ones(6, 5), "cond_motion": torch.ones(6, 3, 7)}},
+    "networks/ddpm_unet": {"ch": 32, "out_ch": 1, "in_channels": 1, "resolution": 8, "ch_mult": [1, 2]}
+    | {"num_res_blocks": 1, "attn_resolutions": [4], "inputs": {"x": X, "timesteps": T}},
     "denoisers/continuous": {},
     "denoisers/discrete": {"num_idx": 50},
     "scalings/edm": {},
@@ -64,10 +85,21 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "scalings/v_edm_noise": {"inputs": {"sigma_data": 1.0}},
     "discretizations/edm": {},
     "discretizations/legacy_ddpm": {},
+    "discretizations/img2img": {},
+    "discretizations/txt2noisy": {},
     "samplers/euler_edm": {"inputs": {"order": 1}},
     "samplers/heun_edm": {"inputs": {"order": 2}},
+    "samplers/euler_ancestral": {"inputs": {"order": 1}},
+    "samplers/dpmpp_2s_ancestral": {"inputs": {"order": 2}},
+    "samplers/dpmpp_2m": {"inputs": {"order": 2}},
+    "samplers/linear_multistep": {"inputs": {"order": 4}},
+    "samplers/substep": {"discretization": "legacy_ddpm"},
     "guiders/identity": {},
     "guiders/cfg": {"scale": 3.0},
+    "guiders/linear": {"max_scale": 3.0, "num_frames": 4},
+    "guiders/triangle": {"max_scale": 3.0, "num_frames": 5, "period": [1.0, 2.0]},
+    "guiders/trapezoid": {"max_scale": 3.0, "num_frames": 10},
+    "guiders/spatiotemporal": {"max_scale": 3.0, "num_frames": 6, "num_views": 2},
     "losses/standard": {},
     "weightings/unit": {},
     "weightings/edm": {},
@@ -80,7 +112,23 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "embedders/class": {"embed_dim": 8, "n_classes": 10, "inputs": CLS},
     "embedders/identity": {"inputs": {"features": torch.ones(2, 3, 6)}},
     "embedders/timestep": {"outdim": 6, "inputs": {"size": torch.tensor([[64, 48], [512, 512]])}},
+    "embedders/spatial_rescaler": {"inputs": {"image": RGB}},
+    "embedders/low_scale": {"first_stage": "identity", "discretization": "legacy_ddpm", "output_size": 4}
+    | {"inputs": {"image": RGB}},
+    "embedders/gaussian_encoder": {"encoder": HALVES | {"z_channels": 2}, "inputs": {"image": RGB}},
+    "embedders/video_prediction": {"encoder": "identity", "n_copies": 2, "inputs": {"frames": RGB}},
     "first_stages/identity": {"inputs": {"round_trip": 0.0}},
+    "first_stages/autoencoder": PARTS | {"regularizer": "gaussian"},
+    "first_stages/autoencoder_kl": HALVES,
+    "first_stages/autoencoder_kl_mode": HALVES,
+    "first_stages/vq": HALVES | {"n_embed": 16},
+    "first_stages/temporal_autoencoder": PARTS | {"regularizer": "gaussian"},
+    "first_stages/integer": {"first_stage": {"use": "vq", "n_embed": 16} | HALVES},
+    "regularizers/identity": {},
+    "regularizers/gaussian": {},
+    "regularizers/vq": {"n_embed": 16, "embed_dim": 8},
+    "regularizers/ema_vq": {"n_embed": 16, "embed_dim": 8},
+    "regularizers/gumbel": {"n_embed": 16, "embed_dim": 8, "num_hiddens": 8},
     "averages/ema": {},
     **{
         f"optimizers/{name}": {}

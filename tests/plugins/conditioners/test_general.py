@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +14,15 @@ from torch import Tensor, nn
 from sgm_core.conditioning import Conditioning
 from sgm_core.slots import EmbedderSlot
 from sgm_plugins.conditioners.general import GeneralConditioner
+from sgm_plugins.discretizations import LegacyDDPMDiscretization
+from sgm_plugins.embedders.classes import ClassEmbedder
+from sgm_plugins.embedders.gaussian_encoder import GaussianEncoderEmbedder
+from sgm_plugins.embedders.low_scale import LowScaleEmbedder
+from sgm_plugins.embedders.spatial_rescaler import SpatialRescaler
+from sgm_plugins.embedders.timestep import TimestepEmbedder
+from sgm_plugins.embedders.video_prediction import VideoPredictionEmbedder
+from sgm_plugins.first_stages.identity import IdentityFirstStage
+from sgm_plugins.sigma_samplers import EDMSigmaSampler
 
 
 class Pass(nn.Module):
@@ -208,6 +218,84 @@ def test_slots_drop_one_draw_each_in_their_order() -> None:
     assert torch.equal(model(batch, drop=False).vector, torch.ones(50, 3))
 
 
+def group(n: int, rate: float) -> tuple[dict[str, Tensor], list[EmbedderSlot]]:
+    """n samples of ones, and slots that read them and drop together: vector, tokens, and a map with a value."""
+    slots = [
+        EmbedderSlot(Pass(), input_key="vector", ucg_rate=rate, drop_group="text"),
+        EmbedderSlot(Pass(), input_key="tokens", ucg_rate=rate, drop_group="text"),
+        EmbedderSlot(Pass(), input_key="map", ucg_rate=rate, ucg_value=0.0, drop_group="text"),
+    ]
+    return {"vector": torch.ones(n, 1), "tokens": torch.ones(n, 1, 1), "map": torch.ones(n, 1, 1, 1)}, slots
+
+
+def test_slots_of_a_group_share_one_draw_in_the_place_of_the_first() -> None:
+    batch, slots = group(50, 0.3)
+    batch |= {"a": torch.ones(50, 1), "b": torch.ones(50, 1)}
+    slots = [passing("a", ucg_rate=0.4), slots[0], passing("b", ucg_rate=0.2), *slots[1:]]
+    given, generator = (torch.Generator().manual_seed(3) for _ in range(2))
+    c = conditioner(*slots)(batch, generator=given)
+    a, grouped, b = (torch.bernoulli((1 - rate) * torch.ones(50), generator=generator) for rate in (0.4, 0.3, 0.2))
+    assert torch.equal(c.vector, torch.stack([a, grouped, b], 1))
+    assert torch.equal(c.crossattn.flatten(), grouped)
+    assert torch.equal(c.concat.flatten(), grouped)
+    assert torch.equal(given.get_state(), generator.get_state())  # nothing more was drawn
+
+
+def test_a_sample_loses_all_of_a_group_at_the_rate_that_was_asked_for() -> None:
+    """B20: with a draw for each, the empty condition that guidance uses had the rate p^3, 0.001 in place of 0.1."""
+    n, rate = 20_000, 0.1
+    batch, slots = group(n, rate)
+
+    def all_empty(slots: list[EmbedderSlot]) -> float:
+        c = conditioner(*slots)(batch, generator=torch.Generator().manual_seed(0))
+        present = torch.cat([c.vector, c.crossattn.flatten(1), c.concat.flatten(1)], 1).sum(1)
+        return present.eq(0).float().mean().item()
+
+    assert abs(all_empty(slots) - rate) < 5 * (rate * (1 - rate) / n) ** 0.5  # 5 standard deviations
+    apart = [dataclasses.replace(slot, drop_group=None) for slot in slots]
+    assert all_empty(apart) < 0.003
+
+
+def test_groups_of_another_name_drop_independently() -> None:
+    batch, slots = group(200, 0.5)
+    slots[1] = dataclasses.replace(slots[1], drop_group="other")
+    c = conditioner(*slots)(batch, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(c.vector.flatten(), c.concat.flatten())
+    assert not torch.equal(c.vector.flatten(), c.crossattn.flatten())
+
+
+def test_slots_of_a_group_have_one_rate() -> None:
+    slots = [passing("a", ucg_rate=0.1, drop_group="g"), passing("b"), passing("c", ucg_rate=0.2, drop_group="g")]
+    with pytest.raises(
+        ValueError, match=r"embedders\[2\] \(Pass\) has ucg_rate 0\.2 and .*embedders\[0\] \(Pass\) has 0\.1.*'g'"
+    ):
+        conditioner(*slots)
+
+
+def test_entries_of_a_group_have_one_row_for_each_sample() -> None:
+    batch, slots = group(4, 0.5)
+    model = conditioner(*slots)
+    model.check(batch)
+    for call in (model, model.check):
+        with pytest.raises(ValueError, match=r"embedders\[0\] \(Pass\): .*4 and 8 samples"):
+            call({**batch, "tokens": torch.ones(8, 1, 1)})
+    never = [dataclasses.replace(slot, ucg_rate=0.0) for slot in slots]
+    conditioner(*never).check({**batch, "tokens": torch.ones(8, 1, 1)})
+
+
+def test_a_list_and_a_tensor_drop_together_wherever_the_tensor_is() -> None:
+    """The draw is on the CPU then: reading it back from a device for the list would wait for that device."""
+    model = conditioner(
+        EmbedderSlot(Pass(), input_key="x", ucg_rate=0.5, drop_group="g"),
+        EmbedderSlot(Lengths(), input_key="txt", ucg_rate=0.5, ucg_value="", drop_group="g"),
+    )
+    texts = {"txt": ["prompt"] * 64}
+    c = model({"x": torch.ones(64, 1, 1, 1, device="meta"), **texts}, generator=torch.Generator().manual_seed(0))
+    here = model({"x": torch.ones(64, 1, 1, 1), **texts}, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(6 * here.concat.flatten(), here.vector.flatten())
+    assert torch.equal(c.vector, here.vector)
+
+
 def test_a_dropped_sample_embeds_the_value_of_its_slot() -> None:
     table = Table()
     model = conditioner(EmbedderSlot(table, input_key="cls", ucg_rate=0.5, ucg_value=9))
@@ -275,6 +363,39 @@ def test_where_nothing_drops_unconditional_is_all_zeros() -> None:
     assert uncond.crossattn.eq(0).all()
 
 
+def test_the_unconditional_half_may_be_another_batch_with_zeros_of_its_own() -> None:
+    """As `get_unconditional_conditioning(batch, negative, force_uc_zero, force_zero)`: two calls, and no state."""
+    model = conditioner(
+        EmbedderSlot(Lengths(), input_key="txt", ucg_rate=0.5),
+        passing("size", ucg_rate=0.5),
+        EmbedderSlot(Pass(), input_keys=["a", "b"]),
+    )
+    entries = {"size": torch.tensor([[7.0]]), "a": torch.ones(1, 1), "b": torch.ones(1, 2)}
+    batch, negative = {"txt": ["prompt"], **entries}, {"txt": ["bad"], **entries}
+    cond = model(batch, drop=False, force_zero=["size"])
+    away = model(negative, drop=False, force_zero=["a"])
+    assert cond.vector.tolist() == [[6.0, 0.0, 1.0, 1.0, 1.0]]
+    assert away.vector.tolist() == [[3.0, 7.0, 0.0, 0.0, 0.0]]
+    assert away.crossattn.eq(3).all()
+
+
+def test_the_unconditional_state_of_another_batch_keeps_what_is_never_dropped_of_it() -> None:
+    model = conditioner(EmbedderSlot(Lengths(), input_key="txt", ucg_rate=0.1), passing("size"))
+    assert model.unconditional({"txt": ["bad"], "size": torch.tensor([[9.0]])}).vector.tolist() == [[0.0, 9.0]]
+
+
+def test_a_slot_can_hand_a_batch_entry_to_the_network_as_it_is() -> None:
+    """What the reference's loss does with `batch2model_keys`, for tensors."""
+    images = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    model = conditioner(
+        EmbedderSlot(Table(), input_key="cls", ucg_rate=0.5),
+        passing("image_only_indicator", output="image_only_indicator"),
+    )
+    batch = {"cls": torch.tensor([1, 2]), "image_only_indicator": images}
+    for c in (model(batch), model.unconditional(batch)):
+        assert torch.equal(c.extras["image_only_indicator"], images)
+
+
 def test_an_embedder_that_raises_leaves_the_drops_as_they_were() -> None:
     """B21: in the reference an error in the unconditional pass left every drop rate at zero for ever."""
     model = conditioner(passing("x", ucg_rate=0.5), EmbedderSlot(Fails(), input_key="txt", ucg_rate=0.5))
@@ -300,6 +421,39 @@ def test_conditioning_never_reads_a_tensor_back_from_its_device() -> None:
     }
     for c in (model(batch), model(batch, force_zero=["map"]), model.unconditional(batch)):
         assert {c.vector.device.type, c.crossattn.device.type, c.concat.device.type} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("cls", "params", "entry"),
+    [
+        (ClassEmbedder, {"embed_dim": 4}, torch.zeros(2, dtype=torch.int64)),
+        (TimestepEmbedder, {"outdim": 4}, torch.zeros(2, 2)),
+        (SpatialRescaler, {"out_channels": 2}, torch.zeros(2, 3, 4, 4)),
+        (GaussianEncoderEmbedder, {"encoder": nn.Conv2d(3, 4, 1)}, torch.zeros(2, 3, 4, 4)),
+        (
+            LowScaleEmbedder,
+            {"first_stage": IdentityFirstStage(), "discretization": LegacyDDPMDiscretization()},
+            torch.zeros(2, 3, 4, 4),
+        ),
+        (
+            VideoPredictionEmbedder,
+            {
+                "encoder": IdentityFirstStage(),
+                "sigma_sampler": EDMSigmaSampler(),
+                "sigma_embedder": TimestepEmbedder(4),
+                "n_copies": 2,
+            },
+            torch.zeros(2, 3, 4, 4),
+        ),
+    ],
+)
+def test_an_embedder_follows_its_model_to_another_device(cls: Any, params: dict[str, Any], entry: Tensor) -> None:
+    """B25: the reference's kept the device of their construction. A meta tensor can not be read back either."""
+    model = conditioner(EmbedderSlot(cls(**params), input_key="x", ucg_rate=0.5)).to("meta")
+    for c in (model({"x": entry.to("meta")}), model.unconditional({"x": entry.to("meta")})):
+        parts = [part for part in (c.vector, c.crossattn, c.concat) if part is not None]
+        assert parts
+        assert all(part.device.type == "meta" for part in parts)
 
 
 # --- the modules ---

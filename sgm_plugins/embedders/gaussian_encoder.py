@@ -1,0 +1,40 @@
+"""Images as tokens from a variational encoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sgm_core.slots import describe
+from sgm_plugins.autoencoding.encoder import Encoder
+from sgm_plugins.regularizers.gaussian import GaussianRegularizer
+
+
+class GaussianEncoderEmbedder(nn.Module):
+    """An encoder with a Gaussian posterior, trained along with the network: Kingma and Welling 2014, arXiv:1312.6114.
+
+    The latents are drawn from torch's global random state. Flat they are tokens, one for each place, rank 3, for
+    `crossattn`; as a map (b, c, h, w), rank 4, for `concat`. No loss keeps them near the standard normal distribution:
+    an embedder has no say in the loss.
+
+    Args:
+        encoder: from a config, the arguments of `Encoder`; from Python, any module from images (b, c, h, w) to means
+            and log variances (b, 2 * z, h', w').
+        sample: draw the latents; otherwise they are the means.
+        flatten: tokens, not a map.
+    """
+
+    def __init__(self, encoder: Encoder | nn.Module, sample: bool = True, flatten: bool = True) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.posterior = GaussianRegularizer(sample)
+        self.flatten = flatten
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (b, c, h, w) in [-1, 1] -> tokens (b, h' * w', z), rows first, or a map (b, z, h', w')."""
+        z: Tensor = self.posterior(self.encoder(image))[0]
+        return z.flatten(2).transpose(1, 2) if self.flatten else z
+
+    def check(self, image: Tensor) -> None:
+        """Raise ValueError for what is no batch of images."""
+        if not isinstance(image, Tensor) or not image.is_floating_point() or image.ndim != 4:
+            raise ValueError(f"the image is {describe(image)}; a floating-point tensor (b, c, h, w) can be encoded")
