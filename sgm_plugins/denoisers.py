@@ -19,6 +19,9 @@ class ContinuousDenoiser(Denoiser):
     """Any sigma; the network is told the scaling's c_noise.
 
     Coefficients are computed in float32 at least and the result is like x, so that half precision works.
+
+    Args:
+        scaling: the coefficients.
     """
 
     def __init__(self, scaling: Scaling) -> None:

@@ -17,6 +17,10 @@ class EDMSigmaSampler(SigmaSampler):
     """Log-normal: ln(sigma) ~ N(p_mean, p_std^2). Karras et al. 2022, arXiv:2206.00364, Table 1.
 
     `rand` is standard normal.
+
+    Args:
+        p_mean: mean of ln(sigma).
+        p_std: its standard deviation.
     """
 
     def __init__(self, p_mean: float = -1.2, p_std: Annotated[float, Ge(0)] = 1.2) -> None:

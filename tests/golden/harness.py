@@ -58,17 +58,21 @@ class Case:
         """An input."""
         return self._given.setdefault(name, self.tensors[name].clone())
 
-    def check(self, name: str, actual: Tensor, rows: slice = slice(None)) -> None:
-        """Compare with an output of the reference, or with some of its rows."""
+    def check(self, name: str, actual: Tensor, rows: slice = slice(None), rounding: Tensor | None = None) -> None:
+        """Compare with an output of the reference, or with some of its rows; `rounding` as for `close`."""
         expected = self.tensors[name]
         expected = expected[rows] if expected.ndim else expected
         self.equal(f"dtype of {name}", actual.dtype, expected.dtype)
         self.equal(f"shape of {name}", tuple(actual.shape), tuple(expected.shape))
-        self.close(name, actual, expected)
+        self.close(name, actual, expected, rounding)
         self.compared.add(name)
 
-    def close(self, label: str, actual: Tensor, expected: Tensor) -> None:
-        """Compare values within the tolerance of the dtype expected; non-finite ones must be the same."""
+    def close(self, label: str, actual: Tensor, expected: Tensor, rounding: Tensor | None = None) -> None:
+        """Compare values within the tolerance of the dtype expected; non-finite ones must be the same.
+
+        Args:
+            rounding: by how much more each value may differ, since processors round what it is made of differently.
+        """
         actual, expected = actual.detach(), expected.detach()
         if expected.dtype not in TOLERANCE:
             if not torch.equal(actual, expected):
@@ -83,7 +87,10 @@ class Case:
             raise MismatchError(f"{self.name}: {label} is not finite where the reference is, or the other way round")
         if not finite.any():
             return
-        error = (actual64 - expected64)[finite].abs().max().item()
+        difference = (actual64 - expected64).abs()
+        if rounding is not None:
+            difference = (difference - rounding).clamp(min=0)
+        error = difference[finite].max().item()
         largest = expected64[finite].abs().max().item()
         if error > TOLERANCE[expected.dtype] * largest:
             raise MismatchError(

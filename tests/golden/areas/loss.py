@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from golden.harness import Case
-from golden.reference import NotBuiltError, build, require
+from golden.reference import WRONG, build
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
@@ -19,10 +19,8 @@ OPTIONS = (
 
 def run(case: Case) -> None:
     for name, combo in case.spec["combos"].items():
-        try:
-            require(combo["loss_type"])
-        except NotBuiltError as missing:
-            case.leave_out(f"{name}.", str(missing))
+        if combo["loss_type"] == "lpips":
+            case.leave_out(f"{name}.", WRONG["lpips"])
         else:
             check_combination(case, name, combo)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from golden.harness import Case
 from golden.reference import require
@@ -9,19 +11,33 @@ from golden.weights import load_weights
 from torch import Tensor, nn
 
 from sgm_plugins.networks.unet import UNet
+from sgm_plugins.networks.video_unet import VideoUNet
 
 SAME_FUNCTION = ("softmax", "softmax-xformers")
 """Values of `spatial_transformer_attn_type`, which chose an implementation; ours has no such choice."""
 
 
-def run(case: Case) -> None:
-    require(case.spec["network"])
-    case.equal("network", case.spec["network"], "UNetModel")
-    config = dict(case.spec["config"])
+INPUTS = ("x", "timesteps", "context", "y", "time_context", "image_only_indicator")
+
+
+def build(name: str, config: dict[str, Any]) -> nn.Module:
+    """Ours for a network of the reference."""
+    require(name)
+    config = dict(config)
     assert config.pop("spatial_transformer_attn_type", "softmax") in SAME_FUNCTION
-    network = UNet(**config).eval()
+    if name == "UNetModel":
+        return UNet(**config)
+    assert name == "VideoUNet", name
+    config.pop("extra_ff_mix_layer", None)  # the layer is there whatever it says
+    config.pop("time_downup", None)  # about a third axis of the grid, which the reference's blocks do not take
+    assert config.pop("dims", 2) == 2
+    return VideoUNet(**config)
+
+
+def run(case: Case) -> None:
+    network = build(case.spec["network"], case.spec["config"]).eval()
     load_weights(case, network)
-    inputs = {name: case.given(name) for name in ("x", "timesteps", "context", "y") if name in case}
+    inputs = {name: case.given(name) for name in INPUTS if name in case}
     network.to(inputs["x"].dtype)
     statistics = record_statistics(network, case.spec.get("probes", {}))
     with torch.no_grad():
