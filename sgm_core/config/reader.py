@@ -34,11 +34,18 @@ class Objects:
     """Imports what a config names: what is needed to build it."""
 
     def target(self, entry: Entry) -> Any:
-        target = index.load(entry)
+        kind, target = KINDS[entry.kind], index.load(entry)
         if not callable(target):
             raise BrokenComponentError(
-                f"{KINDS[entry.kind].noun} '{entry.name}' is {target!r}, which can not be built ({entry.provider})"
+                f"{kind.noun} '{entry.name}' is {target!r}, which can not be built ({entry.provider})"
             )
+        try:
+            signature(target, kind.late)
+        except Exception as error:  # a class may answer questions about itself with code of its own
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise BrokenComponentError(
+                f"{kind.noun} '{entry.name}' can not be inspected ({entry.provider}): {reason}"
+            ) from error
         return target
 
     def named(self, name: str) -> Any:
