@@ -59,7 +59,7 @@ def test_the_commands_of_the_readme_are_those_that_exist():
 @pytest.mark.slow
 def test_the_first_plugin_of_contributing_as_a_newcomer_would_make_it(fresh, tmp_path):
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    tutorial = text[: text.index("## A first patch")]
+    tutorial = text[: text.index("## Kinds")]
     fresh.pip_install("pytest", cwd=tmp_path)
     step = re.compile(r"^ *(?:\d+\. `(?P<file>[\w.]+)` .*?)?```(?P<language>\w+)\n(?P<body>.*?)^ *```", re.M | re.S)
     commands = []

@@ -1,10 +1,12 @@
 """A stranger's package in a fresh venv: found by name, trained or frozen as the config says, broken parts ignored."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from e2e.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -53,13 +55,25 @@ def test_the_frozen_embedder_is_neither_in_the_optimizer_nor_in_the_average(run)
     assert sorted(shapes) == sorted(tuple(saved["state_dict"][key].shape) for key in averaged)
 
 
-def test_the_checkpoint_names_the_plugin_and_a_machine_without_it_says_what_to_install(fresh, run):
+def test_the_checkpoint_names_the_plugin_and_a_machine_without_it_says_what_to_install(fresh, run, tmp_path):
     lock = json.loads((run / "lock.json").read_text())
     assert ("sgm-parity", "0.1.0") in {(row["distribution"], row["version"]) for row in lock}
-    done = fresh.run("sgm", "sample", str(run), "--cond", "cls=7", cwd=run, SGM_PLUGINS="off")
+    plugin = ROOT / "tests" / "e2e" / "sgm-parity"
+    fresh.run("pip", "uninstall", "--yes", "sgm-parity", cwd=run)
+    try:
+        done = fresh.run("sgm", "sample", str(run), "--cond", "cls=7", cwd=run)
+    finally:
+        fresh.pip_install(str(shutil.copytree(plugin, tmp_path / "sgm-parity")), cwd=run)
     assert done.returncode == 1
     assert "pip install sgm-parity==0.1.0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_where_the_plugin_is_switched_off_the_switch_is_named(fresh, run):
+    done = fresh.run("sgm", "sample", str(run), "--cond", "cls=7", cwd=run, SGM_PLUGINS="off")
+    assert done.returncode == 1
+    assert "embedders 'parity' can not be used: SGM_PLUGINS is 'off'" in done.stderr
+    assert "pip install" not in done.stderr
 
 
 def test_a_broken_component_is_listed_and_harms_only_the_config_that_uses_it(fresh, run):
