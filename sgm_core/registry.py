@@ -4,7 +4,7 @@ The index comes from the metadata files on `sys.path`, one scan per process; `im
 is not used because it parses every distribution again on each call. Standard library only.
 """
 # a listing must not wait for pathlib, whose paths cost more than reading the files does
-# ruff: noqa: PTH100, PTH118, PTH123, PTH208
+# ruff: noqa: PTH100, PTH118, PTH208
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _metadata_folders(paths: Iterable[object]) -> Iterator[tuple[str, str]]:
         except OSError:  # not there, not a folder, not readable, or the working folder is gone
             continue
         for name in sorted(names, key=lambda name: (name.endswith(_SUFFIXES[1]), name)):
-            yield os.path.join(here, name), name
+            yield f"{here}{os.sep}{name}", name
 
 
 _SUFFIXES = (".dist-info", ".egg-info")
@@ -119,11 +119,23 @@ def header(folder: str) -> str:
 
 
 def _read(path: str) -> str:
+    """The text of a file, nothing where it can not be read. Most are read for nothing: a third of `open`'s time."""
     try:
-        with open(path, "rb", buffering=0) as file:  # half the time of a text file: most are read for nothing
-            return file.read().decode("utf-8").replace("\r\n", "\n")
+        file = os.open(path, _READ)
+    except OSError:
+        return ""
+    try:
+        parts = []
+        while part := os.read(file, 1 << 16):
+            parts.append(part)
+        return b"".join(parts).decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError):
         return ""
+    finally:
+        os.close(file)
+
+
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def _entry_points(text: str) -> dict[tuple[str, str], str]:
@@ -153,7 +165,7 @@ def scan(paths: Iterable[object] | None = None) -> list[Entry]:
         if distribution in seen:
             continue
         seen.add(distribution)
-        text = _read(os.path.join(folder, "entry_points.txt"))
+        text = _read(f"{folder}{os.sep}entry_points.txt")
         if "[sgm." not in text:
             continue
         version, found = _version(folder, base), _entry_points(text)

@@ -53,9 +53,9 @@ def build_plan(plan: Plan) -> Any:
         case Value(value):
             return value
         case Items(items, make):
-            return make([build_plan(item) for item in items])
+            return make([item.value if type(item) is Value else build_plan(item) for item in items])
         case Fields(fields):
-            return {key: build_plan(value) for key, value in fields.items()}
+            return {key: item.value if type(item) is Value else build_plan(item) for key, item in fields.items()}
         case Call():
             return _call(plan)
 

@@ -36,6 +36,8 @@ from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
 
 NO_PARAMETERS = Signature({})
 
+_NUMBERS = frozenset({bool, int, float})
+
 # --- plans ---------------------------------------------------------------------------------------------------------
 
 
@@ -104,6 +106,8 @@ class Checker:
         if isinstance(value, str) and value == MISSING:
             return self._missing(node, type_, path)
         match type_:
+            case Either(options):  # first, as the most frequent
+                return self._either(node, options, type_, path)
             case AnyType():
                 return self._any(node, path)
             case Scalar() | Choice() | PathType():
@@ -123,8 +127,6 @@ class Checker:
                 return Items([self._child(child, item, path, i) for i, (child, item) in pairs], tuple)
             case DictOf(key, item):
                 return self._dict(node, key, item, path)
-            case Either(options):
-                return self._either(node, options, type_, path)
             case Record(cls):
                 if not isinstance(value, dict):
                     return self._instance(node, type_, cls, path)
@@ -143,6 +145,8 @@ class Checker:
         value = node.value
         if type(type_) is Scalar and type(value) is type_.type and value != MISSING:
             return Value(value)
+        if type(type_) is Either and (value is None or type(value) in _NUMBERS):
+            return self._either(node, type_.options, type_, join(path, key))
         return self.check(node, type_, join(path, key))
 
     def _wrong(self, node: Node, type_: Type, path: str) -> Plan:
@@ -214,9 +218,11 @@ class Checker:
         `typing` does not keep it (`list[int | float]` may give back an earlier `list[float | int]`).
         """
         value = node.value
-        exact = any(type(option) is Scalar and option.type is type(value) for option in options)
-        if exact and not isinstance(value, str):  # which could be a name or a choice as well
-            return Value(value)
+        kind = type(value)
+        if kind is not str:  # which could be a name or a choice as well
+            for option in options:
+                if type(option) is Scalar and option.type is kind:
+                    return Value(value)
         likely = [option for option in options if _same_shape(node, option)]
         if len(likely) == 1:
             return self.check(node, likely[0], path)

@@ -147,13 +147,19 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+_SCALARS = frozenset({bool, int, float, str, type(None)})
+
+
 def from_plain(value: Any, origin: Origin) -> Node:
     """A tree of dicts, lists and tuples (OmegaConf's too), all of one origin.
 
     Raises:
         ConfigError: an OmegaConf container with an interpolation that fails.
     """
-    if type(value).__module__.startswith("omegaconf."):  # by name, which costs no import of omegaconf
+    kind = type(value)
+    if kind in _SCALARS:
+        return Node(value, origin)
+    if kind is not dict and kind.__module__.startswith("omegaconf."):  # by name, which costs no import of omegaconf
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
