@@ -1,0 +1,156 @@
+"""What only a GPU shows: nothing waits for it, numbers are the CPU's, half precision trains. Skipped without one."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from support.networks import draw, randomized
+
+import sgm_core as sgm
+from sgm_core.cli.app import main
+from sgm_core.conditioning import Conditioning
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+UNET = {
+    "use": "unet",
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": 1,
+    "channel_mult": [1, 2],
+    "attention_resolutions": [2],
+    "num_head_channels": 32,
+    "context_dim": 16,
+    "num_classes": "sequential",
+    "adm_in_channels": 8,
+}
+SAMPLERS = {
+    "euler_edm": {"s_churn": 5.0},
+    "heun_edm": {"s_churn": 5.0},
+    "euler_ancestral": {},
+    "dpmpp_2s_ancestral": {},
+    "dpmpp_2m": {},
+    "linear_multistep": {},
+    "substep": {},
+}
+GUIDERS = {
+    "cfg": {"scale": 3.0},
+    "linear": {"max_scale": 3.0, "num_frames": 2},
+    "triangle": {"max_scale": 3.0, "num_frames": 2},
+}
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Any operation that makes the host wait for the device is an error."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def conditioning(n: int, seed: int = 0) -> Conditioning:
+    return Conditioning(vector=draw(n, 8, seed=seed).cuda(), crossattn=draw(n, 5, 16, seed=seed).cuda())
+
+
+def digits(**changes):
+    cfg = sgm.load_config("digits", overrides=[f"{key}={value}" for key, value in changes.items()])
+    engine = sgm.build_engine(cfg).cuda()
+    batch = {"image": draw(8, 1, 8, 8).clamp(-1, 1).cuda(), "cls": torch.arange(8).cuda()}
+    return engine, batch
+
+
+@pytest.mark.parametrize("guider", GUIDERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_samplers_loop_never_waits_for_the_device(sampler, guider):
+    network = randomized(sgm.build("networks", UNET)).cuda().requires_grad_(False)
+    denoiser = sgm.build(
+        "denoisers", {"use": "discrete", "scaling": "eps", "num_idx": 1000, "discretization": "legacy_ddpm"}
+    )
+    denoiser.cuda()
+
+    def denoise(x, sigma, cond):
+        return denoiser(lambda x, t, c: network(x, timesteps=t, context=c.crossattn, y=c.vector), x, sigma, cond)
+
+    spec = {"use": sampler, "discretization": "legacy_ddpm", "guider": {"use": guider, **GUIDERS[guider]}}
+    run = sgm.build("samplers", spec | SAMPLERS[sampler])
+    generator = torch.Generator("cuda").manual_seed(0)
+    arguments = (denoise, draw(4, 4, 8, 8).cuda(), conditioning(4), conditioning(4, seed=1))
+    run(*arguments, num_steps=4, generator=generator)  # what is set up once may wait
+    with no_waiting():
+        out = run(*arguments, num_steps=4, generator=generator)
+    assert out.isfinite().all()
+
+
+def test_a_training_step_never_waits_for_the_device():
+    engine, batch = digits()
+    optimizer = engine.configure_optimizers()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        engine.shared_step(batch).backward()
+        optimizer.step()
+        engine.model_ema.update()
+
+    step()
+    with no_waiting():
+        for _ in range(3):
+            step()
+
+
+def test_the_unet_gives_the_numbers_of_the_cpu():
+    network = randomized(sgm.build("networks", UNET)).double()
+    inputs = {"x": draw(2, 4, 8, 8), "timesteps": draw(2).abs(), "context": draw(2, 5, 16), "y": draw(2, 8)}
+    inputs = {key: value.double() for key, value in inputs.items()}
+    with torch.no_grad():
+        here = network(**inputs)
+        there = network.cuda()(**{key: value.cuda() for key, value in inputs.items()})
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-6, atol=1e-6)  # the sinusoids are float32
+
+
+def test_a_sample_is_its_seeds_on_any_device():
+    """Noise is drawn on the CPU; the networks differ in rounding only."""
+    engine, _ = digits(**{"model.sampler.num_steps": 5})
+    there = engine.generate({"cls": [1, 2, 3]}, shape=(1, 8, 8), seed=7)
+    assert torch.equal(there, engine.generate({"cls": [1, 2, 3]}, shape=(1, 8, 8), seed=7))
+    here = engine.cpu().generate({"cls": [1, 2, 3]}, shape=(1, 8, 8), seed=7)
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-3)
+
+
+def test_drawing_does_not_touch_the_random_state_of_the_device():
+    engine, batch = digits(**{"model.sampler.num_steps": 2})
+    before = torch.cuda.get_rng_state()
+    engine.generate({"cls": [1]}, shape=(1, 8, 8))
+    engine.log_images(batch)
+    assert torch.equal(before, torch.cuda.get_rng_state())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "bf16-true"])
+def test_training_and_sampling_in_each_precision(tmp_path, monkeypatch, precision):
+    monkeypatch.chdir(tmp_path)
+    overrides = [
+        "trainer.max_steps=60", "trainer.accelerator=gpu", f"trainer.precision={precision}", "trainer.devices=1",
+        "trainer.log_every_n_steps=5", "trainer.limit_val_batches=0", "trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    assert main(["train", "digits", "--name", "gpu", *overrides]) == 0
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "runs/gpu/metrics.jsonl").read_text().splitlines()]
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+    assert main(["sample", "runs/gpu", "--cond", "cls=[1,2]", "--steps", "3"]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_autoencoder_of_sdxl_works_in_half_precision(dtype):
+    first_stage = sgm.build("first_stages", {"use": "autoencoder_kl_mode", "ch": 64}).cuda().to(dtype).eval()
+    with torch.no_grad():
+        x = draw(2, 3, 64, 64).clamp(-1, 1).cuda().to(dtype)
+        z = first_stage.encode(x)
+        y = first_stage.decode(z)
+    assert z.shape == (2, 4, 8, 8)
+    assert y.shape == x.shape
+    assert y.dtype == dtype
+    assert y.isfinite().all()
