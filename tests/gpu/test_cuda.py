@@ -139,7 +139,7 @@ def test_training_and_sampling_in_each_precision(tmp_path, monkeypatch, precisio
     ]  # fmt: skip
     assert main(["train", "digits", "--name", "gpu", *overrides]) == 0
     losses = [json.loads(line)["loss"] for line in (tmp_path / "runs/gpu/metrics.jsonl").read_text().splitlines()]
-    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert main(["sample", "runs/gpu", "--cond", "cls=[1,2]", "--steps", "3"]) == 0
 
 
