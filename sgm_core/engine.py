@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from annotated_types import Ge
@@ -83,6 +83,9 @@ class DiffusionEngine(LightningModule):
         compile: run the network through `torch.compile`; state-dict keys stay the same.
         init_from: a checkpoint whose weights to start from.
     """
+
+    joins_conditioning: ClassVar[bool] = True
+    """The parts meet as in `DiffusionModel`, so that a check may compare their shapes before they are built."""
 
     def __init__(
         self,

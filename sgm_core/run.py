@@ -31,6 +31,7 @@ from lightning.pytorch.loggers import Logger
 
 from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, save_weights
 from sgm_core.config.api import Config, saved_config
+from sgm_core.config.shapes import check_shapes
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_core.hooks.callbacks import added_callbacks
@@ -66,6 +67,7 @@ class Run:
         self.config.checked  # noqa: B018 - all errors of the config before anything is made
         if self.config.to_dict().get("data") is None:
             raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
+        check_shapes(self.config)
         created = make_folder(self.folder)
         try:
             return self._train()

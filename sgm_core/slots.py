@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from sgm_core.roles import Embedder
+from sgm_core.shapes import Shape
 
 __all__ = ["EmbedderSlot", "count_samples", "describe"]
 
@@ -88,6 +89,13 @@ class EmbedderSlot:
             raise ValueError(f"output of {name} is {self.output!r}; it must be the name of a keyword argument")
         if self.output in _NETWORK_ARGUMENTS:
             raise ValueError(f"output of {name} is {self.output!r}; {_NETWORK_ARGUMENTS[self.output]}")
+
+    @staticmethod
+    def shapes(
+        *entries: Shape | None, embedder: Callable[..., Shape | list[Shape] | None]
+    ) -> Shape | list[Shape] | None:
+        """What the slot gives, see `sgm_core.shapes`."""
+        return embedder(*entries)
 
     @property
     def module(self) -> nn.Module:

@@ -260,8 +260,10 @@ def build_engine(config: Config | dict[str, Any]) -> Engine:
         ConfigError, BuildError.
     """
     from sgm_core.checkpoint import Provenance
+    from sgm_core.config.shapes import check_shapes
 
     config = config_from(config)
+    check_shapes(config, training=False)  # before any weight is allocated
     engine: Engine = config.build("model")
     if config.is_plain:
         entries = [*config.checked[1], *hook_entries()]

@@ -9,6 +9,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from sgm_core.shapes import Shape
 from sgm_plugins.autoencoding.layout import Layout, Level, Middle
 from sgm_plugins.networks.ddpm_blocks import EPS, AttentionType, Downsample, ResnetBlock, attention_block
 from sgm_plugins.networks.group_norm import GroupNorm
@@ -75,6 +76,10 @@ class Encoder(nn.Module):
         )
         self.norm_out = GroupNorm(width, eps=EPS)
         self.conv_out = nn.Conv2d(width, 2 * z_channels if double_z else z_channels, 3, padding=1)
+
+    @staticmethod
+    def shapes(x: Shape | None, *, z_channels: int, double_z: bool) -> Shape:
+        return (2 * z_channels if double_z else z_channels, None, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (b, in_channels, h, w) -> (b, z_channels or twice that, h / factor, w / factor)."""

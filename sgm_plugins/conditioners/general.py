@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sgm_core.conditioning import Conditioning
 from sgm_core.registry import did_you_mean
 from sgm_core.roles import Conditioner
+from sgm_core.shapes import Shape
 from sgm_core.slots import EmbedderSlot, count_samples, describe
 
 if TYPE_CHECKING:
@@ -48,6 +49,18 @@ class GeneralConditioner(Conditioner):
         self.embedders = nn.ModuleList(slot.module for slot in embedders)
         self._together = self._drop_groups()
         self.train(self.training)
+
+    @staticmethod
+    def route(shape: Shape, output: str | None) -> tuple[str, int]:
+        """Where an output goes, from its shape for one sample and what its slot says, and the axis of the shape on
+        which it is joined to others: what `forward` does, before anything is built.
+
+        Raises:
+            ValueError: nothing routes its rank, or the slot sends it where its rank does not fit.
+        """
+        said = f"of shape (b, {', '.join('?' if length is None else str(length) for length in shape)})"
+        name = _destination(1 + len(shape), said, output)
+        return name, _JOINED_ON.get(name, 1) - 1
 
     def train(self, mode: bool = True) -> Self:
         """Switch the trainable embedders. A parent's `train()` comes through here too: frozen ones stay in eval."""
@@ -194,7 +207,9 @@ class GeneralConditioner(Conditioner):
         routed: dict[str, list[tuple[int, Tensor]]] = {}
         for i, output in outputs:
             with self._naming(i):
-                routed.setdefault(_destination(output, self.slots[i].output), []).append((i, output))
+                routed.setdefault(_destination(output.ndim, describe(output), self.slots[i].output), []).append(
+                    (i, output)
+                )
         joined = {name: self._join(name, parts) for name, parts in routed.items()}
         return Conditioning(
             vector=joined.pop("vector", None),
@@ -217,25 +232,23 @@ class GeneralConditioner(Conditioner):
         return torch.cat([part for _, part in parts], dim=axis)
 
 
-def _destination(output: Tensor, name: str | None) -> str:
+def _destination(rank: int, said: str, name: str | None) -> str:
     """The name under which the network gets an output.
 
     Raises:
         ValueError: nothing routes its rank, or the slot sends it where its rank does not fit.
     """
-    rank = output.ndim
     if name is None:
         if rank not in BY_RANK:
             ranks = ", ".join(f"{known} to {to}" for known, to in BY_RANK.items())
             raise ValueError(
-                f"its output is {describe(output)}, and rank {rank} goes nowhere by itself ({ranks}); "
-                "give the slot an `output`"
+                f"its output is {said}, and rank {rank} goes nowhere by itself ({ranks}); give the slot an `output`"
             )
         return BY_RANK[rank]
     fits = {"vector": rank == 2, "crossattn": rank == 3, "concat": rank >= 2}.get(name, rank >= 1)
     if not fits:
         needs = _RANKS.get(name, "a row for each sample")
-        raise ValueError(f"its output is {describe(output)}, which can not be {name}: that needs {needs}")
+        raise ValueError(f"its output is {said}, which can not be {name}: that needs {needs}")
     return name
 
 

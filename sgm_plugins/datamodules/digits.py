@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.split_data import SplitData
 
 DIGITS = Path(__file__).with_name("assets") / "digits.npz"
@@ -42,6 +43,10 @@ class Digits(SplitData):
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         self.train_fraction = train_fraction
+
+    @staticmethod
+    def shapes() -> dict[str, Shape]:
+        return {"image": (1, 8, 8), "cls": ()}
 
     def load_parts(self) -> tuple[_InMemory, _InMemory]:
         with np.load(DIGITS) as file:

@@ -14,6 +14,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
+from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.image_file import BadImageError, Square, read_image
 from sgm_plugins.datamodules.split_data import SplitData
 
@@ -71,6 +72,17 @@ class ImageFolder(SplitData):
         self.train_fraction = train_fraction
         self.bad_files: dict[Path, str] = {}  # path -> what is wrong with it
         self._reported = 0
+
+    @staticmethod
+    def shapes(*, size: int, channels: int, labels: bool, captions: bool, sizes: bool) -> dict[str, Shape | None]:
+        shapes: dict[str, Shape | None] = {"image": (channels, size, size)}
+        if labels:
+            shapes["cls"] = ()
+        if captions:
+            shapes["txt"] = None
+        if sizes:
+            shapes |= dict.fromkeys(("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple"), (2,))
+        return shapes
 
     @cached_property
     def files(self) -> list[Path]:

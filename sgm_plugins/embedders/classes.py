@@ -9,6 +9,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from sgm_core.shapes import Shape
+
 
 class ClassEmbedder(nn.Module):
     """One learned vector per class.
@@ -29,6 +31,10 @@ class ClassEmbedder(nn.Module):
         self.n_classes = n_classes
         self.add_sequence_dim = add_sequence_dim
         self.embedding = nn.Embedding(n_classes, embed_dim)
+
+    @staticmethod
+    def shapes(labels: Shape | None, *, embed_dim: int, add_sequence_dim: bool) -> Shape:
+        return (1, embed_dim) if add_sequence_dim else (embed_dim,)
 
     def forward(self, labels: Tensor) -> Tensor:
         """(b,) integers -> (b, embed_dim), or (b, 1, embed_dim)."""

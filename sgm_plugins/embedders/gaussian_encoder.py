@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
+from sgm_core.shapes import Shape
 from sgm_core.slots import describe
 from sgm_plugins.autoencoding.encoder import Encoder
 from sgm_plugins.regularizers.gaussian import GaussianRegularizer
@@ -28,6 +31,12 @@ class GaussianEncoderEmbedder(nn.Module):
         self.encoder = encoder
         self.posterior = GaussianRegularizer(sample)
         self.flatten = flatten
+
+    @staticmethod
+    def shapes(image: Shape | None, *, encoder: Callable[..., Shape | None], flatten: bool) -> Shape:
+        moments = encoder(image)
+        z = None if moments is None or moments[0] is None else moments[0] // 2
+        return (None, z) if flatten else (z, None, None)
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (b, c, h, w) in [-1, 1] -> tokens (b, h' * w', z), rows first, or a map (b, z, h', w')."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from sgm_core.roles import Discretization, Embedder, FirstStage
+from sgm_core.shapes import Shape, as_list
 from sgm_core.slots import describe
 from sgm_plugins.broadcast import append_dims
 from sgm_plugins.sigma_samplers import DiscreteSigmaSampler
@@ -58,6 +60,20 @@ class LowScaleEmbedder(nn.Module):
         self.output_size = output_size
         self.scale_factor = scale_factor
         self.level_embedder = cast("nn.Module | None", level_embedder)
+
+    @staticmethod
+    def shapes(
+        image: Shape | None,
+        *,
+        first_stage: Callable[..., Shape | None],
+        output_size: int | None,
+        level_embedder: Callable[..., Shape | list[Shape] | None] | None,
+    ) -> list[Shape]:
+        z = first_stage(image) or (None, None, None)
+        if output_size is not None:
+            z = (z[0], output_size, output_size)
+        vectors: list[Shape] | None = [(1,)] if level_embedder is None else as_list(level_embedder(()))
+        return [z, vectors[0] if vectors else (None,)]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Images (b, c, h, w) in [-1, 1] -> noisy latents (b, c', h', w') and the vector of their levels (b, d)."""

@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sgm_core.shapes import Shape
 from sgm_core.slots import describe
 
 _RANKS = {"linear": 3, "bilinear": 4, "bicubic": 4, "trilinear": 5}
@@ -68,6 +69,13 @@ class SpatialRescaler(nn.Module):
                 f"bias is {bias} and kernel_size is {kernel_size}, but there is no convolution that has them: give "
                 "out_channels, or remap: true"
             )
+
+    @staticmethod
+    def shapes(x: Shape | None, *, in_channels: int, out_channels: int | None, remap: bool) -> Shape | None:
+        if x is None or not 2 <= len(x) <= 4:
+            return None
+        mapped = out_channels or (in_channels if remap else None)
+        return (x[0] if mapped is None else mapped, *(None for _ in x[1:]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, *grid) -> (b, out_channels or c, *smaller grid).

@@ -7,6 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
+from sgm_core.shapes import Shape
 from sgm_plugins.sinusoidal import timestep_embedding
 
 
@@ -22,6 +23,13 @@ class TimestepEmbedder(nn.Module):
         super().__init__()
         self.outdim = outdim
         self.max_period = max_period
+
+    @staticmethod
+    def shapes(values: Shape | None, *, outdim: int) -> Shape:
+        if values is None or len(values) > 1:  # what has more axes is refused when it comes
+            return (None,)
+        numbers = values[0] if values else 1
+        return (None if numbers is None else numbers * outdim,)
 
     def forward(self, values: Tensor) -> Tensor:
         """(b,) or (b, n), any dtype -> (b, n * outdim) float32.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, cast
 
@@ -11,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from sgm_core.roles import Embedder, FirstStage, SigmaSampler
+from sgm_core.shapes import Shape, as_list
 from sgm_core.slots import describe
 from sgm_plugins.broadcast import append_dims
 
@@ -61,6 +63,22 @@ class VideoPredictionEmbedder(nn.Module):
         self.scale_factor = scale_factor
         self.encoder_autocast = encoder_autocast
         self.encoder_chunk = encoder_chunk
+
+    @staticmethod
+    def shapes(
+        frames: Shape | None,
+        *,
+        encoder: Callable[..., Shape | None],
+        n_cond_frames: int,
+        sigma_embedder: Callable[..., Shape | list[Shape] | None] | None,
+    ) -> list[Shape]:
+        image = None if frames is None else frames[-3:]
+        c, *grid = encoder(image) or (None, None, None)
+        z: Shape = (None if c is None else n_cond_frames * c, *grid)
+        if sigma_embedder is None:
+            return [z]
+        vectors = as_list(sigma_embedder(()))
+        return [z, vectors[0] if vectors else (None,)]
 
     def forward(self, frames: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Frames (b, n_cond_frames, c, h, w), of one frame (b, c, h, w) too, in [-1, 1] -> the outputs.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from sgm_core.roles import Regularizer
+from sgm_core.shapes import Shape
 from sgm_plugins.autoencoding.decoder import Decoder
 from sgm_plugins.autoencoding.encoder import Count, Encoder
 from sgm_plugins.autoencoding.tiling import Tiling
@@ -33,6 +36,15 @@ class Autoencoder(RegularizedFirstStage):
         tiling: Tiling | None = None,
     ) -> None:
         super().__init__(encoder, decoder, regularizer, chunk, tiling)
+
+    @staticmethod
+    def shapes(
+        image: Shape | None,
+        *,
+        encoder: Callable[..., Shape | None] | None,
+        regularizer: Callable[..., Shape | None],
+    ) -> Shape | None:
+        return None if encoder is None else regularizer(encoder(image))
 
     def _encode(self, x: Tensor) -> Tensor:
         assert self.encoder is not None

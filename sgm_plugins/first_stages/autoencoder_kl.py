@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le
 
+from sgm_core.shapes import Shape
 from sgm_plugins.autoencoding.decoder import Decoder
 from sgm_plugins.autoencoding.encoder import Count, Encoder
 from sgm_plugins.autoencoding.tiling import Tiling
@@ -91,3 +92,7 @@ class AutoencoderKLMode(AutoencoderKL):
     """
 
     sample: ClassVar[bool] = False
+
+    @staticmethod
+    def shapes(image: Shape | None, *, embed_dim: int) -> Shape:
+        return (embed_dim, None, None)

@@ -7,10 +7,15 @@ from typing import Any
 from torch import Tensor
 
 from sgm_core.roles import FirstStage
+from sgm_core.shapes import Shape
 
 
 class IdentityFirstStage(FirstStage):
     """The latents are the images themselves, the same tensor, not a copy."""
+
+    @staticmethod
+    def shapes(image: Shape | None) -> Shape | None:
+        return image
 
     def encode(self, x: Tensor) -> Tensor:
         return x

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from sgm_core.roles import Regularizer
+from sgm_core.shapes import Shape
 from sgm_plugins.autoencoding.encoder import Count, Encoder
 from sgm_plugins.autoencoding.temporal_decoder import TemporalDecoder
 from sgm_plugins.autoencoding.tiling import Tiling
@@ -46,6 +48,15 @@ class TemporalAutoencoder(RegularizedFirstStage):
     ) -> None:
         super().__init__(encoder, decoder, regularizer, chunk, tiling)
         self.num_frames = num_frames
+
+    @staticmethod
+    def shapes(
+        image: Shape | None,
+        *,
+        encoder: Callable[..., Shape | None] | None,
+        regularizer: Callable[..., Shape | None],
+    ) -> Shape | None:
+        return None if encoder is None else regularizer(encoder(image))
 
     def decode(self, z: Tensor, *, timesteps: int | None = None, **kwargs: Any) -> Tensor:
         """Latents (clips * frames, c, h, w) -> frames (clips * frames, c, h, w) in [-1, 1].

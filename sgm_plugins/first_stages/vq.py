@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from sgm_core.shapes import Shape
 from sgm_plugins.autoencoding.decoder import Decoder
 from sgm_plugins.autoencoding.encoder import Count, Encoder
 from sgm_plugins.autoencoding.tiling import Tiling
@@ -86,3 +87,7 @@ class VQFirstStage(QuantConvFirstStage):
             chunk=chunk,
             tiling=tiling,
         )
+
+    @staticmethod
+    def shapes(image: Shape | None, *, embed_dim: int) -> Shape:
+        return (embed_dim, None, None)

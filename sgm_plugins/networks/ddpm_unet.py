@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
+from sgm_core.shapes import Takes
 from sgm_plugins.networks.checkpointing import checkpointed
 from sgm_plugins.networks.convolution import conv
 from sgm_plugins.networks.ddpm_blocks import (
@@ -118,6 +119,10 @@ class DDPMUNet(nn.Module):
 
         self.norm_out = GroupNorm(channels, eps=EPS)
         self.conv_out = conv(2, channels, out_ch, 3, zero=True)
+
+    @staticmethod
+    def shapes(*, in_channels: int) -> dict[str, Takes]:
+        return {"x": Takes("in_channels", in_channels), "context": Takes("", None), "y": Takes("", None)}
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """The network's output, (b, out_ch, h, w) in the dtype of x; computed in that of the parameters.

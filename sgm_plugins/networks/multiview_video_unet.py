@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le
 from einops import rearrange
 from torch import Tensor, nn
 
+from sgm_core.shapes import Takes
 from sgm_plugins.networks.alpha_blender import MergeStrategy
 from sgm_plugins.networks.clips import Clips, check_tokens, frames_per_clip, one_per_row
 from sgm_plugins.networks.label_embedding import Labels
@@ -15,6 +16,7 @@ from sgm_plugins.networks.levels import Count, Heads, Levels, Place, one_width
 from sgm_plugins.networks.multiview_transformer import Motion, MultiviewTransformer
 from sgm_plugins.networks.skeleton import Resample, UNetSkeleton
 from sgm_plugins.networks.video_resblock import VideoResBlock, video_kernel
+from sgm_plugins.networks.widths import unet_takes
 
 
 class MultiviewVideoUNet(UNetSkeleton):
@@ -180,6 +182,32 @@ class MultiviewVideoUNet(UNetSkeleton):
         self.view_context_dim, self.motion_context_dim = view_context_dim, motion_context_dim
         self.camera_dim = camera_dim
         self.num_video_frames, self.num_views = num_video_frames, num_views
+
+    @staticmethod
+    def shapes(
+        *,
+        in_channels: int,
+        model_channels: int,
+        num_res_blocks: int | list[int],
+        attention_resolutions: list[int],
+        channel_mult: list[int],
+        num_classes: Labels | None,
+        transformer_depth: int | list[int],
+        transformer_depth_middle: int | None,
+        context_dim: int | list[int] | None,
+        view_context_dim: int | None,
+        motion_context_dim: int | None,
+        camera_dim: int | None,
+        adm_in_channels: int | None,
+    ) -> dict[str, Takes]:
+        levels = Levels.plan(model_channels, channel_mult, num_res_blocks, attention_resolutions, transformer_depth)
+        middle = levels.depths[-1] if transformer_depth_middle is None else transformer_depth_middle
+        return {
+            **unet_takes(in_channels, levels, middle, context_dim, num_classes, adm_in_channels),
+            "cond_view": Takes("view_context_dim", view_context_dim),
+            "cond_motion": Takes("motion_context_dim", motion_context_dim),
+            "camera": Takes("camera_dim", camera_dim),
+        }
 
     def forward(
         self,

@@ -7,12 +7,14 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from sgm_core.shapes import Takes
 from sgm_plugins.networks.convolution import Dims
 from sgm_plugins.networks.label_embedding import Labels
 from sgm_plugins.networks.levels import Count, Heads, Levels, Place, one_width, per_level
 from sgm_plugins.networks.resblock import ResBlock
 from sgm_plugins.networks.skeleton import Resample, UNetSkeleton
 from sgm_plugins.networks.spatial_transformer import SpatialTransformer
+from sgm_plugins.networks.widths import unet_takes
 
 
 class UNet(UNetSkeleton):
@@ -134,6 +136,32 @@ class UNet(UNetSkeleton):
             transformer,
             resblock_updown,
         )
+
+    @staticmethod
+    def shapes(
+        *,
+        in_channels: int,
+        model_channels: int,
+        num_res_blocks: int | list[int],
+        attention_resolutions: list[int],
+        channel_mult: list[int],
+        num_classes: Labels | None,
+        transformer_depth: int | list[int],
+        context_dim: int | list[int] | None,
+        num_attention_blocks: list[int] | None,
+        disable_middle_transformer: bool,
+        adm_in_channels: int | None,
+    ) -> dict[str, Takes]:
+        levels = Levels.plan(
+            model_channels,
+            channel_mult,
+            num_res_blocks,
+            attention_resolutions,
+            transformer_depth,
+            num_attention_blocks,
+        )
+        middle = 0 if disable_middle_transformer else levels.depths[-1]
+        return unet_takes(in_channels, levels, middle, context_dim, num_classes, adm_in_channels)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """The network's output, (b, out_channels, *grid) in the dtype of x; computed in that of the parameters.

@@ -7,6 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
+from sgm_core.shapes import Takes
 from sgm_plugins.networks.alpha_blender import MergeStrategy
 from sgm_plugins.networks.clips import Clips, check_tokens, frames_per_clip, one_per_row
 from sgm_plugins.networks.label_embedding import Labels
@@ -14,6 +15,7 @@ from sgm_plugins.networks.levels import Count, Heads, Levels, Place, one_width
 from sgm_plugins.networks.skeleton import Resample, UNetSkeleton
 from sgm_plugins.networks.video_resblock import VideoResBlock, video_kernel
 from sgm_plugins.networks.video_transformer import SpatialVideoTransformer
+from sgm_plugins.networks.widths import unet_takes
 
 
 class VideoUNet(UNetSkeleton):
@@ -155,6 +157,31 @@ class VideoUNet(UNetSkeleton):
         self.use_spatial_context = use_spatial_context and not disable_temporal_crossattention
         self.time_context_dim = None if use_spatial_context else time_context_width
         self.num_video_frames = num_video_frames
+
+    @staticmethod
+    def shapes(
+        *,
+        in_channels: int,
+        model_channels: int,
+        num_res_blocks: int | list[int],
+        attention_resolutions: list[int],
+        channel_mult: list[int],
+        num_classes: Labels | None,
+        transformer_depth: int | list[int],
+        transformer_depth_middle: int | None,
+        context_dim: int | list[int] | None,
+        time_context_dim: int | None,
+        use_spatial_context: bool,
+        adm_in_channels: int | None,
+        disable_temporal_crossattention: bool,
+    ) -> dict[str, Takes]:
+        levels = Levels.plan(model_channels, channel_mult, num_res_blocks, attention_resolutions, transformer_depth)
+        middle = levels.depths[-1] if transformer_depth_middle is None else transformer_depth_middle
+        takes = unet_takes(in_channels, levels, middle, context_dim, num_classes, adm_in_channels)
+        takes["time_context"] = Takes("time_context_dim", time_context_dim)
+        if use_spatial_context or disable_temporal_crossattention:
+            takes["time_context"] = Takes("", None)
+        return takes
 
     def forward(
         self,

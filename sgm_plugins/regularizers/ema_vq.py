@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, distributed, nn
 
+from sgm_core.shapes import Shape
 from sgm_plugins.regularizers.quantizer import (
     Count,
     Quantizer,
@@ -84,6 +85,10 @@ class EMAVectorQuantizer(Quantizer):
         self.decay = decay
         self.eps = eps
         self.embedding = AveragedCodebook(n_embed, embed_dim)
+
+    @staticmethod
+    def shapes(z: Shape | None) -> Shape | None:
+        return z
 
     def forward(self, z: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Raw latents -> quantized ones, with the codebook as it was before. For shapes and the log see `Quantizer`."""

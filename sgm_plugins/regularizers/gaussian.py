@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sgm_core.randomness import Generators, randn_like
 from sgm_core.roles import Regularizer
+from sgm_core.shapes import Shape
 
 LOG_VARIANCE = (-30.0, 20.0)
 """Limits, as in Rombach et al. 2022: no variance is zero or overflows."""
@@ -26,6 +27,10 @@ class GaussianRegularizer(Regularizer):
     def __init__(self, sample: bool = True) -> None:
         super().__init__()
         self.sample = sample
+
+    @staticmethod
+    def shapes(z: Shape | None) -> Shape | None:
+        return None if z is None or z[0] is None else (z[0] // 2, *z[1:])
 
     def forward(self, z: Tensor, generator: Generators = None) -> tuple[Tensor, dict[str, Any]]:
         """Means and log variances (b, 2 * c, *grid) -> latents (b, c, *grid).

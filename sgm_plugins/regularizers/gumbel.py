@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn.functional import gumbel_softmax
 
+from sgm_core.shapes import Shape
 from sgm_plugins.regularizers.quantizer import (
     Count,
     Quantizer,
@@ -54,6 +55,10 @@ class GumbelQuantizer(Quantizer):
         self.temperature = temperature
         self.proj = nn.Conv2d(num_hiddens, n_embed, 1)
         self.embed = nn.Embedding(n_embed, embed_dim)
+
+    @staticmethod
+    def shapes(z: Shape | None, *, embed_dim: int) -> Shape | None:
+        return None if z is None else (embed_dim, *z[1:])
 
     def forward(self, z: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """(b, num_hiddens, h, w) -> (b, embed_dim, h, w). For the log see `Quantizer`."""

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from sgm_core.shapes import Shape
 from sgm_plugins.regularizers.quantizer import (
     Count,
     Quantizer,
@@ -78,6 +79,10 @@ class VectorQuantizer(Quantizer):
         self.embedding = Codebook(n_embed, embed_dim, embedding_weight_norm)
         self.proj_in = nn.Identity() if input_dim is None else nn.Linear(input_dim, embed_dim)
         self.proj_out = nn.Identity() if output_dim is None else nn.Linear(embed_dim, output_dim)
+
+    @staticmethod
+    def shapes(z: Shape | None, *, embed_dim: int, output_dim: int | None) -> Shape | None:
+        return None if z is None else (output_dim or embed_dim, *z[1:])
 
     def forward(self, z: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Raw latents -> quantized ones. For shapes and the log see `Quantizer`."""
