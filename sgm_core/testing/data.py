@@ -14,6 +14,7 @@ from torch import Tensor
 from sgm_core.slots import describe
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.shapes import check_entries
 
 BATCHES = 8
 """As many of an epoch as are looked at."""
@@ -58,6 +59,7 @@ class DataModuleContract(Contract):
                     'give {"image": ..., "cls": ...}',
                 )
                 sized = {key: value for key, value in batch.items() if isinstance(value, (Tensor, list))}
+                check_entries(self.subject, data, batch)
                 rows = {
                     key: len(value)
                     for key, value in sized.items()

@@ -10,6 +10,7 @@ from torch import Tensor
 from sgm_core.slots import describe
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.shapes import check_outputs
 from sgm_core.testing.stand_ins import noise
 from sgm_core.testing.subject import Subject
 
@@ -31,8 +32,9 @@ class FirstStageContract(Contract):
         return {"z": z, "x": component.decode(z, **known)}
 
     def check(self) -> None:
+        first_stage = self.subject.build().eval()
         with torch.no_grad():
-            out = self.call(self.subject.build().eval(), self.inputs())
+            out = self.call(first_stage, self.inputs())
         for name, role in (("z", "a latent"), ("x", "an image")):
             self.subject.expect(
                 isinstance(out[name], Tensor) and len(out[name]) == len(self.x) and trees.is_finite(out[name]),
@@ -46,6 +48,7 @@ class FirstStageContract(Contract):
             f"{tuple(out['x'].shape)} for {tuple(self.x.shape)}",
             "let `decode` undo each halving of `encode`, or give images whose size it can halve",
         )
+        check_outputs(self.subject, first_stage, [self.x], [out["z"]])
         if self.round_trip is not None:
             error = float((out["x"] - self.x).abs().max())
             self.subject.expect(
@@ -71,7 +74,8 @@ class RegularizerContract(Contract):
 
     def check(self) -> None:
         z = self.z.clone().requires_grad_()
-        given = self.subject.build()(z)
+        regularizer = self.subject.build()
+        given = regularizer(z)
         self.subject.expect(
             isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict),
             "it gives the latents and a log, a dict",
@@ -85,6 +89,7 @@ class RegularizerContract(Contract):
             describe(latents),
             "keep the samples on the first dimension",
         )
+        check_outputs(self.subject, regularizer, [z], [latents])
         self.subject.expect(
             latents.requires_grad,
             "gradients pass to the encoder",

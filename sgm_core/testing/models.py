@@ -13,6 +13,7 @@ from sgm_core.roles import Conditioner
 from sgm_core.slots import EmbedderSlot, describe
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.shapes import check_outputs, check_takes
 from sgm_core.testing.stand_ins import seeded
 from sgm_core.testing.subject import Subject
 
@@ -44,6 +45,7 @@ class NetworkContract(Contract):
         )
         if out.requires_grad:
             out.float().square().mean().backward()
+        check_takes(self.subject, network, self.arguments)
         unused = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
         self.subject.expect(
             not unused,
@@ -74,7 +76,9 @@ class EmbedderContract(Contract):
         for rows in (self.samples, 1):
             entries = [entry[:rows] for entry in self.inputs().values()]
             with self.subject.trying(f"it embeds {rows} samples", "let the number of samples be any"):
-                self._check_outputs(embedder(*entries), rows)
+                outputs = embedder(*entries)
+                self._check_outputs(outputs, rows)
+                check_outputs(self.subject, embedder, entries, [outputs] if isinstance(outputs, Tensor) else outputs)
         self._check_unconditional()
         self._check_training()
         self._check_check(embedder)

@@ -84,6 +84,10 @@ class AutoencoderKL(QuantConvFirstStage):
             tiling=tiling,
         )
 
+    @staticmethod
+    def shapes(image: Shape | None, *, embed_dim: int) -> Shape:
+        return (embed_dim, None, None)
+
 
 class AutoencoderKLMode(AutoencoderKL):
     """The autoencoder of Stable Diffusion and SDXL; a latent is the mean of the Gaussian, and so nothing is random.
@@ -93,6 +97,4 @@ class AutoencoderKLMode(AutoencoderKL):
 
     sample: ClassVar[bool] = False
 
-    @staticmethod
-    def shapes(image: Shape | None, *, embed_dim: int) -> Shape:
-        return (embed_dim, None, None)
+    shapes = staticmethod(AutoencoderKL.shapes)
