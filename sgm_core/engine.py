@@ -29,6 +29,7 @@ from sgm_core.roles import (
     OptimizerFactory,
     Sampler,
 )
+from sgm_core.shapes import only_measured
 
 Batch = Mapping[str, Any]
 
@@ -128,7 +129,7 @@ class DiffusionEngine(LightningModule):
             self.model.diffusion_model.compile()  # in place: no `_orig_mod.` in the keys
         if ema is not None:
             ema.track(self.trained_parameters())
-        if init_from is not None:
+        if init_from is not None and not only_measured():
             self.load_weights(init_from)
 
     # --- the model -------------------------------------------------------------------------------------------------

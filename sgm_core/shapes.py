@@ -71,3 +71,14 @@ def unknown(*inputs: Any) -> None:
 def as_list(outputs: Shape | list[Shape] | None) -> list[Shape] | None:
     """An embedder's one output or several, as a list."""
     return [outputs] if isinstance(outputs, tuple) else outputs
+
+
+def only_measured() -> bool:
+    """Whether what is being built is only measured, on the meta device, where tensors have shapes and no values.
+
+    A constructor that reads weights from files then reads none, and downloads nothing: `sgm explain` says how large a
+    model is before anyone has it.
+    """
+    import torch
+
+    return torch.get_default_device().type == "meta"

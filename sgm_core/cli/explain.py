@@ -1,5 +1,6 @@
 """Show a config in full: each value, where it came from (a line of a file, an override, a default), and for each
-component who provides it and where its source is. The config is checked first."""
+component who provides it and where its source is. Without PATH also the parameters and the memory of each part of the
+model, for which no weight is allocated. The config is checked first, and the widths that meet in its model."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from sgm_core.errors import SgmError
 if TYPE_CHECKING:
     from sgm_core.config.explain import Default, Explained, Part
     from sgm_core.config.tree import Origin
+    from sgm_core.measure import Measured
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +34,23 @@ def run(options: argparse.Namespace) -> int:
     arguments, path = split_part(options.config, options.path)
     config = read_config(arguments)
     from sgm_core.config.explain import explain
+    from sgm_core.config.shapes import check_shapes
 
     explained = explain(config)
+    check_shapes(config)
+    measured = None
     if path is not None:
         explained = _part(explained, path, named=options.path is not None)
+    else:
+        from sgm_core.measure import measure
+
+        measured = measure(config)
     if options.json:
         import json
 
         rows = [row(item) for item in explained.walk() if item.path]
+        if measured is not None:
+            add_sizes(rows, measured)
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
     width = None
@@ -49,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
         width = shutil.get_terminal_size().columns
     top = [explained] if explained.path else explained.children
     sys.stdout.write(table([line for item in top for line in lines(item, top=True)], width))
+    if measured is not None:
+        sys.stdout.write(size_table(measured))
     return 0
 
 
@@ -145,6 +158,16 @@ def _facts(part: Part) -> dict[str, str]:
         "version": entry.version,
         "source": part.source,
     }
+
+
+def add_sizes(rows: list[dict[str, Any]], measured: Measured) -> None:
+    """To the row of each part what it takes, in bytes: `"memory": [{"of": "weights", ...}]`."""
+    by_path = {row["path"]: row for row in rows}
+    for size in measured.sizes:
+        facts = {"of": size.what, "trainable": size.trainable, "frozen": size.frozen, "bytes": size.bytes}
+        by_path.get(size.path, by_path["model"]).setdefault("memory", []).append(facts)
+    if measured.notes:
+        by_path["model"]["not_measured"] = measured.notes
 
 
 # --- text ----------------------------------------------------------------------------------------------------------
@@ -245,3 +268,25 @@ def _fit(origin: str, room: int) -> str:
     provider, comma, _ = origin.partition(", ")
     kept = provider + comma if comma and len(provider) + 20 <= room else ""
     return f"{kept}…{origin[len(origin) - (room - len(kept)) + 1 :]}"
+
+
+def size_table(measured: Measured) -> str:
+    """Parameters and memory, as comments: the whole text is a config."""
+    from sgm_core.measure import human
+
+    rows = [("parameters and memory", "trainable", "frozen", "memory")]
+    for size in measured.sizes:
+        numbers = (human(size.trainable), human(size.frozen)) if size.what == "weights" else ("", "")
+        name = size.path if size.what == "weights" else f"{size.path}: {size.what}"
+        rows.append((name, *numbers, human(size.bytes, "B")))
+    weights = [size for size in measured.sizes if size.what == "weights"]
+    total = [sum(size.trainable for size in weights), sum(size.frozen for size in weights)]
+    rows.append(("in all, without activations", *map(human, total), human(sum(s.bytes for s in measured.sizes), "B")))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    text = "".join(
+        f"# {row[0]:{widths[0]}}"
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        + "\n"
+        for row in rows
+    )
+    return text + "".join(f"# not measured: {line}\n" for note in measured.notes for line in note.splitlines())
