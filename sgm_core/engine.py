@@ -56,9 +56,12 @@ class DiffusionModel(nn.Module):
                 joined.to(weight.dtype),
                 cond.map(lambda t: t.to(weight.dtype) if t.is_floating_point() else t),
             )
-        out: Tensor = self.diffusion_model(
-            joined, timesteps=c_noise, context=cond.crossattn, y=cond.vector, **cond.extras
-        )
+        try:
+            out: Tensor = self.diffusion_model(
+                joined, timesteps=c_noise, context=cond.crossattn, y=cond.vector, **cond.extras
+            )
+        except ValueError as error:
+            raise ValueError(f"network ({type(self.diffusion_model).__name__}): {error}") from error
         return out.type_as(x)
 
 

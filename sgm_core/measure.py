@@ -69,7 +69,7 @@ def measure(config: Config) -> Measured:
     notes: list[str] = []
     average = getattr(engine, "model_ema", None)
     if isinstance(average, nn.Module):
-        sizes.append(Size("model.ema", "shadows", 0, 0, _bytes([*average.parameters(), *average.buffers()])))
+        sizes.append(Size("model.ema", "shadows", 0, 0, _bytes(average.state_dict().values())))
     try:
         sizes.append(Size("model.optimizer", "moments", 0, 0, _moments(engine, parameters)))
     except Exception as error:  # of any optimizer: it may need values

@@ -87,6 +87,7 @@ class Network(Protocol):
 
     x is (b, c, *grid), already scaled by c_in and joined with `concat`; timesteps is c_noise, (b,); context is
     (b, tokens, d); y is (b, d). Extras of the conditioning arrive as further keyword arguments. Gives (b, c, *grid).
+    With a static method `shapes`, see `sgm_core.shapes`, a config that gives it other widths is refused with its lines.
     """
 
     def __call__(
@@ -274,7 +275,8 @@ class Embedder(Protocol):
 
     The rank of a tensor decides where it goes unless the slot says so: (b, d) vector, (b, tokens, d) crossattn,
     (b, c, h, w) concat. It may have a method `check(*entries)` that raises ValueError for entries it can not embed;
-    it runs on the host, before the batch moves to the device.
+    it runs on the host, before the batch moves to the device. With a static method `shapes`, see `sgm_core.shapes`, what
+    it gives is compared with what the network takes before anything is built.
     """
 
     def __call__(self, *entries: Any) -> Tensor | Sequence[Tensor]: ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 import sys
 import threading
@@ -43,6 +44,9 @@ from sgm_core.registry import index
 from sgm_core.saving import AtomicCheckpoints, Saver
 
 EXIT_INTERRUPTED = 130
+
+_PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
+"""How a message begins that is about a part of the model."""
 
 
 class Interrupted(BaseException):
@@ -93,6 +97,8 @@ class Run:
             except Interrupted:
                 say(f"Interrupted at step {trainer.global_step}; saved. Go on with: sgm train --resume {self.folder}")
                 return EXIT_INTERRUPTED
+            except ValueError as error:
+                raise self.located(error) from error
             except SystemExit:  # how Lightning ends after a second Ctrl-C
                 if not stop.is_set():
                     raise
@@ -100,6 +106,17 @@ class Run:
         if trainer.is_global_zero:
             self.report(trainer, engine, time.monotonic() - started)
         return 0
+
+    def located(self, error: ValueError) -> ValueError:
+        """A refusal that names a part of the model, with the line of the config where that part stands."""
+        named = None if isinstance(error, SgmError) else _PART.match(str(error))
+        if named is None:
+            return error
+        try:
+            node = self.config.node(f"model.{named[0]}")
+        except KeyError:
+            return error
+        return SgmError(f"{node.origin} model.{error}")
 
     def trainer(self, stop: threading.Event) -> Trainer:
         """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""

@@ -125,10 +125,16 @@ class EmbedderSlot:
         """The embedder's outputs; a trainable one builds a graph where the caller's grad mode lets it.
 
         Raises:
-            ValueError: it gave something else than one tensor or several.
+            ValueError: it gave something else than one tensor or several, or it can not take what is no tensor.
         """
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            outputs = module(*entries)
+        try:
+            with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+                outputs = module(*entries)
+        except (TypeError, AttributeError) as error:
+            if all(isinstance(entry, Tensor) for entry in entries):
+                raise  # no entry is to blame
+            given = " and ".join(map(describe, entries))
+            raise ValueError(f"it can not embed {given} ({type(error).__name__}: {error})") from error
         if isinstance(outputs, Tensor):
             return (outputs,)
         if isinstance(outputs, (list, tuple)) and outputs and all(isinstance(part, Tensor) for part in outputs):

@@ -276,12 +276,20 @@ def size_table(measured: Measured) -> str:
 
     rows = [("parameters and memory", "trainable", "frozen", "memory")]
     for size in measured.sizes:
-        numbers = (human(size.trainable), human(size.frozen)) if size.what == "weights" else ("", "")
-        name = size.path if size.what == "weights" else f"{size.path}: {size.what}"
-        rows.append((name, *numbers, human(size.bytes, "B")))
+        if size.what == "weights":
+            rows.append((size.path, human(size.trainable), human(size.frozen), human(size.bytes, "B")))
+        else:
+            rows.append((f"{size.path}: {size.what}", "", "", human(size.bytes, "B")))
     weights = [size for size in measured.sizes if size.what == "weights"]
     total = [sum(size.trainable for size in weights), sum(size.frozen for size in weights)]
-    rows.append(("in all, without activations", *map(human, total), human(sum(s.bytes for s in measured.sizes), "B")))
+    rows.append(
+        (
+            "in all, without activations",
+            human(total[0]),
+            human(total[1]),
+            human(sum(s.bytes for s in measured.sizes), "B"),
+        )
+    )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     text = "".join(
         f"# {row[0]:{widths[0]}}"

@@ -76,10 +76,10 @@ def said_by(plan: Plan | None) -> Callable[..., Any]:
     shapes = None if call is None else declaration(call.target)
     if call is None or shapes is None:
         return unknown
-    parameters = inspect.signature(shapes).parameters.values()
-    told = {p.name: _argument(call, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def say(*inputs: Any) -> Any:
+        parameters = inspect.signature(shapes).parameters.values()
+        told = {p.name: _argument(call, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
         said = shapes(*inputs, **told)
         if not isinstance(said, Mapping):
             return said
@@ -292,7 +292,7 @@ class Comparison:
         if not given:
             self._mismatch(
                 takes,
-                f"the network takes {name} of width {takes.width}, but no embedder gives any: add one of this width"
+                f"the network takes a {name} of width {takes.width}, but no embedder gives any: add one of this width"
                 + (f", or leave out {' and '.join([takes.key, *takes.needs])}" if takes.key else ""),
                 [],
             )
@@ -306,7 +306,7 @@ class Comparison:
         else:
             self._mismatch(
                 takes,
-                f"the network takes {name} of width {takes.width}, but the embedders give {total}: "
+                f"the network takes a {name} of width {takes.width}, but the embedders give {total}: "
                 f"{self._remedy(takes, total)}change the embedders",
                 self._lines(argument),
             )

@@ -151,8 +151,14 @@ def test_bad_files_of_an_image_folder_are_skipped_counted_and_listed_in_one_line
         (["--resume", "nowhere"], "not a run folder"),
         (["digits", "--resume", "nowhere"], "overrides only"),
         ([], "no config given"),
-        (["digits", "data={use: image_folder, root: empty, size: 8}", "--name", "a"], "empty"),
-        (["digits", "data={use: image_folder, root: missing, size: 8}", "--name", "a"], "missing"),
+        (
+            ["digits", "data={use: image_folder, root: empty, size: 8, channels: 1, labels: true}", "--name", "a"],
+            "empty",
+        ),
+        (
+            ["digits", "data={use: image_folder, root: missing, size: 8, channels: 1, labels: true}", "--name", "a"],
+            "missing",
+        ),
         (["digits", "data.batch_size=5000", "--name", "a"], "5000"),
         (["digits", *FAST, "model.conditioner.embedders[0].embedder.n_classes=5", "--name", "a"], "embedders[0]"),
     ],
