@@ -275,8 +275,8 @@ class Embedder(Protocol):
 
     The rank of a tensor decides where it goes unless the slot says so: (b, d) vector, (b, tokens, d) crossattn,
     (b, c, h, w) concat. It may have a method `check(*entries)` that raises ValueError for entries it can not embed;
-    it runs on the host, before the batch moves to the device. With a static method `shapes`, see `sgm_core.shapes`, what
-    it gives is compared with what the network takes before anything is built.
+    it runs on the host, before the batch moves to the device. With a static method `shapes`, see `sgm_core.shapes`,
+    what it gives is compared with what the network takes before anything is built.
     """
 
     def __call__(self, *entries: Any) -> Tensor | Sequence[Tensor]: ...

@@ -102,8 +102,8 @@ MISMATCHES = [
     ),
     pytest.param(
         "  network: {adm_in_channels: 128}\n  conditioner: {embedders: []}\n",
-        r"bad\.yaml:3:30 model\.network\.adm_in_channels: .*a vector of width 128, but no embedder gives any: add one of "
-        r"this width, or leave out adm_in_channels and num_classes",
+        r"bad\.yaml:3:30 model\.network\.adm_in_channels: .*a vector of width 128, but no embedder gives any: add one "
+        r"of this width, or leave out adm_in_channels and num_classes",
         ["model.network.num_classes=null", "model.network.adm_in_channels=null"],
         id="no vector at all",
     ),
@@ -454,3 +454,26 @@ def test_a_model_that_can_not_be_measured_is_explained_with_the_reason(capsys, r
     Path("a.yaml").write_text("extends: digits\nmodel:\n" + embedders("{input_key: cls, embedder: gone}"))
     assert main(["explain", "a.yaml"]) == 0
     assert "# not measured: the model can not be measured: a.yaml:5:36" in capsys.readouterr().out
+
+
+def test_the_message_of_the_readme_is_the_one_that_is_printed(capsys, register):
+    @register("embedders", "parity")
+    class ParityEmbedder(nn.Module):
+        """Odd or even."""
+
+        def __init__(self, embed_dim: int) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(2, embed_dim)
+
+        @staticmethod
+        def shapes(labels, *, embed_dim: int):
+            return (embed_dim,)
+
+        def forward(self, labels):
+            return self.embedding(labels % 2)
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    config = re.search(r"```yaml\n(# sgm train parity\.yaml\n.*?)```", readme, re.DOTALL)[1]
+    Path("parity.yaml").write_text(config.replace("embed_dim: 64", "embed_dim: 32"))
+    assert main(["check", "--shapes", "parity.yaml"]) == 1
+    assert f"```\n{capsys.readouterr().err}```" in readme
