@@ -107,6 +107,9 @@ class Coefficients(NamedTuple):
 class Scaling(ABC):
     """sigma (b,) -> the coefficients of the preconditioning."""
 
+    log_c_noise: ClassVar[bool] = False
+    """c_noise is a logarithm of sigma, not sigma: there is no timestep of a table that stands for it."""
+
     @abstractmethod
     def __call__(self, sigma: Tensor) -> Coefficients: ...
 
@@ -148,6 +151,12 @@ class Sampler(ABC):
         num_steps: steps unless the call says otherwise.
         guider: none means the plain denoiser.
     """
+
+    refuses: ClassVar[dict[str, str]] = {  # see sgm_core.refusals
+        "num_steps > discretization.num_timesteps": (
+            "num_steps is {num_steps}, and the discretization has {discretization.num_timesteps} levels (num_timesteps)"
+        ),
+    }
 
     def __init__(
         self, discretization: Discretization, num_steps: int | None = None, guider: Guider | None = None

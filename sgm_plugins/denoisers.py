@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
+from sgm_core.refusals import check_refusals
 from sgm_core.roles import Coefficients, Denoiser, Discretization, Preconditioned, Scaling
 from sgm_plugins.broadcast import append_dims
 from sgm_plugins.discretizations import sigma_table
@@ -35,8 +36,8 @@ class ContinuousDenoiser(Denoiser):
 class DiscreteDenoiser(Denoiser):
     """The levels of a discrete process: each sigma is replaced by the nearest one of the table.
 
-    The index of a level does not depend on the scaling: a scaling whose c_noise is ln(sigma) / 4 works too, and with
-    `quantize_c_noise` the network is told the same timestep as with any other.
+    A scaling whose c_noise is a logarithm (`log_c_noise`) is for networks that are told that very number: with
+    `quantize_c_noise` it is refused.
 
     Args:
         scaling: the coefficients.
@@ -47,7 +48,20 @@ class DiscreteDenoiser(Denoiser):
 
     Attributes:
         sigmas: the table, float32, kept so when the module is cast to a lower precision. In the state dict.
+
+    Raises:
+        ValueError: a quantised logarithm, more levels than the discretization has.
     """
+
+    refuses: ClassVar[dict[str, str]] = {
+        "scaling.log_c_noise and quantize_c_noise": (
+            "the scaling tells the network a logarithm of sigma, and quantize_c_noise an index of the table in its "
+            "place; set quantize_c_noise: false, or take a scaling whose c_noise is sigma, such as eps or v"
+        ),
+        "num_idx > discretization.num_timesteps": (
+            "num_idx is {num_idx}, and the discretization has {discretization.num_timesteps} levels (num_timesteps)"
+        ),
+    }
 
     sigmas: Tensor
 
@@ -61,6 +75,7 @@ class DiscreteDenoiser(Denoiser):
         flip: bool = True,
     ) -> None:
         super().__init__()
+        check_refusals(self, scaling=scaling, quantize_c_noise=quantize_c_noise)
         self.scaling = scaling
         self.quantize_c_noise = quantize_c_noise
         self.register_buffer("sigmas", sigma_table(discretization, num_idx, append_zero, flip))

@@ -6,7 +6,7 @@ each scaling here gives D(x; 0) = x.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt
@@ -21,6 +21,8 @@ class EDMScaling(Scaling):
     Args:
         sigma_data: standard deviation of the data.
     """
+
+    log_c_noise: ClassVar[bool] = True
 
     def __init__(self, sigma_data: Annotated[float, Gt(0)] = 0.5) -> None:
         self.sigma_data = sigma_data
@@ -68,6 +70,8 @@ class VScaling(Scaling):
 
 class VScalingEDMNoise(Scaling):
     """Velocity prediction with EDM's noise conditioning, ln(sigma) / 4: Stable Video Diffusion, arXiv:2311.15127."""
+
+    log_c_noise: ClassVar[bool] = True
 
     def __call__(self, sigma: Tensor) -> Coefficients:
         total = sigma**2 + 1

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from sgm_core.config.schema import Signature, signature
 from sgm_core.kinds import KINDS
+from sgm_core.refusals import UNTOLD
 from sgm_core.registry import BrokenComponentError, Entry, index
 
 
@@ -28,6 +29,9 @@ class Reader(Protocol):
 
     def is_a(self, target: Any, cls: Any) -> bool:
         """Whether it is a class that extends `cls`; what can not be told is."""
+
+    def attribute(self, target: Any, name: str) -> Any:
+        """A plain value that its class body, or a base's, gives to a name; UNTOLD for anything else."""
 
 
 class Objects:
@@ -56,3 +60,6 @@ class Objects:
 
     def is_a(self, target: Any, cls: Any) -> bool:
         return not (isinstance(cls, type) and isinstance(target, type)) or issubclass(target, cls)
+
+    def attribute(self, target: Any, name: str) -> Any:
+        return getattr(target, name, UNTOLD)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from sgm_core import refusals
 from sgm_core.config.schema import AnyType, Either, Type
 from sgm_core.static.classes import Class, Order, dataclass_options, order_of
 from sgm_core.static.hints import NULL, Hint, union
@@ -22,7 +23,7 @@ from sgm_core.static.names import (
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-UNTOLD: Any = object()
+UNTOLD: Any = refusals.UNTOLD
 """The value of a default that is not a literal."""
 
 

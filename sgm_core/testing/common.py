@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgm_core.config.schema import AnyType, Opaque, is_instance, role_of
+from sgm_core.refusals import ATTRIBUTE, condition
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
 from sgm_core.testing.subject import Subject
@@ -38,6 +39,16 @@ def check_description(subject: Subject) -> None:
     )
     if _foreign(target):
         return
+    for text in getattr(target, ATTRIBUTE, ()):
+        with subject.trying(f"each condition in `{ATTRIBUTE}` can be read", "see sgm_core/refusals.py"):
+            names = condition(text).names
+        strange = [name for name in names if name not in subject.schema.parameters]
+        subject.expect(
+            not strange,
+            f"each condition in `{ATTRIBUTE}` speaks of the constructor's parameters",
+            f"'{text}' speaks of '{strange and strange[0]}'",
+            "name a parameter, or an attribute of the component given for one: scaling.sigma_data",
+        )
     subject.expect(
         not subject.schema.open,
         "every parameter has a name of its own, which a config can be checked against",

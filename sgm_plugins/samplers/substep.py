@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 from torch import Tensor
@@ -28,6 +28,13 @@ class SubstepSampler(Sampler):
         num_levels: size of the teacher's table, asked of `discretization`.
         stride: from one step to the next, in entries of that table; more steps than fit are spread over it evenly.
     """
+
+    refuses: ClassVar[dict[str, str]] = {
+        "num_levels > discretization.num_timesteps": (
+            "num_levels is {num_levels}, and the discretization has {discretization.num_timesteps} (num_timesteps)"
+        ),
+        "num_steps > num_levels": "num_steps is {num_steps}, and the table has {num_levels} levels (num_levels)",
+    }
 
     def __init__(
         self,

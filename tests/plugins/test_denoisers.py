@@ -66,8 +66,8 @@ def test_half_precision_data_get_coefficients_of_full_precision(scaling: Scaling
     assert denoised.isfinite().all()
 
 
-@pytest.mark.parametrize("scaling", [EDMScaling(), VScalingEDMNoise(), EpsScaling()])
-def test_discrete_tells_the_index_of_sigma_whichever_noise_conditioning_the_scaling_has(scaling: Scaling) -> None:
+@pytest.mark.parametrize("scaling", [EpsScaling(), VScaling()])
+def test_discrete_tells_the_index_of_sigma(scaling: Scaling) -> None:
     sigma, levels = torch.tensor([0.05, 1.0, 14.0]), DDPM.sigmas(1000).flip(0).tolist()
     nearest = [min(range(1000), key=lambda i: abs(levels[i] - s)) for s in sigma.tolist()]
     _, network = call(DiscreteDenoiser(scaling, DDPM), torch.randn(3, 1, 2, 2), sigma)
@@ -75,6 +75,15 @@ def test_discrete_tells_the_index_of_sigma_whichever_noise_conditioning_the_scal
     assert network.c_noise.dtype == torch.int64
     assert nearest[0] > 0  # not all noise levels collapse into the first
     assert nearest[1] > nearest[0] + 100
+
+
+@pytest.mark.parametrize("scaling", [EDMScaling(), VScalingEDMNoise()])
+def test_discrete_does_not_look_a_logarithm_up_among_the_sigmas(scaling: Scaling) -> None:
+    with pytest.raises(ValueError, match="set quantize_c_noise: false"):
+        DiscreteDenoiser(scaling, DDPM)
+    sigma = torch.tensor([0.05, 1.0, 14.0])
+    _, network = call(DiscreteDenoiser(scaling, DDPM, quantize_c_noise=False), torch.randn(3, 1, 2, 2), sigma)
+    torch.testing.assert_close(network.c_noise, sigma.log() / 4, rtol=0, atol=0.01)  # of the nearest levels
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
