@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.original_data import write_cifar10, write_mnist
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,6 +73,8 @@ def test_every_shipped_config_trains_two_steps_and_samples_two(name, tmp_path, m
     from sgm_core.run import start_run
 
     monkeypatch.chdir(tmp_path)
+    write_mnist(tmp_path / "data" / "mnist")  # where the configs look for them
+    write_cifar10(tmp_path / "data" / "cifar10")
     overrides = ["trainer.max_steps=2", "trainer.callbacks=[]", "trainer.limit_val_batches=1", "data.batch_size=4"]
     run = start_run(sgm.load_config(name, overrides=overrides), tmp_path, "run")
     assert run.train() == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.original_data import write_cifar10, write_mnist
 from torch import nn
 
 from sgm_core.kinds import KINDS
@@ -141,6 +142,8 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "lr_schedules/cosine_cycles": CYCLES,
     "datamodules/digits": {"batch_size": 64},
     "datamodules/image_folder": {"size": 8, "batch_size": 2, "root": "images"},
+    "datamodules/mnist": {"root": "mnist", "batch_size": 4},
+    "datamodules/cifar10": {"root": "cifar10", "batch_size": 4},
     "callbacks/early_stopping": {"monitor": "loss"},
     "callbacks/gradient_accumulation": {"scheduling": {0: 1}},
     **{
@@ -165,6 +168,8 @@ def test_every_built_in_keeps_its_contract(name, tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     for i in range(6):
         Image.fromarray(np.full((12, 10, 3), 40 * i, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    write_mnist(tmp_path / "mnist")
+    write_cifar10(tmp_path / "cifar10")
     kind, _, bare = name.partition("/")
     check_component(kind, bare, **BUILT_INS[name])
 

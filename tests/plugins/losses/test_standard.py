@@ -180,5 +180,5 @@ def test_latents_have_no_perceptual_distance_by_vgg16() -> None:
 
 @pytest.mark.parametrize(("loss_type", "perceptual"), [("lpips", None), ("l2", Brightness())])
 def test_a_perceptual_distance_and_its_loss_type_need_each_other(loss_type: Any, perceptual: nn.Module | None) -> None:
-    with pytest.raises(ValueError, match="'lpips' (needs one|alone uses)"):
+    with pytest.raises(ValueError, match=r"'lpips' (needs one|alone uses)"):
         StandardLoss(EDMSigmaSampler(), UnitWeighting(), loss_type, perceptual=perceptual)
