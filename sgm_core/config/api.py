@@ -184,6 +184,16 @@ for _kind, (_form, _first) in SCALARS.items():
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_form.pattern})\Z"), list(_first))
 
 
+def scalar_yaml(value: Any) -> str:
+    """A scalar or a path on one line of YAML, also inside braces; our reader takes it for the same."""
+    text = escape(str(value)) if isinstance(value, (str, Path)) else value
+    style = '"' if isinstance(text, str) and re.search(r"\s", text.replace(" ", "")) else None  # a line break, a tab
+    dumped = yaml.dump(
+        [text], Dumper=_Dumper, default_style=style, default_flow_style=True, width=float("inf"), allow_unicode=True
+    )
+    return dumped.strip().removeprefix("[").removesuffix("]")
+
+
 def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read config files (paths, or names of shipped configs), merged from left to right, then the overrides.
 

@@ -1,0 +1,47 @@
+"""Turn files of generative-models into ours. `sgm convert config OLD.yaml` writes a config, with comments on what was
+changed or left out; what has no counterpart is an error with its line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sgm_core.errors import SgmError
+
+WHAT = {"config": "a config: `target:` and `params:` become components by name"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    listing = "; ".join(f"{name}: {text}" for name, text in WHAT.items())
+    parser.add_argument("what", choices=WHAT, metavar="config", help=listing)
+    parser.add_argument("old", nargs="+", type=Path, metavar="OLD.yaml", help="merged from left to right")
+    parser.add_argument("--out", type=Path, metavar="NEW.yaml", help="the file to write (default: the terminal)")
+
+
+def run(options: argparse.Namespace) -> int:
+    return config(options.old, options.out)
+
+
+def config(old: list[Path], out: Path | None) -> int:
+    """Convert, write, and check what was written."""
+    from sgm_core.config.api import check, load_config
+    from sgm_core.config.tree import ConfigError
+    from sgm_core.convert.config import convert_config
+    from sgm_core.files import replacing
+
+    text = convert_config(old)
+    if out is None:
+        sys.stdout.write(text)
+        return 0
+    if out.exists():
+        raise SgmError(f"{out}: exists already; choose another --out, or remove it first")
+    with replacing(out) as temporary:
+        command = "train" if "\ndata:" in text else "check"  # without data it is a model to sample from
+        temporary.write_text(f"# sgm {command} {out}\n{text}", encoding="utf-8")
+    try:
+        check(load_config(out))
+    except ConfigError as error:
+        raise SgmError(f"{out} is written, but `sgm check` finds something:\n{error}") from error
+    sys.stdout.write(f"{out}: written, and `sgm check` finds it fine\n")
+    return 0
