@@ -51,9 +51,7 @@ def convert_config(paths: Sequence[Path]) -> str:
     top.close()
     problems.raise_if_any()
     names = " ".join(path.name for path in paths)
-    head = [
-        f"Converted from {names} by `sgm convert config`. Comments that begin with 'was' or 'left out' are its own."
-    ]
+    head = [f"Converted from {names} by `sgm convert config`, with notes on what was changed or left out."]
     left = comments.rest()
     if left:
         top.block.below += ["", "Comments of the old file on what is not here any more:", *left]

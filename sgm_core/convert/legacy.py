@@ -21,13 +21,14 @@ class Comments:
 
     def read(self, path: Path) -> None:
         """Take those of a file."""
-        source, waiting = str(path), list[str]()
+        source, waiting, first = str(path), list[str](), 0
         text = path.read_text(encoding="utf-8")
         found = dict(_comments(text))
         for number, line in enumerate(text.splitlines(), 1):
             comment = found.get(number)
             alone = line.lstrip().startswith("#") and comment is not None
             if comment is not None and alone:
+                first = number if not waiting else first
                 waiting.append(comment)
             elif line.strip():
                 if waiting:
@@ -36,7 +37,7 @@ class Comments:
                 if comment is not None:
                     self.beside[source, number] = comment
         if waiting:
-            self.above[source, text.count("\n") + 2] = waiting
+            self.above[source, first] = waiting
 
     def take(self, origin: Origin) -> tuple[list[str], str]:
         """Those of a line, once."""
