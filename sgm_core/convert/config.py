@@ -16,6 +16,8 @@ from sgm_core.convert.training import convert_lightning
 
 BESIDE_THE_MODEL = ("base_learning_rate", "scale_lr")
 SEED = 23
+DEFAULT_OPTIMIZERS = {"diffusion": "adamw", "autoencoder": "adam"}
+"""Those of the ancestor's engines."""
 
 
 def convert_config(paths: Sequence[Path]) -> str:
@@ -34,7 +36,7 @@ def convert_config(paths: Sequence[Path]) -> str:
         problems.add(tree.origin, "", "there is no 'model:': is this a config of generative-models?")
         problems.raise_if_any()
 
-    top = Scope(rewriter, "", tree.origin)
+    top = Scope(rewriter, "", tree)
     top.put("seed", SEED, note="main.py's default")
     data = _data(rewriter, sections)
     model = _model(rewriter, sections["model"], sections)
@@ -97,7 +99,7 @@ def _model(rewriter: Rewriter, node: Node, sections: dict[Any, Node]) -> Block |
 def _learning_rate(rewriter: Rewriter, block: Block, node: Node, sections: dict[Any, Node]) -> None:
     """`base_learning_rate` stands beside the model there, in the optimizer here."""
     rate, scale = (node.value.get(key) for key in BESIDE_THE_MODEL)
-    scope = Scope(rewriter, "model", node.origin, block, block.below)
+    scope = Scope(rewriter, "model", node, block, block.below)
     block.below = []
     if rate is not None:
         value, note = plain(rate), "was base_learning_rate"
@@ -106,11 +108,11 @@ def _learning_rate(rewriter: Rewriter, block: Block, node: Node, sections: dict[
             value, note = value * factor, f"was base_learning_rate {value} times {factor}, for scale_lr"
         optimizer = block.items.get("optimizer")
         if optimizer is None:
-            made = Block({"use": Item("adamw")})
+            made = Block({"use": Item(DEFAULT_OPTIMIZERS[block.items["use"].value])})
             scope.put("optimizer", made)
         else:
             made = optimizer.value
-        inner = Scope(rewriter, "model.optimizer", node.origin, made)
+        inner = Scope(rewriter, "model.optimizer", node, made)
         inner.put("lr", value, rate, note)
     elif scale is not None:
         scope.drop("scale_lr", scale, "there is no base_learning_rate to scale")

@@ -25,7 +25,7 @@ def convert_data(rewriter: Rewriter, node: Node, input_keys: set[str]) -> Block 
     """
     target = node.value.get("target") if isinstance(node.value, dict) else None
     name = str(target.value).rpartition(".")[2] if target is not None else ""
-    scope = Scope(rewriter, "data", node.origin)
+    scope = Scope(rewriter, "data", node)
     params = node.value.get("params") if isinstance(node.value, dict) else None
     given: dict[Any, Node] = params.value if params is not None and isinstance(params.value, dict) else {}
     if target is None or not (
@@ -137,7 +137,8 @@ def _step(scope: Scope, node: Node, path: str) -> None:
             elif key not in ("target", "params"):
                 scope.drop(key, child, "images are resized by bicubic interpolation, with antialiasing")
     elif name in STEPS:
-        _drop_all(scope, name, node, "image_folder does it by itself: [-1, 1], a square crop")
+        scope.take(node)
+        scope.say(f"left out {name} (image_folder does it by itself)")
     else:
         scope.problem(path, node, f"unknown target '{scope.target_of(node)}': image_folder has no such step")
 

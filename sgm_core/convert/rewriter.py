@@ -7,7 +7,7 @@ from typing import Any
 
 from sgm_core.config.api import scalar_yaml
 from sgm_core.config.schema import article
-from sgm_core.config.tree import Node, Origin, Problems, join, plain
+from sgm_core.config.tree import Node, Problems, join, plain
 from sgm_core.convert.document import Block, Item
 from sgm_core.convert.legacy import Comments
 from sgm_core.convert.rules import Action, Rule
@@ -49,8 +49,8 @@ class Rewriter:
         if found is None:
             return None
         rule, target = found
-        scope = Scope(self, path, node.origin)
-        if rule.name:
+        scope = Scope(self, path, node)
+        if rule.kind in KINDS:
             scope.put("use", rule.name, target, rule.note)
         else:
             scope.take(target)
@@ -106,7 +106,7 @@ class Scope:
 
     rewriter: Rewriter
     path: str
-    origin: Origin
+    node: Node
     block: Block = field(default_factory=Block)
     waiting: list[str] = field(default_factory=list)
 
@@ -166,7 +166,7 @@ class Scope:
             elif any_param:
                 self.put(str(name), plain(child), child)
             else:
-                inner = Scope(self.rewriter, self.path_of(key), node.origin)
+                inner = Scope(self.rewriter, self.path_of(key), node)
                 known = ", ".join(actions) or "none"
                 hint = did_you_mean(str(name), actions)
                 inner.problem(str(name), child, f"this parameter is not known.{hint}\nKnown: {known}")

@@ -22,8 +22,8 @@ class Rule:
     """A class of the ancestor as one of ours.
 
     Attributes:
-        kind: the kind that it is for us; `encoders` and `decoders` are plain arguments, with no name.
-        name: how we call it; empty for plain arguments.
+        kind: the kind that it is for us. What is no kind of ours is the plain arguments of a parameter, without a name.
+        name: how we call it.
         params: old parameter -> what becomes of it. What is not in here is an error.
         defaults: ours -> the ancestor's default, where ours is another: written unless the old config says more.
         note: a comment on the component.

@@ -35,8 +35,8 @@ STEP_CHECKPOINTS = {
 
 def convert_lightning(rewriter: Rewriter, node: Node) -> tuple[Block, Block]:
     """Our `trainer` and `checkpoint`; empty where there is nothing to say."""
-    trainer = Scope(rewriter, "lightning.trainer", node.origin)
-    checkpoint = Scope(rewriter, "lightning.modelcheckpoint", node.origin)
+    trainer = Scope(rewriter, "lightning.trainer", node)
+    checkpoint = Scope(rewriter, "lightning.modelcheckpoint", node)
     for key, child in _items(node):
         trainer.take(child)
         match key:
@@ -140,7 +140,7 @@ def _callbacks(rewriter: Rewriter, trainer: Scope, node: Node) -> None:
                 block.items["use"].above += rewriter.comments.take(child.where)[0]
                 made.append(block)
     if not images:  # main.py always had one
-        default = Scope(rewriter, "lightning.callbacks", node.origin)
+        default = Scope(rewriter, "lightning.callbacks", node)
         default.put("use", "image_logger", note="main.py always had one")
         default.put("max_images", 4)
         made.append(default.block)
@@ -154,7 +154,7 @@ def _disabled(node: Node) -> bool:
 
 
 def _step_checkpoints(rewriter: Rewriter, node: Node, path: str) -> Block:
-    scope = Scope(rewriter, path, node.origin)
+    scope = Scope(rewriter, path, node)
     scope.put("use", "model_checkpoint", node, "was metrics_over_trainsteps_checkpoint")
     params = dict(_items(node)).get("params")
     for key, child in _items(params) if params is not None else ():

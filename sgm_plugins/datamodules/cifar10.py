@@ -70,7 +70,7 @@ class CIFAR10(LabelledImages):
             return _unpacked(self.root / ARCHIVE)
         pickled = [name for name in PYTHON_VERSION if (self.root / name).exists()]
         instead = (
-            f" {pickled[0]} there is the version for Python, a pickle: it is not read, for that would run the code in it."
+            f" {pickled[0]} there is the version for Python, a pickle: it is not read, for that would run its code."
             if pickled
             else ""
         )

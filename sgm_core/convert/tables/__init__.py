@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sgm_core.convert.rules import Rule
-from sgm_core.convert.tables import autoencoders, callbacks, diffusion, embedders, engines, networks, optimization
+from sgm_core.convert.tables import (
+    adversaries,
+    autoencoders,
+    callbacks,
+    diffusion,
+    embedders,
+    engines,
+    networks,
+    optimization,
+)
 
 
 def all_rules() -> dict[str, tuple[Rule, ...]]:
     """Class name -> the rules for it, one per kind that it can be."""
     found: dict[str, tuple[Rule, ...]] = {}
     tables: Iterable[dict[str, tuple[Rule, ...]]] = (
-        module.RULES for module in (autoencoders, callbacks, diffusion, embedders, engines, networks, optimization)
+        module.RULES
+        for module in (adversaries, autoencoders, callbacks, diffusion, embedders, engines, networks, optimization)
     )
     for table in tables:
         for name, rules in table.items():

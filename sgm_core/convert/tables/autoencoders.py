@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sgm_core.convert.document import Block
 from sgm_core.convert.rules import Action, Rule, drop, inline, keep, keeps, must, part
 from sgm_core.convert.tables.networks import ATTENTION
+from sgm_core.kinds import KINDS
 
 if TYPE_CHECKING:
+    from sgm_core.config.tree import Node
     from sgm_core.convert.rewriter import Scope
 
 NOTHING = ("torch.nn.Identity", "torch.nn.modules.linear.Identity")
@@ -59,8 +61,12 @@ LEGACY: dict[str, Action] = {
 }
 
 
-def _weights(scope: Scope, key: str, node: Any) -> None:
-    if node.value is not None:
+def _weights(scope: Scope, key: str, node: Node) -> None:
+    if node.value is None:
+        return
+    if "encoders" in KINDS:  # they came with first stages that read weights of their own
+        scope.put("weights", scope.plain(node), node)
+    else:
         scope.drop(
             key, node, "weights of a model are read from one file: model.init_from, with those of its first stage"
         )
@@ -88,7 +94,7 @@ def _quant_conv(scope: Scope) -> None:
         items |= {key: made[key] for key in ("n_embed", "beta") if key in made}
     else:
         message = f"with the regularizer {name or 'none'} there is no first stage that has quant_conv"
-        scope.rewriter.problems.add(scope.origin, scope.path, message)
+        scope.rewriter.problems.add(scope.node.origin, scope.path, message)
 
 
 def _name_of_free_form(scope: Scope) -> None:
@@ -163,12 +169,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             {"shape": [16, 16]},
         ),
     ),
-    "Encoder": (Rule("encoders", "", ENCODER, OLD_CH_MULT),),
-    "Decoder": (Rule("decoders", "", DECODER, OLD_CH_MULT),),
+    "Encoder": (Rule("encoders", "conv", ENCODER, OLD_CH_MULT),),
+    "Decoder": (Rule("decoders", "conv", DECODER, OLD_CH_MULT),),
     "VideoDecoder": (
         Rule(
             "decoders",
-            "",
+            "temporal",
             {**DECODER, **keeps("time_mode video_kernel_size alpha merge_strategy")},
             OLD_CH_MULT | {"video_kernel_size": 3},
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sgm_core.convert.rules import Action, Rule, drop, keep, keeps, part
+from sgm_core.convert.tables.adversaries import perceptual
 
 if TYPE_CHECKING:
     from sgm_core.config.tree import Node
@@ -32,8 +33,8 @@ def _extra_inputs(scope: Scope, key: str, node: Node) -> None:
 
 def _perceptual(scope: Scope) -> None:
     if "loss_type" in scope.block.items and scope.block.items["loss_type"].value == "lpips":
-        scope.say("the weights were downloaded; here they are files of yours, see `sgm show losses/standard`")
-        scope.put("perceptual", {"features": {"weights": "vgg16.pth"}, "heads": "vgg.pth"})
+        distance = perceptual(scope)
+        scope.put("perceptual", distance)
 
 
 TABLE: dict[str, Action] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sgm_core.convert.document import Block, Item
 from sgm_core.convert.rules import Action, Rule, drop, keep, keeps, must, negate, part
 from sgm_core.convert.tables.autoencoders import ENCODER, OLD_CH_MULT
+from sgm_core.kinds import KINDS
 
 if TYPE_CHECKING:
     from sgm_core.config.tree import Node
@@ -41,7 +42,7 @@ def _open_clip_model(scope: Scope) -> None:
     if model is None:
         known = ", ".join(f"{a} {v}" for a, v in OPEN_CLIP)
         message = f"open_clip's {named[0]} {named[1]} is not known by a name on the hub. Known: {known}"
-        scope.rewriter.problems.add(scope.origin, scope.path, message)
+        scope.rewriter.problems.add(scope.node.origin, scope.path, message)
         return
     use, *rest = items.items()
     items.clear()
@@ -83,7 +84,7 @@ BESIDE = {
 
 def _slot(scope: Scope, node: Node, path: str) -> Block | None:
     """What stands beside the target goes into the slot, the rest into its embedder."""
-    slot = type(scope)(scope.rewriter, path, node.origin)
+    slot = type(scope)(scope.rewriter, path, node)
     embedder = scope.rewriter.component(node, "embedders", path, tuple(BESIDE))
     if embedder is None:
         return None
@@ -97,7 +98,7 @@ def _slot(scope: Scope, node: Node, path: str) -> Block | None:
 
 def _encoder_of_its_own(scope: Scope) -> None:
     """The arguments of an encoder among the embedder's own there, a mapping of them here."""
-    items, encoder = scope.block.items, Block()
+    items, encoder = scope.block.items, Block({"use": Item("conv")} if "encoders" in KINDS else {})
     for key in [key for key in items if key not in ("use", "flatten")]:
         encoder.items[key] = items.pop(key)
     scope.put("encoder", encoder)
