@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def _scale(rewriter: Rewriter, sections: dict[Any, Node], origin: Origin) -> int
     devices = find("lightning", "trainer", "devices")
     count = len([d for d in devices.split(",") if d.strip()]) if isinstance(devices, str) else devices or 1
     accumulated = find("lightning", "trainer", "accumulate_grad_batches") or 1
-    return int(batch) * int(count) * int(accumulated)
+    numbers = [n for n in (batch, count, accumulated) if isinstance(n, int)]  # what is none, the check of it will say
+    return math.prod(numbers)
 
 
 def _extra_inputs(rewriter: Rewriter, block: Block) -> None:

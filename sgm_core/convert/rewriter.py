@@ -135,6 +135,21 @@ class Scope:
         """What can not be converted."""
         self.rewriter.problems.add(node.where, self.path_of(key), message)
 
+    def pairs(self, key: str, node: Node | None) -> list[tuple[str, Node]]:
+        """The keys and values of a mapping; anything else but nothing is reported."""
+        if node is None or node.value is None:
+            return []
+        if not isinstance(node.value, dict):
+            self.problem(key, node, "a mapping was expected")
+            return []
+        return [(str(name), child) for name, child in node.value.items()]
+
+    def listed(self, key: str, node: Node) -> list[Node]:
+        """The items of a list; anything else but nothing is reported."""
+        if node.value is not None and not isinstance(node.value, list):
+            self.problem(key, node, "a list was expected")
+        return node.value if isinstance(node.value, list) else []
+
     def path_of(self, key: str) -> str:
         return join(self.path, key)
 

@@ -37,7 +37,7 @@ def convert_lightning(rewriter: Rewriter, node: Node) -> tuple[Block, Block]:
     """Our `trainer` and `checkpoint`; empty where there is nothing to say."""
     trainer = Scope(rewriter, "lightning.trainer", node)
     checkpoint = Scope(rewriter, "lightning.modelcheckpoint", node)
-    for key, child in _items(node):
+    for key, child in trainer.pairs("", node):
         trainer.take(child)
         match key:
             case "trainer":
@@ -63,7 +63,7 @@ def convert_lightning(rewriter: Rewriter, node: Node) -> tuple[Block, Block]:
 def _trainer(scope: Scope, node: Node) -> None:
     reader = Sources()
     known = reader.signature(reader.named("lightning.pytorch:Trainer")).parameters
-    for key, child in _items(node):
+    for key, child in scope.pairs("", node):
         if key in ("devices", "gpus"):
             _devices(scope, key, child)
         elif key in GONE:
@@ -92,8 +92,8 @@ def _strategy(scope: Scope, node: Node) -> None:
     if not isinstance(name, str):
         scope.problem("strategy", node, f"unknown target '{target}': write its name among Lightning's strategies")
         return
-    params = dict(_items(node)).get("params")
-    for key, child in _items(params) if params is not None else ():
+    params = dict(scope.pairs("", node)).get("params")
+    for key, child in scope.pairs("params", params):
         if key == "find_unused_parameters" and name == "ddp":
             name = "ddp_find_unused_parameters_true" if child.value is True else name
         else:
@@ -103,8 +103,8 @@ def _strategy(scope: Scope, node: Node) -> None:
 
 def _checkpoint(scope: Scope, node: Node) -> None:
     """When the run saves; what is special about a monitored checkpoint is a callback's."""
-    params = dict(_items(node)).get("params")
-    for key, child in _items(params) if params is not None else ():
+    params = dict(scope.pairs("", node)).get("params")
+    for key, child in scope.pairs("params", params):
         if key == "every_n_train_steps":
             scope.put("every_n_steps", scope.plain(child), child)
         elif key == "save_top_k" and isinstance(child.value, int) and child.value >= 0:
@@ -127,7 +127,7 @@ def _checkpoint(scope: Scope, node: Node) -> None:
 def _callbacks(rewriter: Rewriter, trainer: Scope, node: Node) -> None:
     made: list[Any] = []
     images = False
-    for name, child in _items(node):
+    for name, child in trainer.pairs("callbacks", node):
         path = join("lightning.callbacks", name)
         images = images or name == "image_logger"
         if name == "image_logger" and _disabled(child):
@@ -148,23 +148,21 @@ def _callbacks(rewriter: Rewriter, trainer: Scope, node: Node) -> None:
 
 
 def _disabled(node: Node) -> bool:
-    params = dict(_items(node)).get("params")
-    disabled = dict(_items(params)).get("disabled") if params is not None else None
-    return disabled is not None and disabled.value is True
+    for key in ("params", "disabled"):
+        if not isinstance(node.value, dict) or key not in node.value:
+            return False
+        node = node.value[key]
+    return node.value is True
 
 
 def _step_checkpoints(rewriter: Rewriter, node: Node, path: str) -> Block:
     scope = Scope(rewriter, path, node)
     scope.put("use", "model_checkpoint", node, "was metrics_over_trainsteps_checkpoint")
-    params = dict(_items(node)).get("params")
-    for key, child in _items(params) if params is not None else ():
+    params = dict(scope.pairs("", node)).get("params")
+    for key, child in scope.pairs("params", params):
         scope.put(key, scope.plain(child), child)
     for key, value in STEP_CHECKPOINTS.items():
         if key not in scope.block.items:
             scope.put(key, value, note="the default of main.py")
     scope.close()
     return scope.block
-
-
-def _items(node: Node) -> list[tuple[str, Node]]:
-    return [(str(key), child) for key, child in node.value.items()] if isinstance(node.value, dict) else []

@@ -34,17 +34,17 @@ def _first_step(scope: Scope, key: str, node: Node) -> None:
 
 def _max_images(scope: Scope, node: Node) -> None:
     """What is drawn is the smaller of the two."""
-    known = scope.block.items.get("max_images")
-    if known is None or scope.plain(node) < known.value:
-        scope.put("max_images", scope.plain(node), node, "was N of log_images_kwargs")
+    known, value = scope.block.items.get("max_images"), scope.plain(node)
+    if known is None or (isinstance(value, int) and isinstance(known.value, int) and value < known.value):
+        scope.put("max_images", value, node, "was N of log_images_kwargs")
     else:
         scope.take(node)
-        if scope.plain(node) != known.value:
-            scope.say(f"left out N: {scope.plain(node)} (max_images of them were kept)")
+        if value != known.value:
+            scope.say(f"left out N: {value} (max_images of them were kept)")
 
 
 def _log_images(scope: Scope, key: str, node: Node) -> None:
-    for name, child in (node.value or {}).items():
+    for name, child in scope.pairs(key, node):
         if name == "N":
             _max_images(scope, child)
         elif name in ("sample", "ucg_keys"):

@@ -38,7 +38,7 @@ def _open_clip_model(scope: Scope) -> None:
     items = scope.block.items
     arch, version = (items.pop(key, None) for key in ("arch", "version"))
     named = (arch.value if arch else OPEN_CLIP_DEFAULT[0], version.value if version else OPEN_CLIP_DEFAULT[1])
-    model = OPEN_CLIP.get(named)
+    model = next((model for known, model in OPEN_CLIP.items() if known == named), None)
     if model is None:
         known = ", ".join(f"{a} {v}" for a, v in OPEN_CLIP)
         message = f"open_clip's {named[0]} {named[1]} is not known by a name on the hub. Known: {known}"

@@ -605,3 +605,27 @@ def test_each_file_of_the_ancestor_converts_and_passes_the_check(file, tmp_path)
 @pytest.mark.parametrize("file", TOYS, ids=lambda file: file.stem)
 def test_each_toy_of_the_ancestor_trains(file, tmp_path, monkeypatch):
     train_two_steps(file, tmp_path, monkeypatch)
+
+
+# --- anything else --------------------------------------------------------------------------------------------------
+
+
+def places(tree: object, path: tuple = ()) -> list[tuple]:
+    """The path of every value in a tree."""
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path, *(place for key, child in children for place in places(child, (*path, key)))]
+
+
+@pytest.mark.parametrize("junk", [3, [{"x": 1}], {"params": None}], ids=str)
+def test_whatever_stands_in_a_place_there_is_no_traceback(old, junk):
+    """Either it is told, or it reaches the new config, where the check tells it."""
+    for path in places(yaml.safe_load(TOY))[1:]:
+        tree = yaml.safe_load(TOY)
+        parent = tree
+        for key in path[:-1]:
+            parent = parent[key]
+        parent[path[-1]] = junk
+        try:
+            assert yaml.safe_load(convert_config([old(yaml.safe_dump(tree))]))["model"]
+        except ConfigError as error:
+            assert all(problem.origin.line for problem in error.problems)
