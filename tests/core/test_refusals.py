@@ -78,8 +78,7 @@ REFUSED = [
 @pytest.mark.parametrize("reader", [Sources, Objects])
 @pytest.mark.parametrize(("kind", "text", "where", "reason"), REFUSED)
 def test_a_check_refuses_it_with_the_place_and_the_reason(kind, text, where, reason, reader):
-    [problem] = problems(kind, text, reader())
-    assert problem.startswith(f"c.yaml:{where}: ")
+    [problem] = [found for found in problems(kind, text, reader()) if found.startswith(f"c.yaml:{where}: ")]
     assert reason in problem
 
 
