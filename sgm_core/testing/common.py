@@ -39,7 +39,7 @@ def check_description(subject: Subject) -> None:
     )
     if _foreign(target):
         return
-    for text in getattr(target, ATTRIBUTE, ()):
+    for text in vars(target).get(ATTRIBUTE, ()):  # its own: what a base refuses may be none of its parameters
         with subject.trying(f"each condition in `{ATTRIBUTE}` can be read", "see sgm_core/refusals.py"):
             names = condition(text).names
         strange = [name for name in names if name not in subject.schema.parameters]
