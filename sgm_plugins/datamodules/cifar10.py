@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from sgm_core.errors import SgmError
+from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.labelled_images import LabelledImages, check_labels
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -56,6 +57,10 @@ class CIFAR10(LabelledImages):
     ) -> None:
         super().__init__(batch_size, train_fraction, num_workers, seed)
         self.root = Path(root)
+
+    @staticmethod
+    def shapes() -> dict[str, Shape]:
+        return {"image": (3, 32, 32), "cls": ()}
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         records = np.concatenate([_records(data, source) for source, data in self._files()])

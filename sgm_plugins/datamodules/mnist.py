@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from sgm_core.errors import SgmError
+from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.idx_file import read_idx
 from sgm_plugins.datamodules.labelled_images import LabelledImages, check_labels
 
@@ -51,6 +52,11 @@ class MNIST(LabelledImages):
         super().__init__(batch_size, train_fraction, num_workers, seed)
         self.root = Path(root)
         self.size = size
+
+    @staticmethod
+    def shapes(*, size: int | None) -> dict[str, Shape]:
+        side = 28 if size is None else size
+        return {"image": (1, side, side), "cls": ()}
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         images_file, labels_file = self._find(IMAGES), self._find(LABELS)
