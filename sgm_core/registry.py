@@ -329,7 +329,8 @@ class Index:
         if qualified:
             offers = [found for found in offers if found[0].distribution == normalize(distribution)]
             if normalize(distribution) not in {entry.distribution for entry in self._all()} | {LOCAL}:
-                message += f"\n(no distribution '{distribution}' with components is installed)"
+                message += f"\n(no distribution '{distribution}' with components is installed: "
+                message += f"pip install {distribution}, or the folder of its source)"
         for entry, reason in offers:
             message += f"\n({entry.distribution} offers it, but {reason})"
         if not any(entry.distribution == BUILTIN for entry in entries):

@@ -55,11 +55,11 @@ def test_every_checkpoint_carries_config_lock_and_shape(saved, engine):
 
 def test_a_component_that_is_not_installed_is_named_with_its_pip_install(saved, tmp_path):
     checkpoint = read_checkpoint(saved)
-    missing = {"kind": "embedders", "name": "minilm", "distribution": "sgm-minilm", "version": "1.2"}
+    missing = {"kind": "embedders", "name": "littlelm", "distribution": "sgm-littlelm", "version": "1.2"}
     provenance = Provenance(checkpoint.provenance.config, [*checkpoint.provenance.components, missing])
     path = tmp_path / "foreign.safetensors"
     save_weights(make_engine(), path, provenance)
-    with pytest.raises(CheckpointError, match=r"minilm.*pip install sgm-minilm==1\.2"):
+    with pytest.raises(CheckpointError, match=r"littlelm.*pip install sgm-littlelm==1\.2"):
         load_engine(path)
 
 
@@ -75,13 +75,13 @@ def test_a_changed_version_is_a_note(saved, tmp_path):
 
 
 def test_a_component_of_another_api_is_named_with_the_way_out(saved, tmp_path, make_distribution):
-    points = {"sgm.embedders": {"minilm": "throwaway_minilm:X"}, "sgm.api": {"99": "sgm_core"}}
-    make_distribution("sgm-minilm", points)
+    points = {"sgm.embedders": {"littlelm": "throwaway_littlelm:X"}, "sgm.api": {"99": "sgm_core"}}
+    make_distribution("sgm-littlelm", points)
     checkpoint = read_checkpoint(saved)
-    part = {"kind": "embedders", "name": "minilm", "distribution": "sgm-minilm", "version": "1.2"}
+    part = {"kind": "embedders", "name": "littlelm", "distribution": "sgm-littlelm", "version": "1.2"}
     path = tmp_path / "foreign.safetensors"
     save_weights(make_engine(), path, Provenance(checkpoint.provenance.config, [part]))
-    with pytest.raises(CheckpointError, match=r"'minilm' can not be used: .* API 99 .*: pip install -U sgm-core"):
+    with pytest.raises(CheckpointError, match=r"'littlelm' can not be used: .* API 99 .*: pip install -U sgm-core"):
         load_engine(path)
 
 

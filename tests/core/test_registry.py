@@ -26,8 +26,8 @@ from sgm_core.registry import (
     scan,
 )
 
-MINILM = {"sgm.embedders": {"minilm": "throwaway_minilm:MiniLM"}}
-SOURCE = {"throwaway_minilm.py": "class MiniLM:\n    pass\n"}
+MINILM = {"sgm.embedders": {"littlelm": "throwaway_littlelm:MiniLM"}}
+SOURCE = {"throwaway_littlelm.py": "class MiniLM:\n    pass\n"}
 
 
 @pytest.fixture(autouse=True)
@@ -39,60 +39,60 @@ def _no_switch(monkeypatch):
 
 
 def test_a_name_resolves_to_the_class_of_its_distribution(make_distribution):
-    make_distribution("sgm-minilm", MINILM, SOURCE, version="2.3")
-    assert "minilm" in sgm.names("embedders")
-    assert sgm.resolve("embedders", "minilm").__name__ == "MiniLM"
-    entry = index.find("embedders", "minilm")
-    assert (entry.provider, entry.qualified) == ("sgm-minilm 2.3", "sgm-minilm:minilm")
+    make_distribution("sgm-littlelm", MINILM, SOURCE, version="2.3")
+    assert "littlelm" in sgm.names("embedders")
+    assert sgm.resolve("embedders", "littlelm").__name__ == "MiniLM"
+    entry = index.find("embedders", "littlelm")
+    assert (entry.provider, entry.qualified) == ("sgm-littlelm 2.3", "sgm-littlelm:littlelm")
 
 
-@pytest.mark.parametrize("written", ["sgm-minilm", "sgm_minilm", "sgm.minilm", "SGM-MiniLM", "Sgm--.Minilm"])
-@pytest.mark.parametrize("installed", ["sgm-minilm", "SGM.MiniLM", "sgm_minilm"])
+@pytest.mark.parametrize("written", ["sgm-littlelm", "sgm_littlelm", "sgm.littlelm", "SGM-LittleLM", "Sgm--.Littlelm"])
+@pytest.mark.parametrize("installed", ["sgm-littlelm", "SGM.LittleLM", "sgm_littlelm"])
 def test_qualified_names_ignore_case_and_separators(make_distribution, installed, written):
     make_distribution(installed, MINILM, SOURCE)
-    assert sgm.resolve("embedders", f"{written}:minilm").__name__ == "MiniLM"
+    assert sgm.resolve("embedders", f"{written}:littlelm").__name__ == "MiniLM"
 
 
 @pytest.mark.parametrize(
     "metadata", ["{name}-{version}.dist-info", "{name}.egg-info", "{name}-{version}-py3.11.egg-info"]
 )
 def test_every_form_of_metadata_gives_name_and_version(make_distribution, metadata):
-    make_distribution("sgm-minilm", MINILM, SOURCE, version="2.3.post1", metadata=metadata)
-    assert index.find("embedders", "minilm").provider == "sgm-minilm 2.3.post1"
+    make_distribution("sgm-littlelm", MINILM, SOURCE, version="2.3.post1", metadata=metadata)
+    assert index.find("embedders", "littlelm").provider == "sgm-littlelm 2.3.post1"
 
 
 def test_attributes_may_be_nested(make_distribution):
-    points = {"sgm.embedders": {"minilm": "throwaway_minilm:Towers.MiniLM"}}
-    make_distribution("sgm-minilm", points, {"throwaway_minilm.py": "class Towers:\n    class MiniLM: pass\n"})
-    assert sgm.resolve("embedders", "minilm").__qualname__ == "Towers.MiniLM"
+    points = {"sgm.embedders": {"littlelm": "throwaway_littlelm:Towers.MiniLM"}}
+    make_distribution("sgm-littlelm", points, {"throwaway_littlelm.py": "class Towers:\n    class MiniLM: pass\n"})
+    assert sgm.resolve("embedders", "littlelm").__qualname__ == "Towers.MiniLM"
 
 
 def test_comments_extras_and_foreign_groups_of_an_entry_points_file_are_no_components(make_distribution):
-    folder = make_distribution("sgm-minilm", {}, SOURCE)
+    folder = make_distribution("sgm-littlelm", {}, SOURCE)
     text = """
     # [sgm.samplers]
     [console_scripts]
-    minilm = throwaway_minilm:main
+    littlelm = throwaway_littlelm:main
     [sgm.embedders]
-    # old = throwaway_minilm:Old
-    minilm = throwaway_minilm:MiniLM [gpu, hf]
-    minilm=throwaway_minilm:Second
+    # old = throwaway_littlelm:Old
+    littlelm = throwaway_littlelm:MiniLM [gpu, hf]
+    littlelm=throwaway_littlelm:Second
     """
-    (folder / "sgm_minilm-1.0.dist-info" / "entry_points.txt").write_text(text)
+    (folder / "sgm_littlelm-1.0.dist-info" / "entry_points.txt").write_text(text)
     [entry] = scan([str(folder)])
-    assert (entry.kind, entry.name, entry.value) == ("embedders", "minilm", "throwaway_minilm:MiniLM")
+    assert (entry.kind, entry.name, entry.value) == ("embedders", "littlelm", "throwaway_littlelm:MiniLM")
 
 
 def test_paths_that_can_not_be_listed_are_passed_over(make_distribution, tmp_path):
-    folder = make_distribution("sgm-minilm", MINILM, SOURCE)
+    folder = make_distribution("sgm-littlelm", MINILM, SOURCE)
     (tmp_path / "file").write_text("")
     unlistable = [str(tmp_path / "absent"), str(tmp_path / "file"), None, Path(folder)]
-    assert [entry.name for entry in scan([*unlistable, str(folder)])] == ["minilm"]
+    assert [entry.name for entry in scan([*unlistable, str(folder)])] == ["littlelm"]
 
 
 def test_an_entry_points_file_that_is_not_text_offers_nothing(make_distribution):
-    folder = make_distribution("sgm-minilm", MINILM, SOURCE)
-    (folder / "sgm_minilm-1.0.dist-info" / "entry_points.txt").write_bytes(b"[sgm.embedders]\nminilm = caf\xe9:X\n")
+    folder = make_distribution("sgm-littlelm", MINILM, SOURCE)
+    (folder / "sgm_littlelm-1.0.dist-info" / "entry_points.txt").write_bytes(b"[sgm.embedders]\nlittlelm = caf\xe9:X\n")
     assert scan([str(folder)]) == []
 
 
@@ -100,42 +100,42 @@ def test_an_entry_points_file_that_is_not_text_offers_nothing(make_distribution)
 
 
 def test_a_stale_egg_info_beside_the_dist_info_is_no_second_provider(make_distribution):
-    folder = make_distribution("sgm-minilm", MINILM, SOURCE, version="2.0")
+    folder = make_distribution("sgm-littlelm", MINILM, SOURCE, version="2.0")
     for metadata in ("{name}.egg-info", "{name}-{version}-py3.11.egg-info"):
-        make_distribution("sgm-minilm", MINILM, version="1.0", metadata=metadata, folder=folder)
-    assert index.find("embedders", "minilm").version == "2.0"
-    assert sgm.names("embedders").count("minilm") == 1
+        make_distribution("sgm-littlelm", MINILM, version="1.0", metadata=metadata, folder=folder)
+    assert index.find("embedders", "littlelm").version == "2.0"
+    assert sgm.names("embedders").count("littlelm") == 1
 
 
 def test_an_editable_install_is_one_provider_with_its_checkout_and_the_first_on_the_path_wins(make_distribution):
-    site = make_distribution("sgm-minilm", MINILM, version="1.0")
-    checkout = make_distribution("sgm-minilm", MINILM, SOURCE, version="2.0", metadata="{name}.egg-info", first=True)
-    assert index.find("embedders", "minilm").version == "2.0"
+    site = make_distribution("sgm-littlelm", MINILM, version="1.0")
+    checkout = make_distribution("sgm-littlelm", MINILM, SOURCE, version="2.0", metadata="{name}.egg-info", first=True)
+    assert index.find("embedders", "littlelm").version == "2.0"
     sys.path.remove(str(checkout))
     sys.path.append(str(checkout))
     index.refresh()
     assert sys.path.index(str(site)) < sys.path.index(str(checkout))
-    assert index.find("embedders", "minilm").version == "1.0"
+    assert index.find("embedders", "littlelm").version == "1.0"
 
 
 def test_a_distribution_that_stands_first_hides_the_entry_points_of_its_older_self(make_distribution):
-    make_distribution("sgm-minilm", MINILM, SOURCE, version="1.0")
-    make_distribution("sgm_minilm", None, version="2.0", first=True)  # which no longer offers any
+    make_distribution("sgm-littlelm", MINILM, SOURCE, version="1.0")
+    make_distribution("sgm_littlelm", None, version="2.0", first=True)  # which no longer offers any
     with pytest.raises(UnknownNameError):
-        index.find("embedders", "minilm")
+        index.find("embedders", "littlelm")
 
 
 def test_a_path_entry_that_appears_twice_is_one_provider(make_distribution):
-    folder = make_distribution("sgm-minilm", MINILM, SOURCE)
+    folder = make_distribution("sgm-littlelm", MINILM, SOURCE)
     sys.path.append(str(folder))
     index.refresh()
-    assert index.find("embedders", "minilm").distribution == "sgm-minilm"
+    assert index.find("embedders", "littlelm").distribution == "sgm-littlelm"
 
 
 def test_what_pip_leaves_of_an_interrupted_upgrade_is_not_looked_at(make_distribution):
-    make_distribution("sgm-minilm", MINILM, SOURCE, metadata="~gm_minilm-{version}.dist-info")
+    make_distribution("sgm-littlelm", MINILM, SOURCE, metadata="~gm_littlelm-{version}.dist-info")
     with pytest.raises(UnknownNameError):
-        index.find("embedders", "minilm")
+        index.find("embedders", "littlelm")
 
 
 # --- collisions ----------------------------------------------------------------------------------------------------
@@ -143,23 +143,23 @@ def test_what_pip_leaves_of_an_interrupted_upgrade_is_not_looked_at(make_distrib
 
 @pytest.mark.parametrize("order", [("sgm-a", "sgm-b"), ("sgm-b", "sgm-a")])
 def test_two_providers_are_an_error_only_where_the_bare_name_is_used(make_distribution, order):
-    points = {"sgm.embedders": {"minilm": "throwaway_{0}:MiniLM", "other_{0}": "throwaway_{0}:Other"}}
+    points = {"sgm.embedders": {"littlelm": "throwaway_{0}:MiniLM", "other_{0}": "throwaway_{0}:Other"}}
     for version, name in zip(("1.0", "2.0"), order, strict=True):
         letter = name[-1]
         named = {group: {k.format(letter): v.format(letter) for k, v in x.items()} for group, x in points.items()}
         source = f"class MiniLM: of = '{name}'\nclass Other: pass\n"
         make_distribution(name, named, {f"throwaway_{letter}.py": source}, version=version)
 
-    assert [name for name in sgm.names("embedders") if "minilm" in name] == ["sgm-a:minilm", "sgm-b:minilm"]
+    assert [name for name in sgm.names("embedders") if "littlelm" in name] == ["sgm-a:littlelm", "sgm-b:littlelm"]
     assert sgm.resolve("embedders", "other_a").__name__ == "Other"
-    assert sgm.resolve("embedders", "sgm-a:minilm").of == "sgm-a"
-    assert sgm.resolve("embedders", "sgm_b:minilm").of == "sgm-b"
+    assert sgm.resolve("embedders", "sgm-a:littlelm").of == "sgm-a"
+    assert sgm.resolve("embedders", "sgm_b:littlelm").of == "sgm-b"
     with pytest.raises(AmbiguousNameError) as caught:
-        sgm.resolve("embedders", "minilm")
+        sgm.resolve("embedders", "littlelm")
     versions = dict(zip(order, ("1.0", "2.0"), strict=True))
     assert str(caught.value) == (
-        f"embedder 'minilm' is offered by sgm-a {versions['sgm-a']} (throwaway_a:MiniLM) "
-        f"and sgm-b {versions['sgm-b']} (throwaway_b:MiniLM). Write 'sgm-a:minilm' or 'sgm-b:minilm'."
+        f"embedder 'littlelm' is offered by sgm-a {versions['sgm-a']} (throwaway_a:MiniLM) "
+        f"and sgm-b {versions['sgm-b']} (throwaway_b:MiniLM). Write 'sgm-a:littlelm' or 'sgm-b:littlelm'."
     )
 
 
@@ -175,9 +175,9 @@ def test_a_built_in_name_stays_the_built_ins(make_distribution, first):
 
 
 def test_every_listed_name_is_found(make_distribution, register):
-    make_distribution("sgm-a", {"sgm.embedders": {"minilm": "throwaway_a:A", "class": "throwaway_a:A"}})
-    make_distribution("sgm-b", {"sgm.embedders": {"minilm": "throwaway_b:B", "class": "throwaway_b:B"}})
-    register("embedders", "minilm")(type("C", (), {}))
+    make_distribution("sgm-a", {"sgm.embedders": {"littlelm": "throwaway_a:A", "class": "throwaway_a:A"}})
+    make_distribution("sgm-b", {"sgm.embedders": {"littlelm": "throwaway_b:B", "class": "throwaway_b:B"}})
+    register("embedders", "littlelm")(type("C", (), {}))
     for kind in KINDS:
         found = [index.find(kind, name) for name in sgm.names(kind)]
         assert sorted(found) == index.entries(kind)
@@ -206,8 +206,10 @@ def test_an_unknown_kind_gets_the_nearest():
 
 
 def test_a_qualified_name_of_a_distribution_that_is_not_installed_says_so():
-    with pytest.raises(UnknownNameError, match=r"no distribution 'sgm-minilm' with components is installed"):
-        index.find("embedders", "sgm-minilm:minilm")
+    with pytest.raises(
+        UnknownNameError, match=r"no distribution 'sgm-littlelm' .* installed: pip install sgm-littlelm,"
+    ):
+        index.find("embedders", "sgm-littlelm:littlelm")
 
 
 @pytest.mark.parametrize("name", ["", ":", ":class", "class:", "sgm-core:", "os.system", "sgm_plugins.x:Y", "Class"])
@@ -279,33 +281,33 @@ def test_a_broken_plugin_that_is_used_gives_one_message_with_the_reason(broken, 
 
 
 def test_ctrl_c_during_an_import_is_no_broken_plugin(make_distribution):
-    make_distribution("sgm-minilm", MINILM, {"throwaway_minilm.py": "raise KeyboardInterrupt\n"})
+    make_distribution("sgm-littlelm", MINILM, {"throwaway_littlelm.py": "raise KeyboardInterrupt\n"})
     with pytest.raises(KeyboardInterrupt):
-        sgm.resolve("embedders", "minilm")
+        sgm.resolve("embedders", "littlelm")
 
 
 @pytest.mark.parametrize("metadata", ["{name}-{version}.dist-info", "{name}.egg-info"])
 def test_a_missing_module_names_the_extra_that_brings_it(make_distribution, metadata):
     extras = {"fast": ["numba>=1"], "hf": ["Absent_Transformers>=4.4"]}
-    source = {"throwaway_minilm.py": "import absent_transformers.models\n"}
-    make_distribution("sgm-minilm", MINILM, source, extras=extras, metadata=metadata)
+    source = {"throwaway_littlelm.py": "import absent_transformers.models\n"}
+    make_distribution("sgm-littlelm", MINILM, source, extras=extras, metadata=metadata)
     with pytest.raises(BrokenComponentError) as caught:
-        sgm.resolve("embedders", "minilm")
-    assert str(caught.value).endswith('\nInstall it with: pip install "sgm-minilm[hf]"')
+        sgm.resolve("embedders", "littlelm")
+    assert str(caught.value).endswith('\nInstall it with: pip install "sgm-littlelm[hf]"')
 
 
 def test_a_missing_module_of_another_name_than_its_distribution_names_the_extras(make_distribution):
-    source = {"throwaway_minilm.py": "import absent_clip\n"}
-    make_distribution("sgm-minilm", MINILM, source, extras={"clip": ["absent-clip-torch"], "hf": ["x"]})
-    with pytest.raises(BrokenComponentError, match=r"'absent_clip' is not installed.*sgm-minilm brings it: clip, hf"):
-        sgm.resolve("embedders", "minilm")
+    source = {"throwaway_littlelm.py": "import absent_clip\n"}
+    make_distribution("sgm-littlelm", MINILM, source, extras={"clip": ["absent-clip-torch"], "hf": ["x"]})
+    with pytest.raises(BrokenComponentError, match=r"'absent_clip' is not installed.*sgm-littlelm brings it: clip, hf"):
+        sgm.resolve("embedders", "littlelm")
 
 
 def test_a_missing_part_of_an_installed_module_is_nothing_to_install(make_distribution):
-    source = {"throwaway_minilm.py": "import json.absent\n"}
-    make_distribution("sgm-minilm", MINILM, source, extras={"json": ["json"]})
+    source = {"throwaway_littlelm.py": "import json.absent\n"}
+    make_distribution("sgm-littlelm", MINILM, source, extras={"json": ["json"]})
     with pytest.raises(BrokenComponentError) as caught:
-        sgm.resolve("embedders", "minilm")
+        sgm.resolve("embedders", "littlelm")
     assert "nstall" not in str(caught.value)
 
 
@@ -336,19 +338,19 @@ def test_the_switch_decides_whose_components_are_seen(make_distribution, monkeyp
 
 
 def test_a_blocked_plugin_is_named_and_not_imported(make_distribution, monkeypatch):
-    make_distribution("sgm-minilm", MINILM, SOURCE)
+    make_distribution("sgm-littlelm", MINILM, SOURCE)
     monkeypatch.setenv("SGM_PLUGINS", "off")
-    for name in ("minilm", "sgm-minilm:minilm"):
-        with pytest.raises(UnknownNameError, match=r"\(sgm-minilm offers it, but SGM_PLUGINS is 'off'\)"):
+    for name in ("littlelm", "sgm-littlelm:littlelm"):
+        with pytest.raises(UnknownNameError, match=r"\(sgm-littlelm offers it, but SGM_PLUGINS is 'off'\)"):
             sgm.resolve("embedders", name)
-    assert "throwaway_minilm" not in sys.modules
+    assert "throwaway_littlelm" not in sys.modules
 
 
 def test_blocking_one_of_two_providers_settles_the_name(make_distribution, monkeypatch):
     make_distribution("sgm-a", MINILM, SOURCE)
     make_distribution("sgm-b", MINILM)
     monkeypatch.setenv("SGM_PLUGINS", "-sgm-b")
-    assert index.find("embedders", "minilm").distribution == "sgm-a"
+    assert index.find("embedders", "littlelm").distribution == "sgm-a"
 
 
 @pytest.mark.parametrize("switch", ["on", "sgm-a", "-", "-a,b", "none:a"])
@@ -369,8 +371,8 @@ def test_registered_components_are_the_users_own_and_never_blocked(register, mon
 
 @pytest.mark.parametrize("apis", [{}, {str(API): "sgm_core"}, {"99": "sgm_core", str(API): "sgm_core"}])
 def test_a_plugin_of_this_api_or_of_none_is_used(make_distribution, apis):
-    make_distribution("sgm-minilm", MINILM | ({"sgm.api": apis} if apis else {}), SOURCE)
-    assert sgm.resolve("embedders", "minilm").__name__ == "MiniLM"
+    make_distribution("sgm-littlelm", MINILM | ({"sgm.api": apis} if apis else {}), SOURCE)
+    assert sgm.resolve("embedders", "littlelm").__name__ == "MiniLM"
     assert index.unavailable() == []
 
 
@@ -378,32 +380,32 @@ def test_a_plugin_of_this_api_or_of_none_is_used(make_distribution, apis):
     ("api", "way_out"),
     [
         ("99", "API 99 of sgm-core, which is at 1: pip install -U sgm-core"),
-        ("0", "API 0 of sgm-core, which is at 1: pip install -U sgm-minilm"),
-        ("v1", "API v1 of sgm-core, which is at 1: pip install -U sgm-minilm"),
+        ("0", "API 0 of sgm-core, which is at 1: pip install -U sgm-littlelm"),
+        ("v1", "API v1 of sgm-core, which is at 1: pip install -U sgm-littlelm"),
     ],
 )
 def test_a_plugin_of_another_api_is_named_with_the_way_out_and_not_imported(make_distribution, capsys, api, way_out):
-    points = {**MINILM, "sgm.plugins": {"hooks": "throwaway_minilm"}, "sgm.api": {api: "sgm_core"}}
-    make_distribution("sgm-minilm", points, SOURCE)
-    assert "minilm" not in sgm.names("embedders")
+    points = {**MINILM, "sgm.plugins": {"hooks": "throwaway_littlelm"}, "sgm.api": {api: "sgm_core"}}
+    make_distribution("sgm-littlelm", points, SOURCE)
+    assert "littlelm" not in sgm.names("embedders")
     assert index.entries("plugins") == []
-    with pytest.raises(UnknownNameError, match=re.escape(f"sgm-minilm 1.0 was built for {way_out}")):
-        sgm.resolve("embedders", "sgm-minilm:minilm")
+    with pytest.raises(UnknownNameError, match=re.escape(f"sgm-littlelm 1.0 was built for {way_out}")):
+        sgm.resolve("embedders", "sgm-littlelm:littlelm")
     assert main(["list", "embedders"]) == 0
-    assert f"embedders/minilm  sgm-minilm 1.0: sgm-minilm 1.0 was built for {way_out}" in capsys.readouterr().out
+    assert f"embedders/littlelm  sgm-littlelm 1.0: sgm-littlelm 1.0 was built for {way_out}" in capsys.readouterr().out
     assert main(["list", "embedders", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["minilm"]["unavailable"].endswith(way_out)
+    assert rows["littlelm"]["unavailable"].endswith(way_out)
     assert "unavailable" not in rows["class"]
-    assert main(["doctor", "sgm-minilm"]) == 1
+    assert main(["doctor", "sgm-littlelm"]) == 1
     assert way_out in capsys.readouterr().out
-    assert "throwaway_minilm" not in sys.modules
+    assert "throwaway_littlelm" not in sys.modules
 
 
 def test_a_plugin_of_another_api_leaves_its_name_to_others(make_distribution):
     make_distribution("sgm-a", MINILM | {"sgm.api": {"99": "sgm_core"}})
     make_distribution("sgm-b", MINILM, SOURCE)
-    assert index.find("embedders", "minilm").distribution == "sgm-b"
+    assert index.find("embedders", "littlelm").distribution == "sgm-b"
 
 
 AUDIT = """
@@ -492,11 +494,11 @@ def test_built_in_names_are_reserved_against_register(register):
 
 
 def test_a_registered_name_that_a_plugin_has_too_is_ambiguous_not_last_wins(register, make_distribution):
-    make_distribution("sgm-minilm", MINILM, SOURCE)
-    register("embedders", "minilm")(type("Mine", (), {}))
-    with pytest.raises(AmbiguousNameError, match="Write 'local:minilm' or 'sgm-minilm:minilm'"):
-        sgm.resolve("embedders", "minilm")
-    assert sgm.resolve("embedders", "local:minilm").__name__ == "Mine"
+    make_distribution("sgm-littlelm", MINILM, SOURCE)
+    register("embedders", "littlelm")(type("Mine", (), {}))
+    with pytest.raises(AmbiguousNameError, match="Write 'local:littlelm' or 'sgm-littlelm:littlelm'"):
+        sgm.resolve("embedders", "littlelm")
+    assert sgm.resolve("embedders", "local:littlelm").__name__ == "Mine"
 
 
 @pytest.mark.parametrize("name", ["Mine", "my-embedder", "a:b", "", "1st", "my embedder"])
@@ -512,7 +514,7 @@ def test_only_what_can_be_called_is_a_component(register):
 
 def test_a_distribution_that_is_called_local_works_like_any_other(make_distribution):
     make_distribution("local", MINILM, SOURCE)
-    assert sgm.resolve("embedders", "local:minilm").__name__ == "MiniLM"
+    assert sgm.resolve("embedders", "local:littlelm").__name__ == "MiniLM"
 
 
 # --- laziness ------------------------------------------------------------------------------------------------------
@@ -536,15 +538,15 @@ def test_resolving_three_names_of_a_hundred_plugins_imports_three_modules(make_d
 def test_the_metadata_is_read_once_until_refresh(make_distribution):
     own = Index()
     own.names("embedders")
-    make_distribution("sgm-minilm", MINILM, SOURCE)
-    assert "minilm" not in own.names("embedders")
+    make_distribution("sgm-littlelm", MINILM, SOURCE)
+    assert "littlelm" not in own.names("embedders")
     own.refresh()
-    assert "minilm" in own.names("embedders")
+    assert "littlelm" in own.names("embedders")
 
 
 def test_threads_share_one_index_and_each_import(make_distribution):
     source = "import time\ntime.sleep(0.05)\nclass MiniLM: pass\n"
-    make_distribution("sgm-minilm", MINILM, {"throwaway_minilm.py": source})
+    make_distribution("sgm-littlelm", MINILM, {"throwaway_littlelm.py": source})
     own, found, start = Index(), [], threading.Barrier(8)
 
     def work(i: int) -> None:
@@ -553,7 +555,7 @@ def test_threads_share_one_index_and_each_import(make_distribution):
             own.refresh()
         own.register("embedders", f"mine_{i}")(type(f"Mine{i}", (), {}))
         own.entries()
-        found.append(own.resolve("embedders", "minilm"))
+        found.append(own.resolve("embedders", "littlelm"))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
