@@ -48,20 +48,15 @@ class Digits(SplitData):
     def shapes() -> dict[str, Shape]:
         return {"image": (1, 8, 8), "cls": ()}
 
-    def load_parts(self) -> tuple[_InMemory, _InMemory]:
-        with np.load(DIGITS) as file:
-            images, labels = file["images"], file["labels"]
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
-        n_train = max(1, round(self.train_fraction * len(images)))
-        train, rest = order[:n_train], order[n_train:]
-        return _InMemory(images[train], labels[train]), _InMemory(images[rest], labels[rest])
+    def load_parts(self) -> tuple[InMemory, InMemory]:
+        return split_digits(self.train_fraction)
 
-    def receive(self, loaded: Any, last: bool) -> dict[str, Any]:
+    def receive(self, loaded: Any, epoch: int, last: bool) -> dict[str, Any]:
         batch: dict[str, Any] = loaded
         return batch
 
 
-class _InMemory:
+class InMemory:
     """Values 0..16 to images in [-1, 1], all at once."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
@@ -73,3 +68,13 @@ class _InMemory:
 
     def __getitem__(self, rows: list[int]) -> dict[str, Tensor]:
         return {"image": self.images[rows], "cls": self.labels[rows]}
+
+
+def split_digits(train_fraction: float) -> tuple[InMemory, InMemory]:
+    """What to train on, this part of all digits, and the rest."""
+    with np.load(DIGITS) as file:
+        images, labels = file["images"], file["labels"]
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
+    n_train = max(1, round(train_fraction * len(images)))
+    train, rest = order[:n_train], order[n_train:]
+    return InMemory(images[train], labels[train]), InMemory(images[rest], labels[rest])

@@ -96,7 +96,8 @@ class EpochLoader:
         source: loads the batch of a list of rows; in a worker process where there are workers.
         batches: the rows of each batch.
         num_workers: processes that load ahead; 0 loads in this one.
-        receive: makes of what the source gave, and of whether it is the epoch's last, the batch. Runs in this process.
+        receive: makes of what the source gave, of the number of the epoch and of whether it is the epoch's last, the
+            batch. Runs in this process.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class EpochLoader:
         source: BatchSource,
         batches: EpochBatches,
         num_workers: int = 0,
-        receive: Callable[[Any, bool], Any] | None = None,
+        receive: Callable[[Any, int, bool], Any] | None = None,
     ) -> None:
         self.batch_sampler = batches
         self.receive = receive
@@ -127,7 +128,8 @@ class EpochLoader:
         self.position = batches.start
         for item in self._loader:
             self.position += 1
-            yield item if self.receive is None else self.receive(item, self.position == len(self))
+            last = self.position == len(self)
+            yield item if self.receive is None else self.receive(item, batches.epoch, last)
         batches.set_epoch(batches.epoch + 1)
         self.position = 0
 

@@ -144,7 +144,7 @@ class ImageFolder(SplitData):
                 stacklevel=2,
             )
 
-    def receive(self, loaded: Any, last: bool) -> dict[str, Any]:
+    def receive(self, loaded: Any, epoch: int, last: bool) -> dict[str, Any]:
         """The batch alone; the bad files that came with it are kept, and reported at the end of an epoch."""
         batch: dict[str, Any]
         batch, bad = loaded

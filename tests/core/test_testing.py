@@ -141,6 +141,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "lr_schedules/linear_cycles": CYCLES,
     "lr_schedules/cosine_cycles": CYCLES,
     "datamodules/digits": {"batch_size": 64},
+    "datamodules/digits_captions": {"batch_size": 64},
     "datamodules/image_folder": {"size": 8, "batch_size": 2, "root": "images"},
     "datamodules/mnist": {"root": "mnist", "batch_size": 4},
     "datamodules/cifar10": {"root": "cifar10", "batch_size": 4},
