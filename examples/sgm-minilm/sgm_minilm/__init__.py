@@ -1,0 +1,1 @@
+"""Components for sgm: the embedders `minilm` and `minilm_adapter`."""
