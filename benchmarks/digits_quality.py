@@ -67,11 +67,11 @@ def nearest(images: Tensor, others: Tensor) -> Tensor:
     return torch.cdist(images.flatten(1), others.flatten(1)).min(dim=1).values
 
 
-def train_run() -> Path:
+def train_run(config: str = "digits") -> Path:
     from sgm_core.run import start_run
 
-    name = f"digits-quality-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = start_run(sgm.load_config("digits"), Path("runs"), name)
+    name = f"{config.replace('_', '-')}-quality-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = start_run(sgm.load_config(config), Path("runs"), name)
     run.train()
     return run.folder
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.shipped import usable_configs
 
 import sgm_core as sgm
 from sgm_core.config.api import Config, config_from
-from sgm_core.config.compose import shipped_configs
 from sgm_core.config.explain import Default, Explained, Object, explain
 from sgm_core.config.tree import ConfigError, Origin, plain
 from sgm_core.errors import SgmError
@@ -173,7 +173,7 @@ def test_a_component_written_in_c_has_its_module_for_a_source(register):
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", usable_configs())
 def test_every_shipped_config_with_every_value_accounted_for(name):
     config = sgm.load_config(name)
     explained = explain(config)
