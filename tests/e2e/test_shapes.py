@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.shipped import usable_configs
 from torch import nn
 
 import sgm_core as sgm
 from sgm_core.cli.app import main
 from sgm_core.config.build import build_plan
-from sgm_core.config.compose import shipped_configs
 from sgm_core.config.shapes import check_shapes
 from sgm_core.config.tree import ConfigError
 from sgm_core.shapes import Shape, Takes, only_measured
@@ -276,7 +276,7 @@ def test_a_string_where_a_tensor_is_meant(train, embedder):
 # --- no false alarm ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", usable_configs())
 def test_every_shipped_config_fits_and_all_of_it_is_compared(name):
     assert check_shapes(sgm.load_config(name)) == []
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from sgm_core.shapes import Shape
 from sgm_minilm.encoder import WIDTH, FrozenMiniLM, check_texts
 
 
@@ -47,6 +48,11 @@ class MiniLMAdapter(nn.Module):
             )
             for _ in range(depth)
         )
+
+    @staticmethod
+    def shapes(texts: Shape | None, *, width: int, max_length: int) -> Shape:
+        """What it gives, said before it is built: `sgm train` compares it with what the network takes."""
+        return (max_length, width)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """b texts -> (b, max_length, width), zero beyond the end of a text."""

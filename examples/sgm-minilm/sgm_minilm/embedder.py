@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from sgm_minilm.encoder import FrozenMiniLM, check_texts
+from sgm_core.shapes import Shape
+from sgm_minilm.encoder import WIDTH, FrozenMiniLM, check_texts
 
 
 class MiniLMEmbedder(nn.Module):
@@ -37,6 +38,12 @@ class MiniLMEmbedder(nn.Module):
         super().__init__()
         self.output = output
         self.encoder = FrozenMiniLM(max_length, memo)
+
+    @staticmethod
+    def shapes(texts: Shape | None, *, output: str, max_length: int) -> list[Shape]:
+        """What it gives, said before it is built: `sgm train` compares it with what the network takes."""
+        tokens: Shape = (max_length, WIDTH)
+        return {"tokens": [tokens], "pooled": [(WIDTH,)], "both": [tokens, (WIDTH,)]}[output]
 
     def forward(self, texts: Sequence[str]) -> Tensor | list[Tensor]:
         """b texts -> (b, max_length, 384), (b, 384), or a list of both."""
