@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sgm_core.roles import Embedder
 from sgm_core.shapes import Shape
 
-__all__ = ["EmbedderSlot", "count_samples", "describe"]
+__all__ = ["EmbedderSlot", "count_samples", "describe", "like", "null_outputs"]
 
 _NETWORK_ARGUMENTS = {
     "x": "that is the network's input, use 'concat' to join it",
@@ -31,7 +31,8 @@ class EmbedderSlot:
     slot to them with `settle`, `embed` and, for dropping, `draw`, `substitute` and `blank`.
 
     A dropped sample is what classifier-free guidance moves away from (Ho and Salimans 2022, arXiv:2207.12598):
-    its embedding is zeros, or the embedding of `ucg_value` where there is one.
+    its embedding is that of `ucg_value` where there is one, else what the embedder's method `null_outputs` gives, a
+    tensor without the batch for each output, else zeros.
 
     Attributes:
         embedder: turns the entries into one tensor or several.
@@ -198,11 +199,14 @@ class EmbedderSlot:
         return [self.ucg_value] * len(self.keys)
 
     @staticmethod
-    def blank(output: Tensor, keep: Tensor) -> Tensor:
+    def blank(output: Tensor, keep: Tensor, null: Tensor | None = None) -> Tensor:
         """An output (b * k, ...) with zeros for the samples that are not kept (b,): all k rows of a sample go together.
 
+        Args:
+            null: what stands there in place of zeros, without the batch.
+
         Raises:
-            ValueError: the output has no whole number of rows per sample.
+            ValueError: the output has no whole number of rows per sample; null is of another shape.
         """
         samples, rows = keep.shape[0], output.shape[0]
         if rows % samples:
@@ -211,7 +215,33 @@ class EmbedderSlot:
                 "(or the same number of consecutive rows) for each"
             )
         dropped = ~_move(keep, output.device)[:, None].expand(samples, rows // samples).reshape(-1)
-        return output.masked_fill(dropped.view(-1, *(1 for _ in output.shape[1:])), 0)
+        dropped = dropped.view(-1, *(1 for _ in output.shape[1:]))
+        return output.masked_fill(dropped, 0) if null is None else torch.where(dropped, like(output, null), output)
+
+
+def null_outputs(module: nn.Module, n: int) -> Sequence[Tensor | None]:
+    """What an embedder gives for a dropped sample in each of its n outputs; None is zeros.
+
+    Raises:
+        ValueError: it has not as many as outputs.
+    """
+    given = getattr(module, "null_outputs", None)
+    if given is None:
+        return [None] * n
+    nulls: Sequence[Tensor] = given()
+    if len(nulls) != n:
+        raise ValueError(f"it has {len(nulls)} null embeddings for {n} outputs: give one for each")
+    return nulls
+
+
+def like(output: Tensor, null: Tensor) -> Tensor:
+    """A null embedding for every row of an output. ValueError if it does not fit a row."""
+    try:
+        return null.to(output.dtype).expand_as(output)
+    except RuntimeError as error:
+        raise ValueError(
+            f"its null embedding is {describe(null)}, which does not fit a row of its output, {describe(output)}"
+        ) from error
 
 
 def count_samples(entries: Sequence[Any]) -> tuple[int, torch.device]:

@@ -13,7 +13,7 @@ from sgm_core.conditioning import Conditioning
 from sgm_core.registry import did_you_mean
 from sgm_core.roles import Conditioner
 from sgm_core.shapes import Shape
-from sgm_core.slots import EmbedderSlot, count_samples, describe
+from sgm_core.slots import EmbedderSlot, count_samples, describe, like, null_outputs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -110,18 +110,20 @@ class GeneralConditioner(Conditioner):
                     keep = draws[first]
                 if keep is not None and slot.ucg_value is not None:
                     entries, keep = slot.substitute(entries, keep), None
-                for output in slot.embed(self.embedders[i], entries):
+                embedded = slot.embed(self.embedders[i], entries)
+                for output, null in zip(embedded, null_outputs(self.embedders[i], len(embedded)), strict=True):
                     if i in zeroed:
                         output = torch.zeros_like(output)
                     elif keep is not None:
-                        output = slot.blank(output, keep)
+                        output = slot.blank(output, keep, null)
                     outputs.append((i, output))
         return self._route(outputs)
 
     def unconditional(self, batch: Mapping[str, Any]) -> Conditioning:
         """What guidance moves away from: each slot in the state in which its drops leave it.
 
-        A slot with a `ucg_value` embeds that value, one with a drop rate alone gives zeros. A slot that is never
+        A slot with a `ucg_value` embeds that value, one with a drop rate alone gives its embedder's null embedding, or
+        zeros. A slot that is never
         dropped keeps its embedding of the batch, since the network has never seen it empty: the size that both halves
         of guided SDXL share, say. If no slot has an empty state, all of them give zeros.
 
@@ -137,8 +139,11 @@ class GeneralConditioner(Conditioner):
                 if slot.ucg_value is not None:
                     entries = slot.substitute(entries)
                 zero = none_drops or (slot.ucg_rate > 0 and slot.ucg_value is None)
-                for output in slot.embed(self.embedders[i], entries):
-                    outputs.append((i, torch.zeros_like(output) if zero else output))
+                embedded = slot.embed(self.embedders[i], entries)
+                for output, null in zip(embedded, null_outputs(self.embedders[i], len(embedded)), strict=True):
+                    if zero:
+                        output = torch.zeros_like(output) if null is None else like(output, null)
+                    outputs.append((i, output))
         return self._route(outputs)
 
     def check(self, batch: Mapping[str, Any]) -> None:

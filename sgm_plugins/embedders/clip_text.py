@@ -1,0 +1,121 @@
+"""OpenAI's CLIP text tower, of Stable Diffusion 1 and SDXL, through transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from sgm_core.shapes import Shape, only_measured
+from sgm_plugins.embedders.clip_prompts import ClipPrompts, Rows, check_texts
+from sgm_plugins.openclip.size import KNOWN, text_size
+from sgm_plugins.pretrained import check_id, config_of, from_hub, local_config
+
+
+class ClipTextEmbedder(nn.Module):
+    """Tokens (b, chunks * max_length, width) for `crossattn` and, if asked for, the pooled text (b, width).
+
+    Radford et al. 2021, arXiv:2103.00020. Parameters are named as in the checkpoints of Stable Diffusion and SDXL,
+    `transformer.text_model.*`.
+
+    Args:
+        model: a folder (config.json, model.safetensors, the tokenizer's files), or the id of a model on the hub.
+        max_length: tokens of a row, at most the tower's context.
+        layer: the tokens are the last layer's after the final norm; the pooled feature alone, as one token; or those
+            of the hidden layer `layer_idx`, without the norm.
+        layer_idx: 0 is before the first layer, -1 after the last one.
+        return_pooled: the pooled text, too: the feature of the end-of-text token after the final norm.
+        chunks: rows of `max_length` tokens that a prompt may take; the rest of it is cut off.
+        weighting: read `(word:1.2)` in a prompt as a weight.
+        load_weights: false takes random ones, for a model whose checkpoint holds them.
+        local_files_only: ask no hub; what was downloaded before is found.
+
+    Raises:
+        ValueError: no such model; max_length is beyond its context; a hidden layer without its index, an index without
+            the layer, or one that there is not.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "openai/clip-vit-large-patch14",
+        max_length: Annotated[int, Ge(3)] = 77,
+        layer: Literal["last", "pooled", "hidden"] = "last",
+        layer_idx: int | None = None,
+        return_pooled: bool = False,
+        chunks: Annotated[int, Ge(1)] = 1,
+        weighting: bool = False,
+        load_weights: bool = True,
+        local_files_only: bool = False,
+    ) -> None:
+        super().__init__()
+        config = config_of(model, KNOWN, local_files_only)
+        size = text_size(config)
+        if max_length > size.context:
+            raise ValueError(f"max_length is {max_length}; {model} has a context of {size.context} tokens: use chunks")
+        if (layer == "hidden") != (layer_idx is not None):
+            raise ValueError(f"layer is {layer!r} and layer_idx {layer_idx}: 'hidden' needs an index, others use none")
+        if layer_idx is not None and not -size.layers - 1 <= layer_idx <= size.layers:
+            raise ValueError(f"layer_idx is {layer_idx}; {model} has the hidden layers 0 to {size.layers}")
+        self.transformer = _Named(_load(model, config, load_weights and not only_measured(), local_files_only))
+        self.layer = layer
+        self.layer_idx = layer_idx
+        self.return_pooled = return_pooled
+        self.prompts = ClipPrompts(model, max_length, chunks, weighting, None, local_files_only)
+
+    @staticmethod
+    def shapes(
+        texts: Shape | None, *, model: str | Path, max_length: int, layer: str, chunks: int, return_pooled: bool
+    ) -> list[Shape] | None:
+        config = local_config(model) or KNOWN.get(str(model))
+        if config is None:
+            return None
+        width = text_size(config).width
+        tokens = (1 if layer == "pooled" else chunks * max_length, width)
+        return [tokens, (width,)] if return_pooled else [tokens]
+
+    def forward(self, texts: list[str]) -> Tensor | tuple[Tensor, Tensor]:
+        """b prompts -> tokens (b, chunks * max_length or 1, width), and with `return_pooled` the pooled text (b, width).
+
+        Raises:
+            ValueError: as `check`; the tokenizer can not be had.
+        """
+        self.check(texts)
+        device = next(self.transformer.parameters()).device
+        z, pooled = self.prompts.encode(texts, device, self._encode)
+        if self.layer == "pooled":
+            z = pooled[:, None]
+        return (z, pooled) if self.return_pooled else z
+
+    def _encode(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        hidden = self.layer == "hidden"
+        out = self.transformer.text_model(input_ids=rows.ids, output_hidden_states=hidden)
+        z = out.hidden_states[self.layer_idx] if hidden else out.last_hidden_state
+        return z, out.last_hidden_state[torch.arange(len(z), device=z.device), rows.ends]
+
+    def check(self, texts: list[str]) -> None:
+        """Raise ValueError for what is no list of texts."""
+        check_texts(texts)
+
+
+class _Named(nn.Module):
+    """The tower as `text_model`, the name that checkpoints use, whichever version of transformers made it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.text_model: Any = getattr(model, "text_model", model)
+
+
+def _load(model: str | Path, config: dict[str, Any], weights: bool, local_files_only: bool) -> nn.Module:
+    if not weights:
+        return CLIPTextModel(CLIPTextConfig(**config.get("text_config", config)))
+    if not Path(model).is_dir():
+        check_id(model)
+    return from_hub(
+        model,
+        local_files_only,
+        lambda: CLIPTextModel.from_pretrained(str(model), use_safetensors=True, local_files_only=local_files_only),
+    )

@@ -1,0 +1,109 @@
+"""T5's encoder on pieces of words, and ByT5's on bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+from transformers import T5EncoderModel
+
+from sgm_core.shapes import Shape
+from sgm_plugins.embedders.clip_prompts import check_texts
+from sgm_plugins.embedders.token_sequence import Texts, load_encoder, width_of
+
+Length = Annotated[int, Ge(1)]
+
+
+class _T5(nn.Module):
+    """What both do: they differ in their tokenizers and weights."""
+
+    def __init__(
+        self, model: str | Path, max_length: int, mask_padding: bool, load_weights: bool, local_files_only: bool
+    ) -> None:
+        super().__init__()
+        self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only)
+        self.mask_padding = mask_padding
+        self.texts = Texts(model, max_length, local_files_only)
+
+    def forward(self, texts: list[str]) -> Tensor:
+        """b texts -> tokens (b, max_length, width). ValueError as `check`, and where there is no tokenizer."""
+        self.check(texts)
+        device = next(self.transformer.parameters()).device
+        ids, mask = self.texts(texts, device)
+        attended = mask if self.mask_padding else torch.ones_like(mask)
+        with torch.autocast(device.type, enabled=False):
+            z: Tensor = self.transformer(input_ids=ids, attention_mask=attended).last_hidden_state
+        return z * mask[:, :, None].to(z.dtype) if self.mask_padding else z
+
+    def check(self, texts: list[str]) -> None:
+        """Raise ValueError for what is no list of texts."""
+        check_texts(texts)
+
+
+class T5TextEmbedder(_T5):
+    """Raffel et al. 2020, arXiv:1910.10683: the text encoder of Imagen, and of many since.
+
+    Tokens (b, max_length, width), for `crossattn`. Computed without autocast, which overflows in float16. Parameters
+    are `transformer.*`.
+
+    Args:
+        model: a folder (config.json, model.safetensors, the tokenizer's files), or the id of a model on the hub.
+        max_length: tokens of a text: shorter ones are padded, of longer ones the rest is cut off.
+        mask_padding: tokens do not attend to padding, and features of padding are zero. The models of
+            generative-models were trained without.
+        load_weights: false takes random ones, for a model whose checkpoint holds them.
+        local_files_only: ask no hub; what was downloaded before is found.
+
+    Raises:
+        ValueError: no such model, or it can not be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "google/t5-v1_1-xxl",
+        max_length: Length = 77,
+        mask_padding: bool = False,
+        load_weights: bool = True,
+        local_files_only: bool = False,
+    ) -> None:
+        super().__init__(model, max_length, mask_padding, load_weights, local_files_only)
+
+    @staticmethod
+    def shapes(texts: Shape | None, *, model: str | Path, max_length: int) -> Shape:
+        return (max_length, width_of(model))
+
+
+class ByT5TextEmbedder(_T5):
+    """Xue et al. 2022, arXiv:2105.13626: its tokens are bytes, so it knows how words are spelt. For drawing writing.
+
+    Tokens (b, max_length, width), for `crossattn`. Computed without autocast, which overflows in float16. Parameters
+    are `transformer.*`.
+
+    Args:
+        model: a folder (config.json, model.safetensors, the tokenizer's files), or the id of a model on the hub.
+        max_length: bytes of a text: shorter ones are padded, of longer ones the rest is cut off.
+        mask_padding: tokens do not attend to padding, and features of padding are zero. The models of
+            generative-models were trained without.
+        load_weights: false takes random ones, for a model whose checkpoint holds them.
+        local_files_only: ask no hub; what was downloaded before is found.
+
+    Raises:
+        ValueError: no such model, or it can not be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "google/byt5-base",
+        max_length: Length = 77,
+        mask_padding: bool = False,
+        load_weights: bool = True,
+        local_files_only: bool = False,
+    ) -> None:
+        super().__init__(model, max_length, mask_padding, load_weights, local_files_only)
+
+    @staticmethod
+    def shapes(texts: Shape | None, *, model: str | Path, max_length: int) -> Shape:
+        return (max_length, width_of(model))

@@ -1,0 +1,86 @@
+"""Texts as padded rows of tokens, for encoders that are not CLIP's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgm_core.shapes import only_measured
+from sgm_plugins.embedders.clip_prompts import load_tokenizer
+from sgm_plugins.pretrained import check_id, from_hub, local_config
+
+
+class Texts:
+    """Texts to rows of exactly `length` tokens; longer ones are cut off.
+
+    Args:
+        model: a folder with a tokenizer, or the id of a model on the hub. Read when it is first needed.
+        length: tokens of a row.
+        local_files_only: ask no hub.
+    """
+
+    def __init__(self, model: str | Path, length: int, local_files_only: bool) -> None:
+        self.model = model
+        self.length = length
+        self.local_files_only = local_files_only
+        self._tokenizer: Any = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the tokenizer and the lock: a copy reads its own."""
+        return {**self.__dict__, "_tokenizer": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def __call__(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Token ids and which of them are no padding, both (b, length) int64."""
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self.model, self.local_files_only)
+            rows = self._tokenizer(
+                list(texts), truncation=True, max_length=self.length, padding="max_length", return_tensors="pt"
+            )
+        return rows["input_ids"].to(device), rows["attention_mask"].to(device)
+
+
+def load_encoder(model: str | Path, auto: Any, load_weights: bool, local_files_only: bool) -> nn.Module:
+    """transformers' model for encoding; of one with a decoder the encoder alone.
+
+    Args:
+        auto: the class of transformers that loads it, `AutoModel` or `T5EncoderModel`.
+        load_weights: false gives random ones; so does measuring.
+
+    Raises:
+        ValueError: no such model, or it can not be loaded.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    if not Path(model).is_dir():
+        check_id(model)
+
+    def load() -> nn.Module:
+        found: Any
+        if load_weights and not only_measured():
+            found = auto.from_pretrained(str(model), use_safetensors=True, local_files_only=local_files_only)
+        else:
+            config = AutoConfig.from_pretrained(str(model), local_files_only=local_files_only)
+            make: Any = AutoModel.from_config if auto is AutoModel else auto
+            found = make(config)
+        both_halves = auto is AutoModel and getattr(found.config, "is_encoder_decoder", False)
+        module: nn.Module = found.get_encoder() if both_halves else found
+        return module
+
+    return from_hub(model, local_files_only, load)
+
+
+def width_of(model: str | Path) -> int | None:
+    """The width of the features, as the configuration of a local folder says it."""
+    config = local_config(model) or {}
+    width = config.get("d_model", config.get("hidden_size"))
+    return width if isinstance(width, int) else None

@@ -1,0 +1,86 @@
+"""Pretrained models: a local folder, or the id of a repository on the Hugging Face hub. Safetensors only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def local_config(model: str | Path) -> dict[str, Any] | None:
+    """What the `config.json` of a local folder says; None where there is none. Reads one small file."""
+    try:
+        found = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def config_of(model: str | Path, known: Mapping[str, dict[str, Any]], local_files_only: bool) -> dict[str, Any]:
+    """The configuration of a model: of its folder, of the table of known ones, or of the hub.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    found = local_config(model) or known.get(str(model))
+    if found is None:
+        found = json.loads(find_file(model, ("config.json",), local_files_only).read_text(encoding="utf-8"))
+    return found
+
+
+def find_file(model: str | Path, names: Sequence[str], local_files_only: bool) -> Path:
+    """The first of these files that a model has.
+
+    Raises:
+        ValueError: it has none of them, or there is no such model.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        raise ValueError(f"{folder} has no {' or '.join(names)}")
+    check_id(model)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def fetch() -> Path:
+        for name in names:
+            try:
+                return Path(hf_hub_download(str(model), name, local_files_only=local_files_only))
+            except EntryNotFoundError as error:  # also what is not in the cache, where nothing else may be asked
+                missing = error
+        raise missing
+
+    return from_hub(model, local_files_only, fetch)
+
+
+def check_id(model: str | Path) -> None:
+    """Raise ValueError for what can only be a path, and is no folder: the hub would be asked for it in vain."""
+    text = str(model)
+    if isinstance(model, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
+        raise ValueError(
+            f"{text}: no such folder. Give a folder with config.json, *.safetensors and the tokenizer's files, or the "
+            "id of a model on the hub, such as openai/clip-vit-large-patch14"
+        )
+
+
+def from_hub(model: str | Path, local_files_only: bool, load: Callable[[], T]) -> T:
+    """load(), whose many errors become one ValueError that says what to do."""
+    try:
+        return load()
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if Path(model).is_dir():
+            raise ValueError(f"{model} can not be loaded: {reason}") from error
+        hint = (
+            "local_files_only is true: download it first, `hf download MODEL`, or give a folder"
+            if local_files_only
+            else "check the id and the connection, or give a local folder"
+        )
+        raise ValueError(
+            f"{model} can not be had from the hub ({reason}). {hint.replace('MODEL', str(model))}"
+        ) from error
