@@ -68,6 +68,39 @@ def check_id(model: str | Path) -> None:
         )
 
 
+def load_pretrained(auto: Any, model: str | Path, local_files_only: bool) -> Any:
+    """A model of transformers with its weights, all of which must be there, from safetensors.
+
+    Raises:
+        ValueError: no such model, it can not be loaded, or its file lacks weights.
+    """
+    from transformers import utils
+
+    logging: Any = utils.logging
+    if not Path(model).is_dir():
+        check_id(model)
+
+    def load() -> Any:
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()  # a table of what other parts of the model are in the file
+        logging.disable_progress_bar()
+        try:
+            found, report = auto.from_pretrained(
+                str(model), use_safetensors=True, local_files_only=local_files_only, output_loading_info=True
+            )
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
+        # a pooler is a head that no embedder uses
+        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler.") and "_ids" not in key)
+        if missing:
+            raise ValueError(f"its file has no {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
+        return found
+
+    return from_hub(model, local_files_only, load)
+
+
 def from_hub(model: str | Path, local_files_only: bool, load: Callable[[], T]) -> T:
     """load(), whose many errors become one ValueError that says what to do."""
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.api import build
 from sgm_core.roles import Conditioner
-from sgm_core.slots import EmbedderSlot, describe
+from sgm_core.slots import EmbedderSlot, describe, like, null_outputs
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
 from sgm_core.testing.shapes import check_outputs, check_takes
@@ -130,9 +130,11 @@ class EmbedderContract(Contract):
             full = embed(self.inputs(), drop=False)
             empty = trees.floats(conditioner.unconditional(self.inputs()))
             drawn = [embed(self.inputs(), generator=seeded(i)) for i in range(8)]
+        nulls = null_outputs(conditioner.embedders[0], len(full))
+        given = [torch.zeros_like(f) if n is None else like(f, n) for f, n in zip(full, nulls, strict=True)]
         self.subject.expect(
-            [e.shape for e in empty] == [f.shape for f in full] and not any(bool(e.any()) for e in empty),
-            "its unconditional state is zeros of the same shape",
+            [e.shape for e in empty] == [f.shape for f in full] and all(map(torch.equal, empty, given)),
+            "its unconditional state is zeros of the same shape, or what its `null_outputs` gives",
             f"{[tuple(e.shape) for e in empty]} for {[tuple(f.shape) for f in full]}",
             advice,
         )
@@ -140,13 +142,13 @@ class EmbedderContract(Contract):
         for i in range(self.samples):
             alone = embed({key: entry[i : i + 1] for key, entry in self.inputs().items()}, drop=False)
             for outputs in drawn:
-                for output, whole, own in zip(outputs, full, alone, strict=True):
-                    rows, expected = output.chunk(self.samples)[i], whole.chunk(self.samples)[i]
+                for output, whole, own, null in zip(outputs, full, alone, given, strict=True):
+                    rows, expected, dropped = (part.chunk(self.samples)[i] for part in (output, whole, null))
                     if own.shape == expected.shape and not random:  # tokens may be padded to the longest of the batch
                         expected = own
                     self.subject.expect(
-                        not bool(rows.any()) or not trees.difference(rows, expected, tolerance=1e-4),
-                        "a sample is dropped as a whole, to zeros, and the others stay what they are alone",
+                        torch.equal(rows, dropped) or not trees.difference(rows, expected, tolerance=1e-4),
+                        "a sample is dropped as a whole, and the others stay what they are alone",
                         f"sample {i} of {self.samples} is neither",
                         advice,
                     )

@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from sgm_core.shapes import Shape, only_measured
 from sgm_plugins.embedders.clip_prompts import ClipPrompts, Rows, check_texts
 from sgm_plugins.openclip.size import KNOWN, text_size
-from sgm_plugins.pretrained import check_id, config_of, from_hub, local_config
+from sgm_plugins.pretrained import config_of, load_pretrained, local_config
 
 
 class ClipTextEmbedder(nn.Module):
@@ -78,7 +78,7 @@ class ClipTextEmbedder(nn.Module):
         return [tokens, (width,)] if return_pooled else [tokens]
 
     def forward(self, texts: list[str]) -> Tensor | tuple[Tensor, Tensor]:
-        """b prompts -> tokens (b, chunks * max_length or 1, width), and with `return_pooled` the pooled text (b, width).
+        """b prompts -> tokens (b, chunks * max_length or 1, width), and with `return_pooled` the text (b, width).
 
         Raises:
             ValueError: as `check`; the tokenizer can not be had.
@@ -112,10 +112,5 @@ class _Named(nn.Module):
 def _load(model: str | Path, config: dict[str, Any], weights: bool, local_files_only: bool) -> nn.Module:
     if not weights:
         return CLIPTextModel(CLIPTextConfig(**config.get("text_config", config)))
-    if not Path(model).is_dir():
-        check_id(model)
-    return from_hub(
-        model,
-        local_files_only,
-        lambda: CLIPTextModel.from_pretrained(str(model), use_safetensors=True, local_files_only=local_files_only),
-    )
+    module: nn.Module = load_pretrained(CLIPTextModel, model, local_files_only)
+    return module

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sgm_core.shapes import only_measured
 from sgm_plugins.embedders.clip_prompts import load_tokenizer
-from sgm_plugins.pretrained import check_id, from_hub, local_config
+from sgm_plugins.pretrained import check_id, from_hub, load_pretrained, local_config
 
 
 class Texts:
@@ -61,22 +61,23 @@ def load_encoder(model: str | Path, auto: Any, load_weights: bool, local_files_o
     """
     from transformers import AutoConfig, AutoModel
 
-    if not Path(model).is_dir():
-        check_id(model)
-
-    def load() -> nn.Module:
-        found: Any
-        if load_weights and not only_measured():
-            found = auto.from_pretrained(str(model), use_safetensors=True, local_files_only=local_files_only)
-        else:
-            config = AutoConfig.from_pretrained(str(model), local_files_only=local_files_only)
-            make: Any = AutoModel.from_config if auto is AutoModel else auto
-            found = make(config)
-        both_halves = auto is AutoModel and getattr(found.config, "is_encoder_decoder", False)
-        module: nn.Module = found.get_encoder() if both_halves else found
-        return module
-
-    return from_hub(model, local_files_only, load)
+    found: Any
+    if load_weights and not only_measured():
+        found = load_pretrained(auto, model, local_files_only)
+    else:
+        if not Path(model).is_dir():
+            check_id(model)
+        make: Any = AutoModel.from_config if auto is AutoModel else auto
+        found = make(
+            from_hub(
+                model,
+                local_files_only,
+                lambda: AutoConfig.from_pretrained(str(model), local_files_only=local_files_only),
+            )
+        )
+    both_halves = auto is AutoModel and hasattr(found, "decoder")
+    module: nn.Module = found.get_encoder() if both_halves else found
+    return module
 
 
 def width_of(model: str | Path) -> int | None:

@@ -24,6 +24,7 @@ from sgm_plugins.embedders.classes import ClassEmbedder
 
 X, T = torch.linspace(-1, 1, 2 * 8 * 8).view(2, 1, 8, 8), torch.tensor([0.5, 3.0])
 CLS = {"cls": torch.tensor([3, 1])}
+CAPTIONS = {"caption": ["a cat", "b"]}
 CLS_SLOT = {"input_key": "cls", "trainable": True, "ucg_rate": 0.2, "embedder": {"use": "class", "embed_dim": 8}}
 SMALL_UNET = {
     "in_channels": 1,
@@ -118,6 +119,18 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     | {"inputs": {"image": RGB}},
     "embedders/gaussian_encoder": {"encoder": HALVES | {"z_channels": 2}, "inputs": {"image": RGB}},
     "embedders/video_prediction": {"encoder": "identity", "n_copies": 2, "inputs": {"frames": RGB}},
+    "embedders/clip_text": {"model": "clip", "max_length": 16, "return_pooled": True, "inputs": CAPTIONS},
+    "embedders/open_clip_text": {"model": "clip", "max_length": 16, "return_pooled": True, "inputs": CAPTIONS},
+    "embedders/t5": {"model": "t5", "max_length": 9, "inputs": CAPTIONS},
+    "embedders/byt5": {"model": "byt5", "max_length": 9, "inputs": CAPTIONS},
+    "embedders/clip_t5": {"clip_model": "clip", "t5_model": "t5", "clip_max_length": 16, "t5_max_length": 16}
+    | {"inputs": CAPTIONS},
+    "embedders/hf_text": {"model": "bert", "max_length": 9, "inputs": CAPTIONS},
+    "embedders/clip_image": {"model": "clip", "output_tokens": True, "inputs": {"image": RGB}},
+    "embedders/clip_image_prediction": {"open_clip": {"use": "clip_image", "model": "clip"}, "n_copies": 2}
+    | {"inputs": {"frames": RGB}},
+    "embedders/projected": {"embedder": {"use": "class", "embed_dim": 6}, "in_features": 6, "width": 4, "inputs": CLS},
+    "embedders/learned_null": {"embedder": {"use": "class", "embed_dim": 6}, "shapes_of_null": [[6]], "inputs": CLS},
     "first_stages/identity": {"inputs": {"round_trip": 0.0}},
     "first_stages/autoencoder": PARTS | {"regularizer": "gaussian"},
     "first_stages/autoencoder_kl": HALVES,
@@ -171,6 +184,12 @@ def test_every_built_in_keeps_its_contract(name, tmp_path, monkeypatch):
         Image.fromarray(np.full((12, 10, 3), 40 * i, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
     write_mnist(tmp_path / "mnist")
     write_cifar10(tmp_path / "cifar10")
+    for folder in ("clip", "t5", "byt5", "bert"):
+        if folder in str(BUILT_INS[name]) and "model" in str(BUILT_INS[name]):
+            pytest.importorskip("transformers")
+            from support import tiny_transformers
+
+            getattr(tiny_transformers, f"write_{folder}")(tmp_path / folder)
     kind, _, bare = name.partition("/")
     check_component(kind, bare, **BUILT_INS[name])
 
