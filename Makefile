@@ -38,5 +38,5 @@ clean:
 	touch $@
 
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard,text]"
 	touch $@ .venv/base.done

@@ -19,39 +19,39 @@ class ClipImagePredictionEmbedder(nn.Module):
 
     Blattmann et al. 2023, arXiv:2311.15127 (Stable Video Diffusion). One output (b * n_copies, n_cond_frames, d),
     for `crossattn`; the rows of a clip are consecutive, as the frames are in the batches of video networks.
-    Parameters of the embedder are `open_clip.*`, as in checkpoints.
+    Its parameters are `open_clip.*`, as in checkpoints.
 
     Args:
-        open_clip: embeds a frame (b, 3, h, w) as a vector (b, d): `clip_image`.
+        embedder: embeds a frame (b, 3, h, w) as a vector (b, d): `clip_image`.
         n_cond_frames: frames that a clip is given.
         n_copies: frames that the network predicts of it.
     """
 
     def __init__(
-        self, open_clip: Embedder, n_cond_frames: Annotated[int, Ge(1)] = 1, n_copies: Annotated[int, Ge(1)] = 1
+        self, embedder: Embedder, n_cond_frames: Annotated[int, Ge(1)] = 1, n_copies: Annotated[int, Ge(1)] = 1
     ) -> None:
         super().__init__()
-        self.open_clip = open_clip
+        self.open_clip = embedder
         self.n_cond_frames = n_cond_frames
         self.n_copies = n_copies
 
     @staticmethod
     def shapes(
-        frames: Shape | None, *, open_clip: Callable[..., Shape | list[Shape] | None], n_cond_frames: int
+        frames: Shape | None, *, embedder: Callable[..., Shape | list[Shape] | None], n_cond_frames: int
     ) -> Shape | None:
-        found = as_list(open_clip(None))
+        found = as_list(embedder(None))
         return None if not found or len(found) != 1 or len(found[0]) != 1 else (n_cond_frames, found[0][0])
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (b, n_cond_frames, 3, h, w), of one frame (b, 3, h, w) too -> (b * n_copies, n_cond_frames, d).
 
         Raises:
-            ValueError: as `check`; what embeds a frame gives no vector.
+            ValueError: as `check`; the embedder gives no vector.
         """
         self.check(frames)
         z = self.open_clip(frames.flatten(0, 1) if frames.ndim == 5 else frames)
         if not isinstance(z, Tensor) or z.ndim != 2:
-            raise ValueError(f"open_clip gives {describe(z)} for a frame; a vector (b, d) is needed")
+            raise ValueError(f"its embedder gives {describe(z)} for a frame; a vector (b, d) is needed")
         return rearrange(z, "(b t) d -> b t d", t=self.n_cond_frames).repeat_interleave(self.n_copies, dim=0)
 
     def check(self, frames: Tensor) -> None:

@@ -127,7 +127,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     | {"inputs": CAPTIONS},
     "embedders/hf_text": {"model": "bert", "max_length": 9, "inputs": CAPTIONS},
     "embedders/clip_image": {"model": "clip", "output_tokens": True, "inputs": {"image": RGB}},
-    "embedders/clip_image_prediction": {"open_clip": {"use": "clip_image", "model": "clip"}, "n_copies": 2}
+    "embedders/clip_image_prediction": {"embedder": {"use": "clip_image", "model": "clip"}, "n_copies": 2}
     | {"inputs": {"frames": RGB}},
     "embedders/projected": {"embedder": {"use": "class", "embed_dim": 6}, "in_features": 6, "width": 4, "inputs": CLS},
     "embedders/learned_null": {"embedder": {"use": "class", "embed_dim": 6}, "shapes_of_null": [[6]], "inputs": CLS},

@@ -90,7 +90,7 @@ def test_what_is_no_batch_of_images_is_refused(clip, image):
 def test_frames_of_a_clip_are_repeated_for_each_frame_that_is_predicted(clip):
     frame = ClipImageEmbedder(clip)
     check_component(
-        "embedders", "clip_image_prediction", open_clip={"use": "clip_image", "model": str(clip)}, n_copies=2,
+        "embedders", "clip_image_prediction", embedder={"use": "clip_image", "model": str(clip)}, n_copies=2,
         inputs={"frames": IMAGES},
     )  # fmt: skip
     clips = torch.stack([IMAGES, IMAGES.flip(-1)], dim=1)  # (b, 2, 3, h, w)
