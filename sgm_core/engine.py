@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from annotated_types import Ge
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import AdamW
 from typing_extensions import Self
 
-from sgm_core.checkpoint import PROVENANCE_KEY, LoadReport, Provenance, load_into, read_checkpoint
+from sgm_core.averaged import AveragedEngine, Batch
+from sgm_core.checkpoint import Provenance
 from sgm_core.conditioning import Conditioning
 from sgm_core.drawing import draw_conditioning
 from sgm_core.randomness import Generators, randn
@@ -30,8 +30,6 @@ from sgm_core.roles import (
     Sampler,
 )
 from sgm_core.shapes import only_measured
-
-Batch = Mapping[str, Any]
 
 SMALLEST_PICTURE = 64
 """Pixels of the longer side below which no text can be read."""
@@ -65,7 +63,7 @@ class DiffusionModel(nn.Module):
         return out.type_as(x)
 
 
-class DiffusionEngine(LightningModule):
+class DiffusionEngine(AveragedEngine):
     """Trains D(x; sigma, cond) in the latent space of a frozen first stage.
 
     Args:
@@ -156,26 +154,6 @@ class DiffusionEngine(LightningModule):
             if parameter.requires_grad and name.startswith(("model.", "conditioner."))
         }
 
-    @contextmanager
-    def ema_scope(self) -> Iterator[None]:
-        """Inside, the trained weights are the averaged ones. No copy is made; a nested scope changes nothing."""
-        if self.model_ema is None or self.model_ema.swapped:
-            yield
-            return
-        self.model_ema.swap()
-        try:
-            yield
-        finally:
-            self.model_ema.swap()
-
-    def load_weights(self, path: Path | str) -> LoadReport:
-        """Take the weights of a `.ckpt` or `.safetensors` file, strictly. If it has no average, that starts from them.
-
-        Raises:
-            CheckpointError: the file can not be read, or its keys or shapes are not those of this model.
-        """
-        return load_into(self, read_checkpoint(Path(path)))
-
     # --- first stage -----------------------------------------------------------------------------------------------
 
     def _first_stage_context(self) -> AbstractContextManager[None]:
@@ -202,17 +180,6 @@ class DiffusionEngine(LightningModule):
         return images[0] if len(images) == 1 else torch.cat(images)
 
     # --- training --------------------------------------------------------------------------------------------------
-
-    def get_input(self, batch: Batch) -> Tensor:
-        """The images of a batch, (b, c, h, w) in [-1, 1].
-
-        Raises:
-            ValueError: the batch has no entry `input_key`.
-        """
-        if self.input_key not in batch:
-            raise ValueError(f"the batch has no '{self.input_key}' (model.input_key); it has {', '.join(batch)}")
-        x: Tensor = batch[self.input_key]
-        return x
 
     def forward(self, x: Tensor, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The loss of each sample, (b,), for latents x (b, c, *grid) and their batch of conditions."""
@@ -250,23 +217,7 @@ class DiffusionEngine(LightningModule):
         if not parameters:
             raise ValueError("nothing to train: no parameter of the network or of an embedder requires grad")
         optimizer = self.make_optimizer(parameters)
-        if self.make_lr_schedule is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_lr_schedule(optimizer), "interval": "step", "frequency": 1},
-        }
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One step, then one EMA update: once per optimizer step, however many micro-batches it took."""
-        super().optimizer_step(*args, **kwargs)
-        if self.model_ema is not None:
-            self.model_ema.update()
-
-    def on_fit_start(self) -> None:
-        """An EMA without history starts from the weights as they are now, whoever changed them since it was built."""
-        if self.model_ema is not None and self.model_ema.num_updates == 0:
-            self.model_ema.track(self.trained_parameters())
+        return self.scheduled(optimizer)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Refuse entries that can not be embedded while they are on the host, where looking costs no sync."""
@@ -274,24 +225,13 @@ class DiffusionEngine(LightningModule):
             self.conditioner.check(batch)
         return batch
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Every checkpoint says how to build the engine again."""
-        if self.provenance is not None:
-            checkpoint[PROVENANCE_KEY] = self.provenance.with_shape(self.latent_shape).to_dict()
-
     # --- sampling --------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """Eval mode, no grad, averaged weights; the mode and torch's random state are as before afterwards."""
-        training = self.training
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices), self.ema_scope():
-            self.eval()
-            try:
-                yield
-            finally:
-                self.train(training)
+        """Isolated, with the averaged weights."""
+        with self.ema_scope(), self.isolated():
+            yield
 
     def sample(
         self,
@@ -383,10 +323,6 @@ class DiffusionEngine(LightningModule):
                 progress=progress,
             )
             return self.decode_first_stage(z).clamp(-1, 1)
-
-    def to_device(self, batch: Batch) -> dict[str, Any]:
-        """The batch with its tensors on the device of the model."""
-        return {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     # --- logging ---------------------------------------------------------------------------------------------------
 
