@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -205,6 +207,20 @@ class LoadReport:
         return "\n".join(lines)
 
 
+def compare(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> LoadReport:
+    """The weights of a file beside a model's own."""
+    return LoadReport(
+        path,
+        missing=[key for key in own if key not in weights],
+        unexpected=[key for key in weights if key not in own],
+        shapes=[
+            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
+            for key in own
+            if key in weights and weights[key].shape != own[key].shape
+        ],
+    )
+
+
 def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
     """Load all weights or none.
 
@@ -221,22 +237,60 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
     if average is None or not has_average:
         weights = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
         own = {key: value for key, value in own.items() if not key.startswith(AVERAGE_PREFIX)}
-    report = LoadReport(
-        checkpoint.path,
-        missing=[key for key in own if key not in weights],
-        unexpected=[key for key in weights if key not in own],
-        shapes=[
-            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
-            for key in own
-            if key in weights and weights[key].shape != own[key].shape
-        ],
-    )
+    report = compare(checkpoint.path, own, weights)
     if not report.fits:
         raise CheckpointError(str(report))
     engine.load_state_dict(weights, strict=False)
     if average is not None and not has_average:
         average.track(engine.trained_parameters())
     return report
+
+
+_restoring: ContextVar[bool] = ContextVar("restoring", default=False)
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Inside, an engine is built whose weights come from a checkpoint: `load_part` reads no file.
+
+    So a checkpoint is all that is needed, whatever became of the files that the training started from.
+    """
+    token = _restoring.set(True)
+    try:
+        yield
+    finally:
+        _restoring.reset(token)
+
+
+def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] = ()) -> None:
+    """Give a part of a model the weights that it has in a file or a run: all of them or none.
+
+    Args:
+        part: the module.
+        path: a run folder, a `.ckpt` or a `.safetensors` file: of the whole model, or of the part alone. If the model
+            has averages of the part's weights, those are taken.
+        prefix: of the part's keys in a whole model, `first_stage_model.`; in a file without any such key all are its.
+        ignore: beginnings of keys in the file, without the prefix, that do not matter.
+
+    Raises:
+        CheckpointError: the file is not there or can not be read; its keys or shapes are not those of the part.
+    """
+    if _restoring.get():
+        return
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such run or checkpoint to take the weights from; train it first")
+    checkpoint = read_checkpoint(find_checkpoint(path))
+    weights = checkpoint.weights
+    found: dict[str, Tensor] = {}
+    for start in (prefix, f"{AVERAGE_PREFIX}shadow.{prefix}"):  # the average, where there is one, comes last
+        found |= {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
+    if not found:
+        found = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
+    found = {key: value for key, value in found.items() if not key.startswith(ignore)}
+    report = compare(checkpoint.path, part.state_dict(), found)
+    if not report.fits:
+        raise CheckpointError(str(report))
+    part.load_state_dict(found)
 
 
 def load_engine(path: str | Path) -> DiffusionEngine:
@@ -262,7 +316,8 @@ def load_engine(path: str | Path) -> DiffusionEngine:
     for line in (*provenance.changed(), *provenance.missing_plugins()):
         warnings.warn(f"{checkpoint.path}: {line}", stacklevel=2)
     model = {key: value for key, value in provenance.config["model"].items() if key != "init_from"}
-    engine: Any = build_engine(config_from({**provenance.config, "model": model}, str(checkpoint.path)))
+    with restoring():
+        engine: Any = build_engine(config_from({**provenance.config, "model": model}, str(checkpoint.path)))
     load_into(engine, checkpoint)
     if provenance.latent_shape is not None:
         engine.latent_shape = tuple(provenance.latent_shape)

@@ -214,7 +214,7 @@ def required_base(kind: str) -> type | None:
     role = role_of(kind)
     if not getattr(role, "_is_protocol", False):
         return typing.cast(type, role)
-    return nn.Module if kind in ("networks", "embedders") else None
+    return None if KINDS[kind].late else nn.Module  # what is a call and not late is trained, moved and saved
 
 
 def spelled(base: type) -> str:

@@ -44,6 +44,14 @@ KINDS: dict[str, Kind] = {
         Kind("embedders", "sgm_core.roles:Embedder", "a batch entry -> vector, crossattn or concat"),
         Kind("first_stages", "sgm_core.roles:FirstStage", "image <-> latent"),
         Kind("regularizers", "sgm_core.roles:Regularizer", "what keeps the latents of a first stage in shape"),
+        Kind("encoders", "sgm_core.roles:Encoder", "images -> what a regularizer makes latents of"),
+        Kind("decoders", "sgm_core.roles:Decoder", "latents -> images"),
+        Kind("discriminators", "sgm_core.roles:Discriminator", "images -> how real each patch of them looks"),
+        Kind(
+            "feature_networks",
+            "sgm_core.roles:FeatureNetwork",
+            "images -> features that a perceptual distance compares",
+        ),
         Kind("averages", "sgm_core.roles:Average", "weight averaging while training"),
         Kind("optimizers", "sgm_core.roles:OptimizerFactory", "parameters -> torch optimizer", late=("params",)),
         Kind(

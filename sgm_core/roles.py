@@ -33,11 +33,15 @@ __all__ = [
     "Coefficients",
     "Conditioner",
     "DataModule",
+    "Decoder",
     "Denoise",
     "Denoiser",
     "Discretization",
+    "Discriminator",
     "Embedder",
+    "Encoder",
     "Engine",
+    "FeatureNetwork",
     "FirstStage",
     "Guider",
     "LRScheduleFactory",
@@ -276,6 +280,48 @@ class Regularizer(nn.Module, ABC):
     @abstractmethod
     def forward(self, z: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Raw latents -> the latents to decode and a log of losses and statistics."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Images -> what a regularizer makes latents of; any `nn.Module` with this call.
+
+    (b, c, h, w) in [-1, 1] -> (b, c', h', w'). To be used in tiles it has an attribute `factor`, h / h'.
+    """
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Latents -> images, any `nn.Module` with this call.
+
+    (b, z, h', w') -> (b, c, h, w). One whose class says `asks = ("frames",)` mixes the frames of a clip: it is called
+    with latents (clips * frames, z, h', w'), frames fastest, and the number of frames. To be used in tiles it has an
+    attribute `factor`, h / h'; to be trained against a discriminator `last_layer`, its last weight.
+    """
+
+    def __call__(self, z: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Discriminator(Protocol):
+    """How real images look, any `nn.Module` with this call.
+
+    (b, c, *grid) in [-1, 1] -> logits (b, 1, *patches), high for real ones.
+    """
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class FeatureNetwork(Protocol):
+    """What a perceptual distance compares of images, any `nn.Module` with this call.
+
+    (b, c, h, w) in [-1, 1] -> features (b, c_k, h_k, w_k), k = 0, 1, ...
+    """
+
+    def __call__(self, images: Tensor) -> Sequence[Tensor]: ...
 
 
 @runtime_checkable

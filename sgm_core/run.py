@@ -20,7 +20,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,7 +30,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, save_weights
+from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, restoring, save_weights
 from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
 from sgm_core.errors import SgmError
@@ -88,7 +88,8 @@ class Run:
         data = self.config.build("data")
         from sgm_core.config.api import build_engine
 
-        engine = build_engine(self.config)
+        with nullcontext() if self.resume_from is None else restoring():
+            engine = build_engine(self.config)
         with stop_after_step() as stop:
             trainer = self.trainer(stop)
             say(f"run: {self.folder}")

@@ -39,7 +39,7 @@ USES = {
     "callbacks": "trainer.callbacks=[NAME]",
     "loggers": "trainer.logger=NAME",
 }
-"""How the config `digits` uses a component of each kind, as an override. (No shipped config has a regularizer.)"""
+"""How the config `digits` uses a component of each kind, as an override. (It has no part of an autoencoder.)"""
 
 
 class Package(NamedTuple):

@@ -9,6 +9,12 @@ from typing import Any
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from sgm_core.registry import did_you_mean
+from sgm_core.testing.autoencoding import (
+    DecoderContract,
+    DiscriminatorContract,
+    EncoderContract,
+    FeatureNetworkContract,
+)
 from sgm_core.testing.common import CALL, SEE_ROLE, check_behaviour, check_description
 from sgm_core.testing.contract import Constructed, Contract
 from sgm_core.testing.data import DataModuleContract
@@ -37,6 +43,10 @@ CONTRACTS: dict[str, type[Contract]] = {
     "embedders": EmbedderContract,
     "first_stages": FirstStageContract,
     "regularizers": RegularizerContract,
+    "encoders": EncoderContract,
+    "decoders": DecoderContract,
+    "discriminators": DiscriminatorContract,
+    "feature_networks": FeatureNetworkContract,
     "averages": AverageContract,
     "optimizers": OptimizerContract,
     "lr_schedules": LRScheduleContract,
@@ -59,6 +69,8 @@ def check_component(
     - first_stages: `{"x": images}`, by default (2, 3, 32, 32); `"round_trip": 1e-3` claims that decode(encode(x))
       is x up to this
     - regularizers: `{"z": latents}`, by default (2, 8, 4, 4)
+    - encoders, discriminators, feature_networks: `{"x": images}`, by default (2, 3, 32, 32)
+    - decoders: `{"z": latents}`, by default (2, 4, 8, 8); of one that asks for frames they are one clip
     - samplers: `{"order": 2}` claims an order of convergence; 1 is expected of each that adds no noise
     - scalings: `{"sigma_data": 1.0}` claims unit variance for data of this standard deviation
     - sigma_samplers: `{"rand": ...}`, four draws in the form that it takes

@@ -22,9 +22,6 @@ TOLERANCE = 1e-6
 
 CALL, SEE_ROLE = "it can be used as its role says", "compare its signature and results with sgm_core/roles.py"
 
-_MODULES = {"networks", "embedders"}
-"""Kinds whose role is a call, but which must be modules: the engine trains, moves and saves them."""
-
 
 def check_description(subject: Subject) -> None:
     """The component says what it is and what it can be given."""
@@ -93,7 +90,9 @@ def check_behaviour(subject: Subject, contract: Contract) -> None:
     component = subject.build()
     kind = subject.kind
     if not kind.late:
-        role = nn.Module if kind.name in _MODULES else role_of(kind.name)
+        role = role_of(kind.name)
+        if getattr(role, "_is_protocol", False):  # a call, but by a module: the engine trains, moves and saves it
+            role = nn.Module
         name = f"{role.__module__}.{role.__name__}".replace("torch.nn.modules.module.", "torch.nn.")
         subject.expect(
             is_instance(component, role),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
@@ -73,7 +72,6 @@ class DecoderLayers(nn.Module):
         return x.tanh() if self.tanh_out else x
 
 
-@dataclass(init=False, eq=False, repr=False)  # for the config alone: a mapping of the arguments stands for one
 class Decoder(DecoderLayers):
     """Residual blocks over doubling resolutions. Rombach et al. 2022, arXiv:2112.10752, appendix G.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -17,7 +16,6 @@ from sgm_plugins.networks.group_norm import GroupNorm
 Count = Annotated[int, Ge(1)]
 
 
-@dataclass(init=False, eq=False, repr=False)  # for the config alone: a mapping of the arguments stands for one
 class Encoder(nn.Module):
     """Residual blocks over halving resolutions. Rombach et al. 2022, arXiv:2112.10752, appendix G.
 

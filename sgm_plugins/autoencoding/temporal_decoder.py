@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from annotated_types import Ge, Le
 from torch import Tensor, nn
@@ -20,7 +19,6 @@ from sgm_plugins.networks.video_resblock import video_kernel
 TimeMode = Literal["all", "conv-only", "attn-only"]
 
 
-@dataclass(init=False, eq=False, repr=False)  # for the config alone: a mapping of the arguments stands for one
 class TemporalDecoder(DecoderLayers):
     """The decoder of Stable Video Diffusion: an image decoder whose layers also see the other frames of the clip.
 
@@ -39,6 +37,8 @@ class TemporalDecoder(DecoderLayers):
     Raises:
         ValueError: as `Decoder`; an even kernel; attention over time without attention over space.
     """
+
+    asks: ClassVar[tuple[str, ...]] = ("frames",)
 
     def __init__(
         self,

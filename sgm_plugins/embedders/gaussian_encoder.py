@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor, nn
 
+from sgm_core.roles import Encoder
 from sgm_core.shapes import Shape
 from sgm_core.slots import describe
-from sgm_plugins.autoencoding.encoder import Encoder
 from sgm_plugins.regularizers.gaussian import GaussianRegularizer
 
 
@@ -20,15 +21,14 @@ class GaussianEncoderEmbedder(nn.Module):
     an embedder has no say in the loss.
 
     Args:
-        encoder: from a config, the arguments of `Encoder`; from Python, any module from images (b, c, h, w) to means
-            and log variances (b, 2 * z, h', w').
+        encoder: images (b, c, h, w) to means and log variances (b, 2 * z, h', w').
         sample: draw the latents; otherwise they are the means.
         flatten: tokens, not a map.
     """
 
-    def __init__(self, encoder: Encoder | nn.Module, sample: bool = True, flatten: bool = True) -> None:
+    def __init__(self, encoder: Encoder, sample: bool = True, flatten: bool = True) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = cast(nn.Module, encoder)
         self.posterior = GaussianRegularizer(sample)
         self.flatten = flatten
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le
@@ -27,9 +28,12 @@ class AutoencoderKL(QuantConvFirstStage):
         resamp_with_conv, attn_type, out_ch, tanh_out: see `Encoder` and `Decoder`.
         chunk: samples that go through encoder or decoder at once; None: all of them.
         tiling: parts of an image that go through at once; None: all of it.
+        weights: what it starts from: a run of the `autoencoder` engine, or a `.safetensors` or `.ckpt` file of a first
+            stage or of a whole model.
 
     Raises:
-        ValueError: no level, widths that are no multiple of 32, attention at a size that no level has.
+        ValueError: no level, widths that are no multiple of 32, attention at a size that no level has; the file is not
+            there, or has other weights.
     """
 
     sample: ClassVar[bool] = True
@@ -51,6 +55,7 @@ class AutoencoderKL(QuantConvFirstStage):
         tanh_out: bool = False,
         chunk: Count | None = None,
         tiling: Tiling | None = None,
+        weights: Path | None = None,
     ) -> None:
         super().__init__(
             encoder=Encoder(
@@ -82,6 +87,7 @@ class AutoencoderKL(QuantConvFirstStage):
             embed_dim=embed_dim,
             chunk=chunk,
             tiling=tiling,
+            weights=weights,
         )
 
     @staticmethod

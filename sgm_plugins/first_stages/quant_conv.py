@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
 from sgm_core.roles import Regularizer
@@ -26,11 +28,13 @@ class QuantConvFirstStage(RegularizedFirstStage):
         embed_dim: int,
         chunk: int | None,
         tiling: Tiling | None,
+        weights: Path | None,
     ) -> None:
         super().__init__(encoder, decoder, regularizer, chunk, tiling)
         moments, z_channels = encoder.conv_out.out_channels, decoder.conv_in.in_channels
         self.quant_conv = nn.Conv2d(moments, moments // z_channels * embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+        self.start_from(weights)
 
     def _encode(self, x: Tensor) -> Tensor:
         assert self.encoder is not None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from sgm_core.roles import FirstStage, Regularizer
+from sgm_core.checkpoint import load_part
+from sgm_core.roles import Decoder, Encoder, FirstStage, Regularizer
 from sgm_plugins.autoencoding.tiling import Tiling, in_chunks, tiled
 
 
@@ -40,8 +42,8 @@ class RegularizedFirstStage(FirstStage):
 
     def __init__(
         self,
-        encoder: nn.Module | None,
-        decoder: nn.Module,
+        encoder: Encoder | None,
+        decoder: Decoder,
         regularizer: Regularizer,
         chunk: int | None,
         tiling: Tiling | None,
@@ -53,11 +55,18 @@ class RegularizedFirstStage(FirstStage):
                     f"tiling needs to know the pixels per side of a latent's cell; give {type(half).__name__} an "
                     "attribute `factor`"
                 )
-        self.encoder = encoder
-        self.decoder = decoder
+        self.encoder = cast(nn.Module | None, encoder)
+        self.decoder = cast(nn.Module, decoder)
         self.regularization = regularizer  # the name that checkpoints use
         self.chunk = chunk
         self.tiling = tiling
+
+    def start_from(self, weights: Path | None) -> None:
+        """Take the weights of a file or a run, unless there is none; the last thing that a constructor does."""
+        if weights is not None:
+            unused = ("encoder.",) if self.encoder is None else ()
+            # latent diffusion's own files have beside it the loss that it was trained with
+            load_part(self, weights, "first_stage_model.", ignore=("loss.", *unused))
 
     def encode(self, x: Tensor) -> Tensor:
         """Images (b, c, h, w) in [-1, 1] -> latents. Random where the regularizer is."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from sgm_core.roles import Regularizer
+from sgm_core.roles import Decoder, Encoder, Regularizer
 from sgm_core.shapes import Shape
-from sgm_plugins.autoencoding.encoder import Count, Encoder
-from sgm_plugins.autoencoding.temporal_decoder import TemporalDecoder
+from sgm_plugins.autoencoding.encoder import Count
 from sgm_plugins.autoencoding.tiling import Tiling
 from sgm_plugins.first_stages.regularized import RegularizedFirstStage
 
@@ -22,32 +22,43 @@ class TemporalAutoencoder(RegularizedFirstStage):
     Blattmann et al. 2023, arXiv:2311.15127.
 
     Args:
-        decoder: from a config, the arguments of `TemporalDecoder`; from Python, any module called with latents and
-            the frames per clip.
+        decoder: latents to frames, one that asks for the frames per clip.
         regularizer: what turns the encoder's result into latents.
-        encoder: from a config, the arguments of `Encoder`; from Python, any module from images to what the
-            regularizer takes. None: it decodes only.
+        encoder: images to what the regularizer takes. None: it decodes only.
         num_frames: frames per clip, so that a call can hold several. None: each call of `decode` holds one clip,
             or says how many frames one has.
         chunk: frames that go through encoder or decoder at once, the decoder rounding it to whole clips, one at least.
             None: all of them.
         tiling: parts of an image that go through at once; None: all of it. Other modules than ours then need an
             attribute `factor`, the pixels per side of a latent's cell.
+        weights: what it starts from: a run of the `autoencoder` engine, or a `.safetensors` or `.ckpt` file of a first
+            stage or of a whole model.
+
+    Raises:
+        ValueError: the decoder does not ask for frames, which `autoencoder` is for; tiling without a factor; the file
+            is not there, or has other weights.
     """
 
     takes_timesteps: ClassVar[bool] = True
 
     def __init__(
         self,
-        decoder: TemporalDecoder | nn.Module,
+        decoder: Decoder,
         regularizer: Regularizer,
-        encoder: Encoder | nn.Module | None = None,
+        encoder: Encoder | None = None,
         num_frames: Count | None = None,
         chunk: Count | None = None,
         tiling: Tiling | None = None,
+        weights: Path | None = None,
     ) -> None:
+        if "frames" not in getattr(decoder, "asks", ()):
+            raise ValueError(
+                f"{type(decoder).__name__} decodes images one by one: use the first stage 'autoencoder', or say "
+                '`asks = ("frames",)` in its class if it is called with the frames per clip'
+            )
         super().__init__(encoder, decoder, regularizer, chunk, tiling)
         self.num_frames = num_frames
+        self.start_from(weights)
 
     @staticmethod
     def shapes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -30,9 +31,12 @@ class VQFirstStage(QuantConvFirstStage):
         resamp_with_conv, attn_type, out_ch, tanh_out: see `Encoder` and `Decoder`.
         chunk: samples that go through encoder or decoder at once; None: all of them.
         tiling: parts of an image that go through at once; None: all of it.
+        weights: what it starts from: a run of the `autoencoder` engine, or a `.safetensors` or `.ckpt` file of a first
+            stage or of a whole model.
 
     Raises:
-        ValueError: no level, widths that are no multiple of 32, attention at a size that no level has.
+        ValueError: no level, widths that are no multiple of 32, attention at a size that no level has; the file is not
+            there, or has other weights.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class VQFirstStage(QuantConvFirstStage):
         tanh_out: bool = False,
         chunk: Count | None = None,
         tiling: Tiling | None = None,
+        weights: Path | None = None,
     ) -> None:
         super().__init__(
             encoder=Encoder(
@@ -86,6 +91,7 @@ class VQFirstStage(QuantConvFirstStage):
             embed_dim=embed_dim,
             chunk=chunk,
             tiling=tiling,
+            weights=weights,
         )
 
     @staticmethod

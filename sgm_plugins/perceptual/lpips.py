@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from sgm_core.roles import FeatureNetwork
 from sgm_core.slots import describe
-from sgm_plugins.perceptual.vgg16 import CHANNELS, VGG16
+from sgm_plugins.perceptual.vgg16 import CHANNELS
 from sgm_plugins.perceptual.weights import read_weights
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ class LPIPS(nn.Module):
     differentiable in both images. The features are frozen and in eval mode, whoever calls `train()`.
 
     Args:
-        features: from a config, the arguments of `VGG16`; from Python, any module from images to a list of features
-            (b, c_k, h_k, w_k).
+        features: what is compared, images -> features (b, c_k, h_k, w_k).
         heads: a file of the weights w in the layout of the published ones, such as vgg.pth of version 0.1 (`.pth` or
             `.safetensors`); they belong to VGG16. "uniform" is 1 for every channel.
 
@@ -37,11 +37,11 @@ class LPIPS(nn.Module):
         ValueError: no such file, or one of something else.
     """
 
-    def __init__(self, features: VGG16 | nn.Module, heads: Path | Literal["uniform"]) -> None:
+    def __init__(self, features: FeatureNetwork, heads: Path | Literal["uniform"]) -> None:
         super().__init__()
         if heads is None:
             raise ValueError("heads is null; give the file of LPIPS's heads, or ask for 'uniform' ones")
-        self.features = features.requires_grad_(False)
+        self.features = cast(nn.Module, features).requires_grad_(False)
         weights = [] if heads == "uniform" else _read(Path(heads))
         self.n_heads = len(weights)
         for k, weight in enumerate(weights):

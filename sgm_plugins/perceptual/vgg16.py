@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +22,6 @@ SMALLEST = 16
 """Pixels of a side of which four poolings leave something."""
 
 
-@dataclass(init=False, eq=False, repr=False)  # for the config alone: a mapping of the arguments stands for one
 class VGG16(nn.Module):
     """Simonyan and Zisserman 2015, arXiv:1409.1556, configuration D: the features before each pooling and at the end.
 
