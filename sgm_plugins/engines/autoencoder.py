@@ -118,8 +118,7 @@ class AutoencoderEngine(AveragedEngine):
         if missing:
             raise ValueError(f"the batch has no '{missing[0]}' (model.decode_keys); it has {', '.join(batch)}")
         told = {key: batch[key] for key in self.decode_keys}
-        result: Autoencoded = self.first_stage_model.autoencode(self.get_input(batch), **told)
-        return result
+        return self.first_stage_model.autoencode(self.get_input(batch), **told)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logs `loss`, its parts as `train/...`, `global_step` and `lr_abs`, the autoencoder's learning rate."""
@@ -128,6 +127,7 @@ class AutoencoderEngine(AveragedEngine):
         y = result.reconstruction
         # where the last layer is frozen there is nothing to balance by
         last_layer = self._last_layer() if self.adversarial_started else None
+        loss: Tensor
         loss, parts = self.loss(x, y, result.log, last_layer, self.adversarial_started)
         self.log("loss", loss, prog_bar=True)
         if self.adversarial_started:

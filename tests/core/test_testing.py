@@ -51,7 +51,7 @@ FRAMES = {
 
 RGB = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 HALVES = {"ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1}
-PARTS = {"encoder": HALVES, "decoder": HALVES}
+PARTS = {"encoder": HALVES | {"use": "conv"}, "decoder": HALVES | {"use": "conv"}}
 CYCLES = {
     "cycle_lengths": [50, 100],
     "warmup_steps": [10, 0],
@@ -69,6 +69,12 @@ BUILT_INS: dict[str, dict[str, Any]] = {
         "loss_fn": {"use": "standard", "sigma_sampler": "edm", "weighting": "edm"},
         "ema": "ema",
         "inputs": CLS | {"image": X},
+    },
+    "engines/autoencoder": {
+        "first_stage": PARTS | {"use": "autoencoder", "regularizer": "gaussian"},
+        "loss": {"learn_logvar": True, "regularization_weights": {"kl_loss": 1e-3}, "adversarial": {"discriminator": {"use": "patch", "num_layers": 1}}},
+        "ema": "ema",
+        "inputs": {"image": RGB},
     },
     "networks/unet": SMALL_UNET
     | {"inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6), "y": torch.ones(2, 8)}},
@@ -117,7 +123,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "embedders/spatial_rescaler": {"inputs": {"image": RGB}},
     "embedders/low_scale": {"first_stage": "identity", "discretization": "legacy_ddpm", "output_size": 4}
     | {"inputs": {"image": RGB}},
-    "embedders/gaussian_encoder": {"encoder": HALVES | {"z_channels": 2}, "inputs": {"image": RGB}},
+    "embedders/gaussian_encoder": {"encoder": HALVES | {"use": "conv", "z_channels": 2}, "inputs": {"image": RGB}},
     "embedders/video_prediction": {"encoder": "identity", "n_copies": 2, "inputs": {"frames": RGB}},
     "embedders/clip_text": {"model": "clip", "max_length": 16, "return_pooled": True, "inputs": CAPTIONS},
     "embedders/open_clip_text": {"model": "clip", "max_length": 16, "return_pooled": True, "inputs": CAPTIONS},
@@ -136,13 +142,18 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "first_stages/autoencoder_kl": HALVES,
     "first_stages/autoencoder_kl_mode": HALVES,
     "first_stages/vq": HALVES | {"n_embed": 16},
-    "first_stages/temporal_autoencoder": PARTS | {"regularizer": "gaussian"},
+    "first_stages/temporal_autoencoder": PARTS | {"decoder": HALVES | {"use": "temporal"}, "regularizer": "gaussian"},
     "first_stages/integer": {"first_stage": {"use": "vq", "n_embed": 16} | HALVES},
     "regularizers/identity": {},
     "regularizers/gaussian": {},
     "regularizers/vq": {"n_embed": 16, "embed_dim": 8},
     "regularizers/ema_vq": {"n_embed": 16, "embed_dim": 8},
     "regularizers/gumbel": {"n_embed": 16, "embed_dim": 8, "num_hiddens": 8},
+    "encoders/conv": HALVES,
+    "decoders/conv": HALVES,
+    "decoders/temporal": HALVES | {"time_mode": "all"},
+    "discriminators/patch": {"ndf": 8, "num_layers": 2},
+    "feature_networks/vgg16": {"weights": "random"},
     "averages/ema": {},
     **{
         f"optimizers/{name}": {}

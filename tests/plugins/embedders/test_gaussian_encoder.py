@@ -23,7 +23,7 @@ class Moments(nn.Module):
 
 @pytest.mark.parametrize("flatten", [True, False])
 def test_it_keeps_the_contract_of_embedders(flatten: bool) -> None:
-    encoder = {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "resolution": 8, "z_channels": 2}
+    encoder = {"use": "conv", "ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "resolution": 8, "z_channels": 2}
     check_component("embedders", GaussianEncoderEmbedder, inputs={"image": IMAGES}, encoder=encoder, flatten=flatten)
 
 

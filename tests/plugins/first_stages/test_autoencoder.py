@@ -19,11 +19,11 @@ def _registered(register):
     register("regularizers", "normal")(GaussianRegularizer)
 
 
-def test_a_config_writes_encoder_and_decoder_as_their_arguments():
+def test_a_config_names_encoder_and_decoder():
     config = {
         "use": "free",
-        "encoder": SMALL | {"z_channels": 2},
-        "decoder": SMALL | {"ch": 64, "z_channels": 2},
+        "encoder": SMALL | {"use": "conv", "z_channels": 2},
+        "decoder": SMALL | {"use": "conv", "ch": 64, "z_channels": 2},
         "regularizer": {"use": "normal", "sample": False},
         "tiling": {"size": 32, "overlap": 8},
     }
@@ -37,7 +37,10 @@ def test_a_config_writes_encoder_and_decoder_as_their_arguments():
 
 def test_a_wrong_argument_of_a_half_is_named():
     with pytest.raises(SgmError, match=r"decoder\.attn_typ.*Did you mean 'attn_type'"):
-        sgm.build("first_stages", {"use": "free", "decoder": SMALL | {"attn_typ": "none"}, "regularizer": "normal"})
+        sgm.build(
+            "first_stages",
+            {"use": "free", "decoder": SMALL | {"use": "conv", "attn_typ": "none"}, "regularizer": "normal"},
+        )
 
 
 def test_python_may_give_any_modules():

@@ -35,10 +35,11 @@ def build(name, **options):
 
 @ALL
 def test_the_contract(name):
-    parts = {"encoder": SMALL, "decoder": SMALL, "regularizer": IdentityRegularizer()}
+    encoder = SMALL | {"use": "conv", "double_z": False}
+    parts = {"encoder": encoder, "decoder": SMALL | {"use": "conv"}, "regularizer": IdentityRegularizer()}
     params = {
-        "autoencoder": parts | {"encoder": SMALL | {"double_z": False}},
-        "temporal": parts | {"encoder": SMALL | {"double_z": False}, "num_frames": 2},
+        "autoencoder": parts,
+        "temporal": parts | {"decoder": SMALL | {"use": "temporal"}, "num_frames": 2},
         "vq": SMALL | {"n_embed": 6},
     }
     check_component("first_stages", type(MAKERS[name]()), **params.get(name, SMALL))

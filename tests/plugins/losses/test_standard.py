@@ -160,13 +160,13 @@ def test_a_perceptual_distance_takes_the_place_of_the_error_and_is_weighted_like
 
 
 def test_a_config_writes_the_perceptual_distance_as_its_arguments() -> None:
-    perceptual = {"features": {"weights": "random"}, "heads": "uniform"}
+    perceptual = {"features": {"use": "vgg16", "weights": "random"}, "heads": "uniform"}
     config = {"use": "standard", "sigma_sampler": "edm", "weighting": "unit", "loss_type": "lpips"}
     loss = build("losses", {**config, "perceptual": perceptual})
     assert isinstance(loss.perceptual, LPIPS)
     assert loss.state_dict() == {}
     for without, says in (("weights", "features.weights"), ("heads", "perceptual.heads")):
-        broken: dict[str, Any] = {"features": {"weights": "random"}, "heads": "uniform"}
+        broken: dict[str, Any] = {"features": {"use": "vgg16", "weights": "random"}, "heads": "uniform"}
         (broken["features"] if without == "weights" else broken)[without] = None
         with pytest.raises(ValueError, match=rf"{says}: expected one of '\w+' or a path, got null"):
             build("losses", {**config, "perceptual": broken})
