@@ -43,6 +43,9 @@ def run(options: argparse.Namespace) -> int:
     from sgm_core.engine import as_entry
 
     engine = load_engine(options.model)
+    if not callable(getattr(engine, "generate", None)):  # any LightningModule may be an engine
+        name = type(engine).__name__
+        raise SgmError(f"{options.model}: its {name} draws no images; sample from a diffusion model (built on it)")
     check_keys(engine.conditioner, given)
     conditions = {key: as_entry(repeated(value, n)) for key, value in given.items()}
     engine.conditioner.check(conditions)
