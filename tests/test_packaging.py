@@ -66,9 +66,13 @@ def test_every_shipped_config_begins_with_the_command_that_runs_it():
     configs = shipped_configs()
     assert set(configs) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
     for name, path in configs.items():
-        assert re.fullmatch(rf"# sgm \w+ configs/{name}\.yaml", path.read_text().splitlines()[0])
+        assert re.fullmatch(rf"# sgm \w+ configs/{name}\.yaml( --name {name})?", path.read_text().splitlines()[0])
         uses = set(re.findall(r'use: "?([\w-]+):\w+', path.read_text()))
         assert uses <= {NEEDS.get(name)}  # else a test that uses it fails where the plugin is missing
+
+
+BEFORE = {"latent_digits": "autoencoder_digits"}
+"""The config whose run a config takes weights from, `runs/NAME`."""
 
 
 @pytest.mark.parametrize("name", usable_configs())
@@ -80,8 +84,24 @@ def test_every_shipped_config_trains_two_steps_and_samples_two(name, tmp_path, m
     write_mnist(tmp_path / "data" / "mnist")  # where the configs look for them
     write_cifar10(tmp_path / "data" / "cifar10")
     overrides = ["trainer.max_steps=2", "trainer.callbacks=[]", "trainer.limit_val_batches=1", "data.batch_size=4"]
-    run = start_run(sgm.load_config(name, overrides=overrides), tmp_path, "run")
-    assert run.train() == 0
+    for each in [*filter(None, [BEFORE.get(name)]), name]:
+        run = start_run(sgm.load_config(each, overrides=overrides), tmp_path / "runs", each)
+        assert run.train() == 0
     engine = sgm.load_engine(run.folder)
+    if name == "autoencoder_digits":  # which has nothing to sample
+        images = engine.log_images(next(iter(sgm.load_config(name).build("data").val_dataloader())), n=2)
+        assert all(picture.isfinite().all() for picture in images.values())
+        return
     texts = {"caption": ["a handwritten seven", "the digit 2"]} if name == "digits_text" else {"cls": [1, 2]}
     assert engine.generate(texts, num_steps=2).isfinite().all()
+
+
+def test_a_config_that_needs_another_ones_run_says_so(tmp_path, monkeypatch):
+    import sgm_core as sgm
+
+    monkeypatch.chdir(tmp_path)
+    for name, other in BEFORE.items():
+        assert f"sgm train {other} --name {other}" in shipped_configs()[name].read_text().splitlines()[1]
+        message = rf"{name}\.yaml:\d+:\d+ model\.first_stage.*: runs/{other}: no such run.*train it first"
+        with pytest.raises(ValueError, match=message):
+            sgm.load_config(name).build("model")

@@ -7,6 +7,7 @@ import sgm_core as sgm
 from sgm_core.errors import SgmError
 from sgm_plugins.autoencoding.decoder import Decoder
 from sgm_plugins.autoencoding.encoder import Encoder
+from sgm_plugins.autoencoding.temporal_decoder import TemporalDecoder
 from sgm_plugins.autoencoding.tiling import Tiling
 from sgm_plugins.first_stages.autoencoder import Autoencoder
 from sgm_plugins.regularizers.gaussian import GaussianRegularizer
@@ -52,6 +53,11 @@ def test_python_may_give_any_modules():
         _ = stage.last_layer
     with pytest.raises(ValueError, match="give Conv2d an attribute `factor`"):
         Autoencoder(nn.ConvTranspose2d(4, 3, 2, 2), IdentityRegularizer(), nn.Conv2d(3, 4, 2, 2), tiling=Tiling())
+
+
+def test_a_decoder_of_clips_is_refused():
+    with pytest.raises(ValueError, match="TemporalDecoder mixes the frames of clips: the first stage 'temporal_aut"):
+        Autoencoder(TemporalDecoder(**SMALL), IdentityRegularizer())
 
 
 class Local(nn.Module):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.autoencoders import SMALL, images, randomized
 
 from sgm_core.testing import check_component
@@ -114,3 +115,26 @@ def test_tiles_limit_what_encoder_and_decoder_see(name):
     assert result.reconstruction.shape == x.shape
     assert result.z.shape[-2:] == (20, 20)
     assert result.reconstruction.isfinite().all()
+
+
+@ALL
+@pytest.mark.parametrize("prefix", ["", "first_stage_model."])
+def test_weights_are_taken_from_a_file(name, prefix, tmp_path):
+    """In the layout of a first stage's own checkpoint, with the loss beside it, and in that of a whole model."""
+    stage = build(name)
+    beside = {f"{prefix.replace('first_stage_model.', 'model.')}loss.logvar": torch.zeros(1)}
+    save_file(
+        {f"{prefix}{key}": value for key, value in stage.state_dict().items()} | beside, tmp_path / "a.safetensors"
+    )
+    found = MAKERS[name](weights=tmp_path / "a.safetensors").state_dict()
+    assert found.keys() == stage.state_dict().keys()
+    assert all(torch.equal(found[key], value) for key, value in stage.state_dict().items())
+    with pytest.raises(ValueError, match="no such run or checkpoint"):
+        MAKERS[name](weights=tmp_path / "b.safetensors")
+
+
+def test_a_decoder_alone_takes_its_half_of_the_weights(tmp_path):
+    whole = build("autoencoder")
+    save_file(whole.state_dict(), tmp_path / "a.safetensors")
+    half = Autoencoder(Decoder(**SMALL), GaussianRegularizer(), weights=tmp_path / "a.safetensors")
+    assert torch.equal(half.decoder.conv_in.weight, whole.decoder.conv_in.weight)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from support.autoencoders import SMALL, images, randomized
 
+from sgm_plugins.autoencoding.decoder import Decoder
 from sgm_plugins.autoencoding.encoder import Encoder
 from sgm_plugins.autoencoding.temporal_decoder import TemporalDecoder
 from sgm_plugins.first_stages.temporal import TemporalAutoencoder
@@ -27,6 +28,11 @@ def test_a_batch_of_clips_is_decoded_as_each_clip_alone(time_mode, chunk):
     torch.testing.assert_close(stage.decode(Z), apart)
     torch.testing.assert_close(clip.decode(Z, timesteps=2), apart)
     assert not torch.allclose(clip.decode(Z), apart, atol=1e-3)
+
+
+def test_a_decoder_of_images_is_refused():
+    with pytest.raises(ValueError, match="Decoder decodes images one by one: use the first stage 'autoencoder'"):
+        TemporalAutoencoder(Decoder(**SMALL), IdentityRegularizer())
 
 
 def test_frames_are_encoded_one_by_one():
