@@ -30,6 +30,7 @@ COMPUTED = {
     ("euler_edm", "s_tmax"): "math.inf",
     ("heun_edm", "s_tmax"): "math.inf",
     ("diffusion", "optimizer"): "a class",
+    ("autoencoder", "optimizer"): "a class",
     ("rich_progress_bar", "theme"): "a dataclass with its defaults",
     ("timer", "interval"): "a member of an enum",
 }

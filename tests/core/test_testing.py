@@ -72,7 +72,11 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     },
     "engines/autoencoder": {
         "first_stage": PARTS | {"use": "autoencoder", "regularizer": "gaussian"},
-        "loss": {"learn_logvar": True, "regularization_weights": {"kl_loss": 1e-3}, "adversarial": {"discriminator": {"use": "patch", "num_layers": 1}}},
+        "loss": {
+            "learn_logvar": True,
+            "regularization_weights": {"kl_loss": 1e-3},
+            "adversarial": {"discriminator": {"use": "patch", "num_layers": 1}},
+        },
         "ema": "ema",
         "inputs": {"image": RGB},
     },

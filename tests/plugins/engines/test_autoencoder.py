@@ -448,3 +448,21 @@ def test_missing_weights_of_the_perceptual_distance_are_an_error_of_the_config(t
     config = sgm.load_config("autoencoder_digits", overrides=[f"model.loss.perceptual={perceptual}"])
     with pytest.raises(SgmError, match=r"model\.loss\.perceptual\.features.*vgg16\.pth: no such file; it should be"):
         config.build("model")
+
+
+def test_it_trains_in_mixed_precision():
+    """Losses, and the gradients that balance them, are those of float32 up to rounding."""
+    full, mixed = Gradients(), Gradients()
+    for precision, gradients in (("32-true", full), ("bf16-mixed", mixed)):
+        engine = make(loss=adversarial())
+        engine.first_stage_model.encoder.dropout.p = 0.0
+        fit(engine, steps=1, callbacks=[gradients], precision=precision)
+    assert mixed.norms == pytest.approx(full.norms, rel=0.05)
+    assert mixed.norms != full.norms
+
+
+def test_its_config_can_be_had_again():
+    config = sgm.load_config("autoencoder_digits")
+    engine = sgm.build_engine(config)
+    assert sgm.to_config(engine) == config["model"]
+    assert sgm.to_config(engine.first_stage_model.decoder) == config["model.first_stage.decoder"]
