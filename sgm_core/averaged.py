@@ -22,7 +22,7 @@ class AveragedEngine(LightningModule, ABC):
     """A LightningModule whose trained weights may have an average. Its attributes are set by the subclass.
 
     Attributes:
-        model_ema: the average, of `trained_parameters()`.
+        model_ema: the average, of `averaged_parameters()`.
         make_lr_schedule: stepped once per optimizer step.
         input_key: the batch entry that holds the images.
         latent_shape: (c, *grid) of what it was trained on.
@@ -37,7 +37,11 @@ class AveragedEngine(LightningModule, ABC):
 
     @abstractmethod
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What is averaged, by name."""
+        """What the optimizer updates, by name."""
+
+    def averaged_parameters(self) -> dict[str, nn.Parameter]:
+        """What is averaged, by name: all that is trained, unless an engine says otherwise."""
+        return self.trained_parameters()
 
     def get_input(self, batch: Batch) -> Tensor:
         """The images of a batch, (b, c, h, w) in [-1, 1].
@@ -98,7 +102,7 @@ class AveragedEngine(LightningModule, ABC):
     def on_fit_start(self) -> None:
         """An EMA without history starts from the weights as they are now, whoever changed them since it was built."""
         if self.model_ema is not None and self.model_ema.num_updates == 0:
-            self.model_ema.track(self.trained_parameters())
+            self.model_ema.track(self.averaged_parameters())
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 

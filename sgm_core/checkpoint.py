@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index
+from sgm_core.shapes import only_measured
 
 if TYPE_CHECKING:
     from sgm_core.engine import DiffusionEngine
@@ -242,7 +243,7 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
         raise CheckpointError(str(report))
     engine.load_state_dict(weights, strict=False)
     if average is not None and not has_average:
-        average.track(engine.trained_parameters())
+        average.track(getattr(engine, "averaged_parameters", engine.trained_parameters)())
     return report
 
 
@@ -275,7 +276,7 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
     Raises:
         CheckpointError: the file is not there or can not be read; its keys or shapes are not those of the part.
     """
-    if _restoring.get():
+    if _restoring.get() or only_measured():
         return
     if not path.exists():
         raise CheckpointError(f"{path}: no such run or checkpoint to take the weights from; train it first")

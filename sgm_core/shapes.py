@@ -19,6 +19,7 @@ inputs' shapes to what it says, None where it says nothing. By kind:
 |---|---|
 | embedders | `shapes(*entries, ...)`: the shape of its output, a list of them for several, None if it is not known |
 | first_stages | `shapes(image, ...)`: the shape of the latent, or None |
+| encoders | `shapes(image, ...)`: the shape of what the regularizer is given, or None |
 | regularizers | `shapes(z, ...)`: the shape of the latent, or None |
 | networks | `shapes(...)`: a mapping from the arguments of its call (`x`, `context`, `y`, extras) to `Takes` |
 | datamodules | `shapes(...)`: a mapping from all entries of a batch to their shapes, None for text |

@@ -15,6 +15,7 @@ from torch.optim import Adam
 
 from sgm_core.averaged import AveragedEngine, Batch
 from sgm_core.roles import Average, LRScheduleFactory, OptimizerFactory
+from sgm_core.shapes import only_measured
 from sgm_plugins.autoencoding.loss import AutoencoderLoss
 from sgm_plugins.engines.groups import ParameterGroup, assign, grouped_optimizer
 from sgm_plugins.first_stages.regularized import Autoencoded, RegularizedFirstStage
@@ -77,17 +78,21 @@ class AutoencoderEngine(AveragedEngine):
         self.diff_boost = diff_boost
         self.latent_shape = None
         self.provenance = None
-        self.groups = assign(parameter_groups, [*self.trained_parameters(), *self.discriminator_parameters()])
+        self.groups = assign(parameter_groups, self.trained_parameters())
         for name, parameter in self.named_parameters():
             if name in self.groups and not self.groups[name].trainable:
                 parameter.requires_grad_(False)
         if ema is not None:
-            ema.track(self.trained_parameters())
-        if init_from is not None:
+            ema.track(self.averaged_parameters())
+        if init_from is not None and not only_measured():
             self.load_weights(init_from)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained but the discriminator, and averaged: of the first stage, and the learned variance."""
+        """All that is trained: the autoencoder's parameters before the discriminator's."""
+        return self.averaged_parameters() | self.discriminator_parameters()
+
+    def averaged_parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained but the discriminator: of the first stage, and the learned variance."""
         return self._trained(GENERATOR)
 
     def discriminator_parameters(self) -> dict[str, nn.Parameter]:
@@ -161,7 +166,7 @@ class AutoencoderEngine(AveragedEngine):
 
     def configure_optimizers(self) -> Any:
         """One optimizer of all that is trained, the autoencoder's groups before the discriminator's."""
-        generator, discriminator = self.trained_parameters(), self.discriminator_parameters()
+        generator, discriminator = self.averaged_parameters(), self.discriminator_parameters()
         if not generator:
             raise ValueError("nothing to train: no parameter of the first stage requires grad")
         lr_factors = dict.fromkeys(generator, self.lr_g_factor)
@@ -178,7 +183,7 @@ class AutoencoderEngine(AveragedEngine):
     ) -> None:
         """As the trainer is told; by norm apart, so that neither player's gradient makes the other's smaller."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            for player in (self.trained_parameters(), self.discriminator_parameters()):
+            for player in (self.averaged_parameters(), self.discriminator_parameters()):
                 clip_grad_norm_(player.values(), gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

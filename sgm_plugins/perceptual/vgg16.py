@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, relu
 
+from sgm_core.shapes import only_measured
 from sgm_core.slots import describe
 from sgm_plugins.perceptual.weights import read_weights
 
@@ -87,6 +88,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _random() -> dict[str, Tensor]:
     """He et al. 2015, arXiv:1502.01852: the scale of the features is that of the image, at any depth."""
+    if only_measured():
+        return {name: torch.empty(shape) for name, shape in _shapes().items()}
     generator = torch.Generator().manual_seed(0)
     weights: dict[str, Tensor] = {}
     for name, shape in _shapes().items():

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 import sgm_core as sgm
 from sgm_core.errors import SgmError
+from sgm_core.measure import measure
 from sgm_core.run import resume_run, start_run
 from sgm_plugins.autoencoding.loss import Adversarial, AutoencoderLoss
 from sgm_plugins.averages.ema import EMA
@@ -111,7 +112,7 @@ def test_a_step_moves_each_player_along_the_gradient_of_its_own_loss():
     of_generator, _ = alone.loss(x, result.reconstruction, {}, alone.first_stage_model.last_layer, True)
     of_judge, _ = alone.loss.discriminator_loss(x, result.reconstruction)
     for loss, parameters in (
-        (of_generator, alone.trained_parameters()),
+        (of_generator, alone.averaged_parameters()),
         (of_judge, alone.discriminator_parameters()),
     ):
         gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
@@ -187,7 +188,7 @@ class Gradients(L.Callback):
     """The norms of both players' gradients that the optimizer stepped with."""
 
     def on_train_batch_end(self, trainer, engine, outputs, batch, batch_idx):
-        players = engine.trained_parameters(), engine.discriminator_parameters()
+        players = engine.averaged_parameters(), engine.discriminator_parameters()
         self.norms = [math.sqrt(sum(float(p.grad.square().sum()) for p in player.values())) for player in players]
         self.largest = max(float(p.grad.abs().max()) for player in players for p in player.values())
 
@@ -215,11 +216,11 @@ def test_gradients_are_clipped_by_value():
 def test_the_average_tracks_encoder_and_decoder_from_the_start():
     """B9: in the reference it was made before they were, and tracked nothing."""
     engine = make(loss=adversarial(), ema=EMA(0.9, warmup=False), optimizer=sgd)
-    names = set(engine.trained_parameters())
+    names = set(engine.averaged_parameters())
     assert {"first_stage_model.encoder.conv.weight", "first_stage_model.decoder.conv.bias"} <= names
-    start = {name: p.detach().clone() for name, p in engine.trained_parameters().items()}
+    start = {name: p.detach().clone() for name, p in engine.averaged_parameters().items()}
     fit(engine, steps=1)
-    for name, parameter in engine.trained_parameters().items():
+    for name, parameter in engine.averaged_parameters().items():
         shadow = engine.state_dict()[f"model_ema.shadow.{name}"]
         torch.testing.assert_close(shadow, 0.9 * start[name] + 0.1 * parameter, msg=name)
 
@@ -466,3 +467,18 @@ def test_its_config_can_be_had_again():
     engine = sgm.build_engine(config)
     assert sgm.to_config(engine) == config["model"]
     assert sgm.to_config(engine.first_stage_model.decoder) == config["model.first_stage.decoder"]
+
+
+@pytest.mark.parametrize("weights", ["random", "vgg16.pth"])
+def test_it_is_measured_before_anyone_has_a_file(weights):
+    """Gradients and moments of both players; the average is of one."""
+    loss = f"model.loss.perceptual={{features: {{use: vgg16, weights: {weights}}}, heads: vgg.pth}}"
+    files = ["model.init_from=a.ckpt", "model.first_stage.weights=runs/none", "model.parameter_groups=[]"]
+    measured = measure(sgm.load_config("autoencoder_digits", overrides=[loss, *files]))
+    assert measured.notes == []
+    engine = sgm.build_engine(sgm.load_config("autoencoder_digits"))
+    bytes_of = {size.what: size.bytes for size in measured.sizes}
+    assert bytes_of["gradients"] == 4 * sum(p.numel() for p in engine.trained_parameters().values())
+    assert bytes_of["shadows"] - bytes_of["gradients"] < 0
+    assert "loss.discriminator.main.0.weight" in engine.trained_parameters()
+    assert sum(size.bytes for size in measured.sizes if size.path == "model.loss") > 4 * 14_714_688  # of VGG16
