@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
@@ -61,7 +61,7 @@ class AutoencoderEngine(AveragedEngine):
         parameter_groups: list[ParameterGroup] = [],  # noqa: B006 - the type that the schema shows; never changed
         input_key: str = "image",
         decode_keys: list[str] = [],  # noqa: B006
-        diff_boost: Annotated[float, Ge(1)] = 3.0,
+        diff_boost: Annotated[float, Gt(0)] = 3.0,
         init_from: Path | None = None,
     ) -> None:
         super().__init__()
