@@ -147,7 +147,13 @@ def _parameter(
     reader = Hint(module, variables)
     type_ = reader.read(hint)
     text = None if default is None else ast.unparse(default)
-    return StaticParameter(name, type_, text, literal(default), "; ".join(dict.fromkeys(reader.notes)))
+    value = literal(default)
+    if isinstance(default, ast.Name) and value is UNTOLD:  # `wordings: tuple[str, ...] = WORDINGS`
+        found = resolve(module, default)
+        if isinstance(found, Definition) and isinstance(found.node, ast.expr):
+            value = literal(found.node)
+            text = text if value is UNTOLD else repr(value)
+    return StaticParameter(name, type_, text, value, "; ".join(dict.fromkeys(reader.notes)))
 
 
 def literal(node: ast.expr | None) -> Any:
