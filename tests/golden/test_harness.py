@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,12 @@ from golden.harness import HERE, Case, MismatchError, find_cases, run
 from golden.reference import MISSING, NotBuiltError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import gelu
 
+from sgm_plugins.networks.attention import Attention
+from sgm_plugins.samplers.linear_multistep import coefficients
 from sgm_plugins.scalings import EDMScaling
+from sgm_plugins.sinusoidal import timestep_embedding
 
 AREAS = sorted(path.stem for path in (HERE / "areas").glob("*.py"))
 SIMPLE = HERE / "denoiser__edm"
@@ -196,3 +203,98 @@ def test_the_golden_dir_option_runs_another_folder(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "1 failed, 1 passed" in result.stdout
     assert "denoiser__wrong: denoised is off by" in result.stdout
+
+
+# --- mistakes in our own code --------------------------------------------------------------------------------------
+
+
+def half_the_heads(self: Attention, tokens: Tensor) -> Tensor:
+    return tokens.unflatten(2, (max(self.num_heads // 2, 1), -1)).transpose(1, 2)
+
+
+def swapped(t: Tensor, dim: int, max_period: float = 10000, repeat_only: bool = False) -> Tensor:
+    """Sines before cosines."""
+    features = timestep_embedding(t, dim, max_period, repeat_only)
+    cosines, sines, rest = features.split([dim // 2, dim // 2, dim % 2], dim=1)
+    return features if repeat_only else torch.cat([sines, cosines, rest], dim=1)
+
+
+def longer_steps(sigmas: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Each step, but that to zero, goes 1e-4 of its length too far."""
+    for sigma, sigma_next in pairwise(sigmas):
+        yield sigma, sigma_next + 1e-4 * (sigma_next - sigma) if sigma_next > 0 else sigma_next
+
+
+def put_in(monkeypatch: pytest.MonkeyPatch, mistake: object, *places: str) -> None:
+    """Replace `module:attribute` of each place."""
+    for place in places:
+        module, _, names = place.partition(":")
+        *path, name = names.split(".")
+        target = importlib.import_module(module)
+        for part in path:
+            target = getattr(target, part)
+        monkeypatch.setattr(target, name, mistake)
+
+
+MULTI_HEAD = (
+    "unet__sd1_style_numheads8",
+    "unet__sd21_style_nonsquare",
+    "unet__sdxl_style",
+    "unet__uncond_attn_conv_proj",
+    "unet__updown_scaleshift_intclasses",
+    "unet__video_svd_style",
+)
+UNETS = tuple(folder.name for folder in find_cases(HERE) if folder.name.startswith("unet__"))
+SHALLOW = "unet__mnist_cond_config_verbatim"
+"""Its one transformer is in the middle: another GELU there moves the output by 2e-6 of its largest value."""
+TIMESTEPS = ("sgm_plugins.networks.skeleton", "sgm_plugins.embedders.timestep", "golden.areas.timestep_embedding")
+
+
+@pytest.mark.parametrize("case", MULTI_HEAD)
+def test_attention_with_half_the_heads_fails_each_network_that_has_more_than_one(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(HERE / case)
+    put_in(monkeypatch, half_the_heads, "sgm_plugins.networks.attention:Attention._split")
+    with pytest.raises(MismatchError, match="is off by"):
+        run(HERE / case)
+
+
+@pytest.mark.parametrize("case", ["timestep_embedding__all", "conditioner__sdxl_like", *UNETS])
+def test_sines_before_cosines_fail_whatever_embeds_a_number(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(HERE / case)
+    put_in(monkeypatch, swapped, *(f"{module}:timestep_embedding" for module in TIMESTEPS))
+    with pytest.raises(MismatchError, match="is off by"):
+        run(HERE / case)
+
+
+@pytest.mark.parametrize("case", sorted({*UNETS} - {SHALLOW}))
+def test_the_tanh_approximation_of_gelu_fails_each_network(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(HERE / case)
+    put_in(monkeypatch, partial(gelu, approximate="tanh"), "sgm_plugins.networks.feed_forward:gelu")
+    with pytest.raises(MismatchError, match="is off by"):
+        run(HERE / case)
+
+
+SAMPLERS = tuple(folder.name for folder in find_cases(HERE) if folder.name.startswith("sampler__"))
+
+
+@pytest.mark.parametrize("case", SAMPLERS)
+def test_steps_that_are_too_long_by_1e_4_fail_each_sampler(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(HERE / case)
+    files = (HERE.parents[1] / "sgm_plugins" / "samplers").glob("*.py")
+    loops = [f"sgm_plugins.samplers.{file.stem}" for file in files if "in enumerate(pairwise(" in file.read_text()]
+    assert len(loops) == 6, "each sampler's loop is over the pairs of its levels"
+    put_in(monkeypatch, longer_steps, *(f"{module}:pairwise" for module in loops))
+    with pytest.raises(MismatchError, match=r"is off by|levels of step 0 is"):
+        run(HERE / case)
+
+
+def test_weights_of_the_multistep_method_that_are_off_by_1e_4_fail_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def heavier(past: Sequence[float], sigma_next: float) -> list[float]:
+        return [1.0001 * weight for weight in coefficients(past, sigma_next)]
+
+    run(HERE / "sampler__linear_multistep")
+    put_in(monkeypatch, heavier, "sgm_plugins.samplers.linear_multistep:coefficients")
+    with pytest.raises(MismatchError, match="lms_coeffs_f64 is off by"):
+        run(HERE / "sampler__linear_multistep")

@@ -57,7 +57,9 @@ def recorded_weights(case: Case, grid: str, schedule: list[float]) -> AbstractCo
     rows = case.given(f"{grid}.lms_coeffs").tolist()
 
     def coefficients(past: Sequence[float], sigma_next: float) -> list[float]:
-        return rows[schedule.index(past[0])][: len(past)]
+        step, slopes = schedule.index(past[0]), len(past)
+        case.equal(f"{grid}, levels of step {step}", [sigma_next, *past], schedule[step + 1 - slopes : step + 2][::-1])
+        return rows[step][:slopes]
 
     return mock.patch.object(linear_multistep, "coefficients", coefficients)
 
