@@ -24,6 +24,7 @@ format: .venv/dev.done
 
 bench: .venv/dev.done
 	$(BIN)/python benchmarks/registry.py
+	$(BIN)/python benchmarks/sampler_order.py
 	$(BIN)/python benchmarks/digits_quality.py
 
 clean:
