@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from sgm_core.checkpoint import PROVENANCE_KEY, LoadReport, Provenance, load_into, read_checkpoint
+from sgm_core.randomness import own_random_state
 from sgm_core.roles import Average, LRScheduleFactory
 
 Batch = Mapping[str, Any]
@@ -83,15 +84,15 @@ class AveragedEngine(LightningModule, ABC):
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Eval mode and no grad; the mode and torch's random state are as before afterwards."""
-        training = self.training
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices):
+        """Eval mode and no grad; each part's mode and torch's random state are as before afterwards."""
+        modes = [(module, module.training) for module in self.modules()]
+        with torch.no_grad(), own_random_state(self.device):
             self.eval()
             try:
                 yield
             finally:
-                self.train(training)
+                for module, training in modes:
+                    module.training = training
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step, then one EMA update: once per optimizer step, however many micro-batches it took."""

@@ -17,7 +17,7 @@ from sgm_core.averaged import AveragedEngine, Batch
 from sgm_core.checkpoint import Provenance
 from sgm_core.conditioning import Conditioning
 from sgm_core.drawing import draw_conditioning
-from sgm_core.randomness import Generators, randn
+from sgm_core.randomness import Generators, own_random_state, randn
 from sgm_core.roles import (
     Average,
     Conditioner,
@@ -206,8 +206,10 @@ class DiffusionEngine(AveragedEngine):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Logs `val_loss`; sigma and noise are the same in every epoch."""
-        loss = self.shared_step(batch, torch.Generator(self.device).manual_seed(batch_idx))
+        """Logs `val_loss`; all that is drawn is the same in every epoch, and training goes on as if there were none."""
+        with own_random_state(self.device):
+            torch.manual_seed(batch_idx)  # for what takes no generator: a first stage that samples, embedders
+            loss = self.shared_step(batch, torch.Generator(self.device).manual_seed(batch_idx))
         self.log("val_loss", loss, prog_bar=True, batch_size=len(self.get_input(batch)), sync_dist=True)
         return loss
 
@@ -330,12 +332,17 @@ class DiffusionEngine(AveragedEngine):
         """Pictures of what the first n samples are conditioned on, (n, 3, h, w) in [-1, 1] by batch key.
 
         Of the shape of the images; small ones are drawn larger, by a whole factor, so that there is room for letters.
+
+        Raises:
+            ValueError: the batch lacks an entry that `log_keys` asks for.
         """
         height, width = self.get_input(batch).shape[-2:]
         enlarged = max(1, -(-SMALLEST_PICTURE // max(height, width)))
         height, width = height * enlarged, width * enlarged
         keys = self.conditioner.input_keys if self.log_keys is None else self.log_keys
-        drawn = {key: draw_conditioning(batch[key][:n], height, width) for key in keys}
+        if absent := [key for key in keys if key not in batch]:
+            raise ValueError(f"the batch has no '{absent[0]}' (model.log_keys); it has {', '.join(batch)}")
+        drawn = {key: draw_conditioning(first_rows(batch[key], n), height, width) for key in keys}
         return {key: image for key, image in drawn.items() if image is not None}
 
     def log_images(
@@ -357,7 +364,7 @@ class DiffusionEngine(AveragedEngine):
             seed: of the samples.
         """
         n = min(n, len(self.get_input(batch)))
-        batch = self.to_device({k: v[:n] if isinstance(v, (Tensor, list, tuple)) else v for k, v in batch.items()})
+        batch = self.to_device({key: first_rows(value, n) for key, value in batch.items()})
         x = self.get_input(batch)
         images = {"inputs": x}
         with self._inference():
@@ -411,6 +418,12 @@ def as_entry(value: Any) -> Any:
         return value
     values = list(value)
     return values if any(isinstance(v, str) for v in values) else torch.as_tensor(values)
+
+
+def first_rows(value: Any, n: int) -> Any:
+    """The first n samples of a batch entry; what is the same for the whole batch (a number of frames) stays."""
+    sliced = isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.ndim > 0)
+    return value[:n] if sliced else value
 
 
 def batch_size_of(entries: Batch, n: int | None) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -36,3 +37,21 @@ def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | 
 def randn_like(x: Tensor, generator: Generators = None) -> Tensor:
     """Standard normal noise with the shape, dtype and device of `x`."""
     return randn(x.shape, generator, like=x)
+
+
+@contextmanager
+def own_random_state(device: torch.device) -> Iterator[None]:
+    """Inside, whatever is drawn leaves torch's random states, of the CPU and of `device`, as they were."""
+    if device.type == "mps":  # has one state and no numbered devices, as `fork_rng` wants them
+        state = torch.mps.get_rng_state()
+        try:
+            with torch.random.fork_rng([]):
+                yield
+        finally:
+            torch.mps.set_rng_state(state)
+    elif device.type in ("cpu", "meta"):
+        with torch.random.fork_rng([]):
+            yield
+    else:
+        with torch.random.fork_rng([device], device_type=device.type):
+            yield

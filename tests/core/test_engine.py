@@ -183,6 +183,27 @@ def test_validation_loss_is_the_same_each_time_and_leaves_random_state_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_validation_draws_nothing_from_the_random_state_of_training():
+    """B11: a first stage or an embedder that samples would tie the training to how often it is validated."""
+
+    class Sampling(IdentityFirstStage):
+        def encode(self, x):
+            return x + torch.randn_like(x)
+
+    class Noisy(IdentityEmbedder):
+        def forward(self, x):
+            return x + torch.randn_like(x)
+
+    slots = [EmbedderSlot(Noisy(), input_key="extra")]
+    engine = make_engine(TinyNetwork(concat=1), first_stage=Sampling(), conditioner=GeneralConditioner(slots))
+    engine.log = lambda name, value, **_: losses.append(value.item())
+    losses, state = [], torch.get_rng_state()
+    for _ in range(2):
+        engine.validation_step({"image": torch.zeros(4, 1, 8, 8), "extra": torch.zeros(4, 1, 8, 8)}, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert losses[0] == losses[1]
+
+
 def test_a_label_out_of_range_stops_training_with_the_label_and_the_range():
     engine = make_engine()
     with pytest.raises(ValueError, match=r"embedders\[0\].*12.*0.*9"):
@@ -346,6 +367,34 @@ def test_log_images_cuts_the_batch_before_it_computes():
     assert "samples" not in engine.log_images(make_batch(), sample=False)
 
 
+def test_log_images_cuts_every_kind_of_entry_alike():
+    """B26, B21: texts stayed those of the whole batch, and embedders of several entries indexed it with None."""
+    seen = []
+
+    class Lengths(nn.Module):
+        def forward(self, texts, sizes, frames):
+            seen.append((list(texts), sizes.tolist(), frames))
+            return torch.tensor([[float(len(text)), 0, 0, 0] for text in texts])
+
+        def check(self, texts, sizes, frames):
+            return None
+
+    slots = [EmbedderSlot(Lengths(), input_keys=["txt", "size", "frames"])]
+    engine = make_engine(conditioner=GeneralConditioner(slots))
+    batch = {
+        "image": torch.zeros(5, 1, 8, 8),
+        "txt": ["a", "bb", "ccc", "dddd", "eeeee"],
+        "size": torch.arange(5),
+        "frames": torch.tensor(14),
+    }
+    images = engine.log_images(batch, 2)
+    assert {tuple(image.shape[:1]) for key, image in images.items() if key != "frames"} == {(2,)}
+    assert seen
+    assert all(call == (["a", "bb"], [0, 1], 14) for call in seen)
+    with pytest.raises(TypeError, match="n_rows"):
+        engine.log_images(batch, 2, n_rows=4)
+
+
 def test_log_images_takes_more_than_the_batch_has():
     assert len(make_engine().log_images(make_batch(2), 8)["inputs"]) == 2
 
@@ -380,3 +429,5 @@ def test_log_conditionings_draws_every_kind_of_entry_in_the_shape_of_the_images(
 def test_log_keys_choose_the_conditionings_that_are_drawn():
     assert "cls" not in make_engine(log_keys=[]).log_images(make_batch(), 2)
     assert "cls" in make_engine(log_keys=["cls"]).log_images(make_batch(), 2)
+    with pytest.raises(ValueError, match=r"no 'clss' \(model\.log_keys\); it has image, cls"):
+        make_engine(log_keys=["clss"]).log_images(make_batch(), 2)

@@ -1,7 +1,9 @@
+from contextlib import suppress
+
 import pytest
 import torch
 
-from sgm_core.randomness import randn, randn_like
+from sgm_core.randomness import own_random_state, randn, randn_like
 
 
 def generator(seed: int) -> torch.Generator:
@@ -34,3 +36,26 @@ def test_noise_is_like_the_tensor():
 def test_a_wrong_number_of_generators_says_how_many_are_needed():
     with pytest.raises(ValueError, match="2 generators for a batch of 3"):
         randn((3, 1), [generator(0), generator(1)])
+
+
+def test_what_is_drawn_apart_leaves_the_random_state_as_it_was():
+    """Whether it ends well or not, and on the accelerator of a Mac too, where torch has another way to it."""
+    before = torch.get_rng_state()
+    for fails in (False, True):
+        with suppress(KeyError), own_random_state(torch.device("cpu")):
+            torch.manual_seed(5)
+            if fails:
+                raise KeyError
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_random_state_of_a_mac_is_put_back_too(monkeypatch):
+    states = ["before"]
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: states[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", states.append)
+    before = torch.get_rng_state()
+    with own_random_state(torch.device("mps")):
+        states.append("drawn")
+        torch.randn(3)
+    assert states == ["before", "drawn", "before"]
+    assert torch.equal(torch.get_rng_state(), before)
