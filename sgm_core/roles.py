@@ -188,7 +188,8 @@ class Sampler(ABC):
             cond, uncond: what guidance moves towards and away from; `uncond` defaults to `cond`.
             num_steps: overrides the constructor's.
             generator: source of the noise that stochastic samplers add; one, or one per sample.
-            progress: called as progress(step, num_steps) after each step.
+            progress: called as progress(step, steps) after each step, of as many as the schedule has: a part of a
+                schedule (image to image) has fewer than `num_steps`.
 
         Raises:
             ValueError: no number of steps was given, or it is below 1.
@@ -209,7 +210,7 @@ class Sampler(ABC):
 
         def report(step: int) -> None:
             if progress is not None:
-                progress(step + 1, num_steps)
+                progress(step + 1, len(schedule) - 1)
 
         with torch.no_grad():
             return self.integrate(D, x, schedule.tolist(), lambda: randn_like(x, generator), report)

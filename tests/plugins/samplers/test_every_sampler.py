@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,12 @@ from torch import Tensor
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Discretization, Sampler
 from sgm_core.testing import check_component
-from sgm_plugins.discretizations import EDMDiscretization, LegacyDDPMDiscretization, Txt2NoisyDiscretization
+from sgm_plugins.discretizations import (
+    EDMDiscretization,
+    Img2ImgDiscretization,
+    LegacyDDPMDiscretization,
+    Txt2NoisyDiscretization,
+)
 from sgm_plugins.guiders import ClassifierFreeGuidance, LinearGuidance
 from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
 from sgm_plugins.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralSampler
@@ -149,3 +155,59 @@ def test_no_number_of_steps_is_an_error(cls: type[Sampler]) -> None:
         cls(EDM, num_steps=None)(gaussian, noise_of(1, 1, 2, 2), COND)
     with pytest.raises(ValueError, match="num_steps is 0"):
         cls(EDM)(gaussian, noise_of(1, 1, 2, 2), COND, num_steps=0)
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(1.0, 10), (0.5, 4)])
+def test_progress_ends_at_its_total_also_in_a_part_of_a_schedule(
+    cls: type[Sampler], strength: float, steps: int
+) -> None:
+    """The ancestor's bar counted the levels, which are one more than the steps, and ended at 97 %."""
+    seen: list[tuple[int, int]] = []
+    grid = EDM if strength == 1 else Img2ImgDiscretization(EDM, strength)
+    if cls is SubstepSampler:  # of its table a tenth or so
+        grid, steps = EDM, 10
+    cls(grid, 10)(curved, noise_of(1, 1, 2, 2), COND, progress=lambda step, total: seen.append((step, total)))
+    assert seen == [(step, steps) for step in range(1, steps + 1)]
+
+
+def test_every_option_of_a_call_is_heeded_and_no_other_is_swallowed(cls: type[Sampler]) -> None:
+    """In the ancestor some samplers dropped the keywords that others handed on."""
+    noise, sampler = noise_of(1, 1, 4, 4), cls(EDM, 4, ClassifierFreeGuidance(1.5))
+    some, none = (Conditioning(vector=torch.full((1, 1), v, dtype=torch.float64)) for v in (0.3, 0.0))
+
+    def shifted(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        assert cond.vector is not None
+        return curved(x, sigma, cond) + cond.vector[:, :, None, None]
+
+    base = sampler(shifted, noise, some, none, generator=seeded())
+    for changed in (
+        sampler(shifted, noise, none, none, generator=seeded()),
+        sampler(shifted, noise, some, generator=seeded()),
+        sampler(shifted, noise, some, none, generator=seeded(), num_steps=5),
+    ):
+        assert not torch.allclose(changed, base, rtol=0, atol=1e-3)
+    with pytest.raises(TypeError, match="s_nois"):
+        sampler(shifted, noise, some, none, s_nois=1.0)
+
+
+def test_a_sampler_can_be_pickled_and_goes_on_the_same(cls: type[Sampler]) -> None:
+    """The ancestor's held a lambda that draws the noise."""
+    sampler, noise = cls(EDM, 4, LinearGuidance(2.0, num_frames=2)), noise_of(2, 1, 4, 4)
+    copy = pickle.loads(pickle.dumps(sampler))
+    one, other = (s(curved, noise, COND, generator=seeded()) for s in (sampler, copy))
+    assert torch.equal(one, other)
+
+
+def test_it_begins_with_the_spread_of_noised_data_of_unit_variance(cls: type[Sampler]) -> None:
+    """What a model's latents are scaled to, whatever its scaling; at sigma = 80 and data of 0.5 a relative 6e-5."""
+    started: list[Tensor] = []
+
+    def first(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        started.append(x)
+        return curved(x, sigma, cond)
+
+    noise = noise_of(2, 1, 4, 4)
+    sampler = cls(EDM, 3)
+    sampler(first, noise, COND)
+    sigma = sampler.discretization(3)[0].double()
+    torch.testing.assert_close(started[0], noise * torch.sqrt(1 + sigma**2), rtol=1e-6, atol=0)
