@@ -95,6 +95,57 @@ def test_the_registry_imports_only_the_standard_library(name):
     assert {module.partition(".")[0] for module in found - own} <= sys.stdlib_module_names
 
 
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Each call in a file, with what is called."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+UNSAFE = {"eval", "exec", "compile", "pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load", "os.system"}
+
+
+@pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_text_is_run_and_no_file_is_unpickled_with_code(path):
+    """B29: the ancestor evaluates texts, and reads checkpoints with an unpickler that runs what is in them."""
+    for name, call in calls(path):
+        own = name == "pickle.loads" and ast.unparse(call.args[0]).startswith("pickle.dumps(")
+        assert own or name not in UNSAFE, f"{path}:{call.lineno}: {name}"
+        if name == "torch.load":
+            assert {"weights_only": "True"}.items() <= {k.arg: ast.unparse(k.value) for k in call.keywords}.items()
+
+
+@pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_device_is_written_into_the_code(path):
+    """The ancestor has `torch.autocast("cuda")` in engine and embedders. Whether a device is one may be asked."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    asked = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Compare) for part in ast.walk(node)}
+    named = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node.value == "cuda" and id(node) not in asked
+    ]
+    if path.name == "sample.py":  # which looks for a device where the user names none
+        named = [node for node in named if node.lineno not in range(*lines_of(tree, "pick_device"))]
+    assert not named
+    assert not [name for name, _ in calls(path) if name.startswith("torch.cuda.amp")]
+
+
+@pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_waits_for_a_signal_that_windows_lacks(path):
+    """B39: the ancestor saves on SIGUSR1 and debugs on SIGUSR2."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not named & {"SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM"}
+
+
+def lines_of(tree: ast.Module, function: str) -> tuple[int, int]:
+    """The first line of a function, and the one after its last."""
+    [node] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    assert node.end_lineno is not None
+    return node.lineno, node.end_lineno + 1
+
+
 HEAVY = ("torch", "lightning", "pytorch_lightning", "omegaconf", "yaml", "numpy", "pluggy", "sgm_plugins")
 
 

@@ -1,6 +1,9 @@
 """Checkpoints of an engine that is no DiffusionEngine."""
 
+import threading
+
 import lightning as L
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -8,6 +11,7 @@ import sgm_core as sgm
 from sgm_core.checkpoint import load_engine, read_checkpoint
 from sgm_core.config.api import config_from
 from sgm_core.run import start_run
+from sgm_core.saving import Saver
 
 
 class Line(L.LightningModule):
@@ -47,3 +51,20 @@ def test_any_engine_that_a_run_trains_is_rebuilt_from_its_checkpoint(register, t
         assert isinstance(engine, Line)
         assert 1 < engine.a.item() < 3
     assert sgm.to_config(engine) == {"use": "line", "start": 1.0}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_every_rank_takes_part_in_saving_and_the_first_keeps_the_folder(first, tmp_path):
+    """B40: a sharded strategy gathers the weights of all ranks; one that saves alone waits for ever."""
+    saved = []
+
+    class Rank:
+        global_step, is_global_zero, max_steps = 3, first, 3
+
+        def save_checkpoint(self, path):
+            saved.append(path.name)
+            path.write_text("whole")
+
+    Saver(tmp_path, 1, 3, threading.Event(), KeyboardInterrupt).save(Rank())
+    assert saved == ["step-00000003.ckpt"]
+    assert (tmp_path / "last.ckpt").exists() == first

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sgm_core import build
 from sgm_core.conditioning import Conditioning
 from sgm_core.testing import check_component
 from sgm_plugins.guiders import (
@@ -207,3 +208,11 @@ def test_the_estimate_is_of_the_type_of_x(dtype: torch.dtype) -> None:
 )
 def test_they_keep_the_promises_of_their_role(cls: type[FrameGuidance], params: dict[str, Any]) -> None:
     check_component("guiders", cls, max_scale=2.5, **params)
+
+
+def test_a_guider_is_built_with_its_defaults_and_told_nothing_that_it_does_not_know() -> None:
+    """B2: the default guider of the ancestor's API was handed a `dyn_thresh_config`, and a target that is not there."""
+    guider = build("guiders", {"use": "cfg", "scale": 5.0})
+    assert isinstance(guider, ClassifierFreeGuidance)
+    with pytest.raises(ValueError, match="has no 'dyn_thresh_config'"):
+        build("guiders", {"use": "cfg", "scale": 5.0, "dyn_thresh_config": {"use": "none"}})

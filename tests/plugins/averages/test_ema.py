@@ -404,3 +404,23 @@ def test_a_copied_model_averages_its_own_parameters() -> None:
     model["ema"].update()
     torch.testing.assert_close(shadow(twin["ema"], "bias"), (model["net"].bias.detach() + 4) / 2)
     assert torch.equal(shadow(model["ema"], "bias"), model["net"].bias)
+
+
+# --- buffers ---
+
+
+def test_running_statistics_stay_those_of_training() -> None:
+    """B8: they are no weights. An average of them is not what the averaged weights would measure, so none is kept."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    ema = tracking(dict(model.named_parameters()), 0.5)
+    model(torch.randn(8, 2))
+    put(model[1].weight, 3.0, 3.0)
+    ema.update()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    assert before["1.num_batches_tracked"] == 1
+    ema.swap()
+    assert model[1].weight.tolist() == [2.0, 2.0]
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    ema.swap()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert not [key for key in ema.state_dict() if "running" in key]

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from sgm_core import build
 from sgm_core.errors import SgmError
 from sgm_plugins.callbacks.image_logger import ImageLogger, first_rows
 
@@ -233,6 +234,23 @@ def test_the_real_tensorboard_takes_them(tmp_path):
         "inputs": [1, 2],
         "samples/cfg": [1, 2],
     }
+
+
+def test_every_rank_draws_and_the_first_one_writes(tmp_path, monkeypatch):
+    """B40: where only rank 0 samples a sharded model, the others never come to the collectives that it waits for."""
+    monkeypatch.setattr(Trainer, "is_global_zero", property(lambda self: False))
+    board = LikeTensorBoard()
+    engine = fit(ImageLogger(every_n_steps=2), tmp_path, max_steps=4, logger=board)
+    assert steps(engine) == [1, 2, 4]
+    assert not (tmp_path / "images").exists()
+    assert board.images == []
+
+
+def test_a_key_that_would_be_ignored_is_refused():
+    """B26: the ancestor's image logger swallowed `n_rows` and `use_ema_scope` of its configs."""
+    for key in ("n_rows", "use_ema_scope"):
+        with pytest.raises(ValueError, match=f"has no '{key}'"):
+            build("callbacks", {"use": "image_logger", key: 4})
 
 
 def test_an_engine_that_can_not_draw_is_refused_before_training(tmp_path):

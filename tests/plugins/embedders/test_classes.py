@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sgm_core.slots import EmbedderSlot
+from sgm_plugins.conditioners.general import GeneralConditioner
 from sgm_plugins.embedders.classes import ClassEmbedder
 
 
@@ -40,3 +42,16 @@ def test_labels_that_are_no_integers_are_refused(labels: object) -> None:
 def test_labels_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 1\)"):
         ClassEmbedder(4, 10).check(torch.tensor([[1], [2]]))
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_the_unconditional_state_is_the_label_that_stands_for_none(token: bool) -> None:
+    """B22: the ancestor's class embedders asked for a `key` that they did not have, and could not be used at all."""
+    embedder = ClassEmbedder(4, 11, add_sequence_dim=token)
+    slot = EmbedderSlot(embedder, input_key="cls", trainable=True, ucg_rate=0.1, ucg_value=10)
+    conditioner = GeneralConditioner([slot])
+    batch = {"cls": torch.tensor([3, 7])}
+    for c, rows in ((conditioner.unconditional(batch), [10, 10]), (conditioner(batch, drop=False), [3, 7])):
+        expected = embedder.embedding.weight[rows]
+        assert torch.equal(c.crossattn[:, 0] if token else c.vector, expected)
+    assert batch["cls"].tolist() == [3, 7]
