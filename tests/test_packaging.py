@@ -47,6 +47,7 @@ def test_every_built_in_loads_is_documented_and_has_annotated_parameters(entry):
 
 
 def test_the_constraints_satisfy_the_dependencies():
+    """B42: the reference declares none, and its pins exclude each other."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 

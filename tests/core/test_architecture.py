@@ -78,6 +78,16 @@ def test_a_sampler_is_built_from_its_parts_without_lightning():
     assert "lightning" not in loaded_after(code)
 
 
+def test_an_embedder_of_numbers_loads_no_text_tower():
+    """B25: importing any embedder of the reference imports kornia, open_clip and transformers."""
+    code = "import sys, sgm_core; [sgm_core.resolve('embedders', n) for n in ('class', 'identity', 'timestep')]"
+    report = (
+        "print([m for m in ('transformers', 'kornia', 'open_clip', 'torchvision', 'lightning') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", f"{code}; {report}"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]"]
+
+
 @pytest.mark.parametrize("name", ["registry.py", "kinds.py", "errors.py", "__init__.py"])
 def test_the_registry_imports_only_the_standard_library(name):
     """At run time; `__init__` names the rest for type checkers only."""
@@ -107,7 +117,7 @@ UNSAFE = {"eval", "exec", "compile", "pickle.load", "pickle.loads", "yaml.load",
 
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_text_is_run_and_no_file_is_unpickled_with_code(path):
-    """B29: the ancestor evaluates texts, and reads checkpoints with an unpickler that runs what is in them."""
+    """B29: the reference evaluates texts, and reads checkpoints with an unpickler that runs what is in them."""
     for name, call in calls(path):
         own = name == "pickle.loads" and ast.unparse(call.args[0]).startswith("pickle.dumps(")
         assert own or name not in UNSAFE, f"{path}:{call.lineno}: {name}"
@@ -117,7 +127,7 @@ def test_no_text_is_run_and_no_file_is_unpickled_with_code(path):
 
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_device_is_written_into_the_code(path):
-    """The ancestor has `torch.autocast("cuda")` in engine and embedders. Whether a device is one may be asked."""
+    """The reference has `torch.autocast("cuda")` in engine and embedders. Whether a device is one may be asked."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     asked = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Compare) for part in ast.walk(node)}
     named = [
@@ -133,7 +143,7 @@ def test_no_device_is_written_into_the_code(path):
 
 @pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_waits_for_a_signal_that_windows_lacks(path):
-    """B39: the ancestor saves on SIGUSR1 and debugs on SIGUSR2."""
+    """B39: the reference saves on SIGUSR1 and debugs on SIGUSR2."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not named & {"SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM"}

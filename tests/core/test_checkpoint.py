@@ -91,6 +91,7 @@ def test_init_from_starts_from_the_weights_of_a_file(saved, engine):
 
 
 def test_the_average_starts_from_the_weights_of_a_file_that_has_none(tmp_path):
+    """B5: public checkpoints have no average, and the reference sampled with random weights."""
     donor, receiver = make_engine(ema=None), make_engine(ema=EMA(0.9))
     with torch.no_grad():
         for parameter in donor.parameters():
@@ -139,6 +140,7 @@ class Payload:
 @pytest.mark.parametrize("content", ["pickle", "torch", "empty", "garbage", "truncated"])
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_a_file_that_is_no_checkpoint_is_refused_and_runs_nothing(tmp_path, content, suffix):
+    """B29: the reference unpickled whatever the file holds."""
     path, evidence = tmp_path / f"bad{suffix}", tmp_path / "executed"
     match content:
         case "pickle":

@@ -29,7 +29,7 @@ def ink(picture: torch.Tensor) -> int:
 
 
 def test_text_pictures_have_the_height_and_width_in_the_order_asked_for():
-    """Swapping them shows only on pictures that are not square."""
+    """B27: swapping them shows only on pictures that are not square."""
     assert draw_text(["a cat", "a dog"], 48, 96).shape == (2, 3, 48, 96)
 
 
@@ -48,7 +48,7 @@ def test_different_texts_are_different_pictures():
 
 @pytest.mark.parametrize("size", [1, 4, 8, 16, 19])
 def test_small_pictures_have_letters_too(size):
-    """Where the font's size was a twentieth of the height, it was 0 below 20 pixels."""
+    """B27: where the font's size was a twentieth of the height, it was 0 below 20 pixels."""
     picture = draw_text(["7"], size, size)
     assert picture.shape == (1, 3, size, size)
     if size >= 8:
@@ -122,7 +122,7 @@ def test_a_huge_text_is_fast_enough():
 
 
 def test_the_font_and_its_licence_come_with_the_package(tmp_path, monkeypatch):
-    """It is found from any working directory."""
+    """B28: it is found from any working directory."""
     monkeypatch.chdir(tmp_path)
     assert FONT.is_absolute()
     assert FONT.is_file()
@@ -155,7 +155,7 @@ def test_the_font_and_its_licence_come_with_the_package(tmp_path, monkeypatch):
     ],
 )
 def test_a_conditioning_is_drawn_as_what_it_says(value, texts):
-    """Whatever a batch holds: a picture of it must not end the training."""
+    """B27: whatever a batch holds: a picture of it must not end the training."""
     assert torch.equal(draw_conditioning(value, 32, 128), draw_text(texts, 32, 128))
 
 

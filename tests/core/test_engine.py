@@ -28,6 +28,7 @@ def test_state_dict_has_the_prefixes_of_public_checkpoints():
 
 
 def test_compile_leaves_the_keys_as_they_are():
+    """B37: the reference's compiled models had `_orig_mod.` in every key."""
     assert make_engine(compile=True).state_dict().keys() == make_engine().state_dict().keys()
     assert make_engine(compile=True).model.diffusion_model._compiled_call_impl is not None
 
@@ -64,6 +65,8 @@ def test_scale_factor_multiplies_latents_and_divides_before_decoding():
 
 @pytest.mark.parametrize(("allowed", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_first_stage_autocast_decides_its_precision_under_autocast(allowed, dtype):
+    """Of the device that the model is on; the reference's said "cuda"."""
+
     class Conv(IdentityFirstStage):
         def __init__(self):
             super().__init__()
@@ -81,6 +84,7 @@ def test_first_stage_autocast_decides_its_precision_under_autocast(allowed, dtyp
 
 
 def test_a_plain_trainer_trains_network_and_embedder_and_logs_the_three_names():
+    """B12: the reference's engine had no learning rate until its own script put one there."""
     engine = make_engine()
     before = snapshot(engine)
     trainer = fit(engine)
@@ -95,6 +99,7 @@ def test_forward_gives_one_loss_per_sample():
 
 
 def test_frozen_parameters_are_neither_optimized_nor_averaged():
+    """B12: the reference handed frozen parameters to the optimizer."""
     engine = make_engine()
     engine.model.diffusion_model.conv.requires_grad_(False)
     engine.model_ema.track(engine.trained_parameters())
@@ -109,6 +114,7 @@ def test_frozen_parameters_are_neither_optimized_nor_averaged():
 
 
 def test_ema_takes_one_update_per_optimizer_step_under_accumulation():
+    """B6: one per micro-batch made the decay of a step its third power, and the warm-up three times as fast."""
     engine = make_engine()
     trainer = fit(engine, steps=4, accumulate_grad_batches=3)
     assert trainer.global_step == 4
@@ -116,6 +122,7 @@ def test_ema_takes_one_update_per_optimizer_step_under_accumulation():
 
 
 def test_ema_of_weights_changed_before_training_starts_from_them():
+    """B5: the average held the random weights that were there before the loaded ones."""
     engine = make_engine(ema=EMA(0.999, warmup=False))
     with torch.no_grad():
         for parameter in engine.trained_parameters().values():
@@ -126,11 +133,13 @@ def test_ema_of_weights_changed_before_training_starts_from_them():
 
 
 def test_ema_covers_the_trainable_embedder():
+    """B9: the reference sampled with averaged networks and raw embedders."""
     keys = make_engine().model_ema.state_dict()
     assert "shadow.conditioner.embedders.0.embedding.weight" in keys
 
 
 def test_ema_scope_swaps_exactly_and_a_nested_one_changes_nothing():
+    """B8: a nested scope stored the averaged weights as if they were the live ones, which were lost."""
     engine = make_engine()
     fit(engine)
     live = {k: v.detach().clone() for k, v in engine.trained_parameters().items()}
@@ -172,6 +181,7 @@ def test_lr_schedule_moves_once_per_optimizer_step():
 
 
 def test_validation_loss_is_the_same_each_time_and_leaves_random_state_alone():
+    """B11: the reference's engine had no validation loss."""
     engine = make_engine()
     loader = DataLoader([{k: v[0] for k, v in make_batch(1).items()}] * 8, batch_size=4, generator=torch.Generator())
     trainer = L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
@@ -281,6 +291,7 @@ def test_generate_uses_the_averaged_weights():
 
 
 def test_generate_and_log_images_leave_random_state_mode_and_weights_alone():
+    """The reference sampled from the random state of training."""
     engine = make_engine(latent_shape=[1, 8, 8])
     fit(engine)
     engine.train()
@@ -294,6 +305,8 @@ def test_generate_and_log_images_leave_random_state_mode_and_weights_alone():
 
 
 def test_another_logging_interval_does_not_change_the_training():
+    """In the reference it did: samples were drawn from the random state of training."""
+
     class Log(L.Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             module.log_images(batch, 2)
@@ -337,6 +350,7 @@ def test_an_unconditional_model_trains_and_samples():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_network_in_half_precision_samples_without_autocast(dtype):
+    """B31: the reference's timestep features met layers of another dtype."""
     engine = make_engine(latent_shape=[1, 8, 8]).to(dtype)
     images = engine.generate({"cls": [1, 2]})
     assert images.isfinite().all()
@@ -355,6 +369,7 @@ def test_training_in_low_precision(precision):
 
 
 def test_log_images_cuts_the_batch_before_it_computes():
+    """B26: the reference embedded the whole batch, and then cut what was a tensor."""
     engine = make_engine(first_stage=HalvingFirstStage())
     images = engine.log_images(make_batch(8), 3)
     assert engine.first_stage_model.chunks == [3]
@@ -409,6 +424,7 @@ def test_ucg_keys_choose_what_is_zero_in_the_unconditional_half():
 
 
 def test_log_conditionings_draws_every_kind_of_entry_in_the_shape_of_the_images():
+    """B27: floats and tensors of three axes ended the training, and height and width were swapped."""
     keys = ("cls", "score", "size", "txt", "tuples", "embedding")
     slots = [EmbedderSlot(IdentityEmbedder(), input_key=key) for key in keys]
     engine = make_engine(conditioner=GeneralConditioner(slots))

@@ -59,7 +59,7 @@ def quiet():
 @pytest.mark.parametrize("devices", ["1", "auto", "null"])
 @pytest.mark.parametrize("accelerator", ["cpu", "auto"])
 def test_devices_are_a_number_or_auto_and_the_cpu_is_an_accelerator(devices, accelerator, tmp_path, monkeypatch):
-    """B38: the ancestor forced a GPU, and `devices` had to be a text like "0,"."""
+    """B38: the reference forced a GPU, and `devices` had to be a text like "0,"."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     overrides = [f"trainer.accelerator={accelerator}", *([] if devices == "null" else [f"trainer.devices={devices}"])]
     trainer = new_run(tmp_path, *overrides).trainer(threading.Event())
@@ -69,7 +69,7 @@ def test_devices_are_a_number_or_auto_and_the_cpu_is_an_accelerator(devices, acc
 
 
 def test_a_run_ends_after_training_with_a_loss_on_data_that_it_did_not_train_on(tmp_path):
-    """B11: the ancestor had no validation, and ended each run in a test loop that its engine did not have."""
+    """B11: the reference had no validation, and ended each run in a test loop that its engine did not have."""
     every_two_steps = ["trainer.val_check_interval=2", "trainer.check_val_every_n_epoch=1"]
     run = new_run(tmp_path, "trainer.max_steps=4", *every_two_steps, "trainer.accelerator=cpu")
     assert run.train() == 0
@@ -79,7 +79,7 @@ def test_a_run_ends_after_training_with_a_loss_on_data_that_it_did_not_train_on(
 
 
 def test_a_failure_is_raised_as_it_is_and_nobody_is_called(tmp_path, register, monkeypatch):
-    """B39: on any RuntimeError the ancestor asked a cloud's metadata server, without a time limit."""
+    """B39: on any RuntimeError the reference asked a cloud's metadata server, without a time limit."""
     asked = []
     monkeypatch.setenv("MULTINODE_HACKS", "True")
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: asked.append(address))
@@ -90,7 +90,7 @@ def test_a_failure_is_raised_as_it_is_and_nobody_is_called(tmp_path, register, m
 
 
 def test_a_failure_leaves_the_last_good_checkpoint_as_it_was(tmp_path, register):
-    """B40: the ancestor saved over it from its exception hook, with whatever the weights were by then."""
+    """B40: the reference saved over it from its exception hook, with whatever the weights were by then."""
     run = failing_run(tmp_path, register, after=3)
     with pytest.raises(RuntimeError, match="NCCL"):
         run.train()

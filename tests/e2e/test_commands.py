@@ -73,6 +73,7 @@ def test_train_writes_the_whole_run_folder(sgm):
 
 
 def test_the_saved_config_is_the_run_again(sgm):
+    """B42: from a folder of any name; the reference wanted one called "configs" in the path."""
     assert sgm("train", "digits", *FAST, "trainer.max_steps=3", "--name", "first")[0] == 0
     assert sgm("train", "runs/first/config.yaml", "--name", "second")[0] == 0
     assert metrics(Path("runs/first")) == metrics(Path("runs/second"))
@@ -96,6 +97,7 @@ def test_old_checkpoints_go_and_the_last_stays(sgm):
 
 
 def test_resume_goes_on_from_the_last_checkpoint_and_keeps_one_line_per_step(sgm):
+    """B42: a folder is a path of the system, not a text to be split at "/"."""
     fast = [*FAST, "trainer.callbacks=[]"]
     assert sgm("train", "digits", *fast, "trainer.max_steps=3", "--name", "a")[0] == 0
     before = metrics(Path("runs/a"))
@@ -219,6 +221,18 @@ def test_sample_writes_an_image_per_seed_and_a_grid(sgm, trained):
     assert {path.name for path in Path("drawn").iterdir()} == names
     assert Image.open("drawn/seed-000007.png").size == (8, 8)
     assert "drawn/grid.png" in out
+
+
+def test_a_deleted_image_does_not_make_the_next_ones_overwrite_others(sgm, trained):
+    """B43: the reference numbered images by how many there were. Ours have the names of their seeds."""
+    draw = ("sample", str(trained), "--cond", "cls=3", "--out", "drawn", "--seed")
+    assert sgm(*draw, "0", "-n", "3")[0] == 0
+    kept = {path: path.read_bytes() for path in Path("drawn").glob("seed-*") if path.name != "seed-000000.png"}
+    assert len(kept) == 2
+    Path("drawn/seed-000000.png").unlink()
+    assert sgm(*draw, "7")[0] == 0
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert Path("drawn/seed-000007.png").is_file()
 
 
 @pytest.mark.parametrize("model", ["model.safetensors", "checkpoints/last.ckpt", "."])

@@ -68,6 +68,7 @@ def test_half_precision_data_get_coefficients_of_full_precision(scaling: Scaling
 
 @pytest.mark.parametrize("scaling", [EpsScaling(), VScaling()])
 def test_discrete_tells_the_index_of_sigma(scaling: Scaling) -> None:
+    """B14: ln(sigma) / 4 was looked up as a sigma: 0.05, 1 and 14 became the indices 0, 0 and 236."""
     sigma, levels = torch.tensor([0.05, 1.0, 14.0]), DDPM.sigmas(1000).flip(0).tolist()
     nearest = [min(range(1000), key=lambda i: abs(levels[i] - s)) for s in sigma.tolist()]
     _, network = call(DiscreteDenoiser(scaling, DDPM), torch.randn(3, 1, 2, 2), sigma)

@@ -37,12 +37,14 @@ def test_n_sigmas_fall_and_the_schedule_ends_with_zero(discretization: Discretiz
 @pytest.mark.parametrize("n", [0, -1])
 @pytest.mark.parametrize("discretization", BOTH)
 def test_no_steps_is_an_error_and_not_a_schedule_of_zero(discretization: Discretization, n: int) -> None:
+    """B19: the reference gave [0.]."""
     for call in (discretization.sigmas, discretization):
         with pytest.raises(ValueError, match=f"n is {n}"):
             call(n)
 
 
 def test_more_steps_than_timesteps_is_an_error_that_names_both() -> None:
+    """B19: it was a ValueError without a text."""
     with pytest.raises(ValueError, match=r"n is 1001; .* 1 to 1000 .*num_timesteps"):
         LegacyDDPMDiscretization().sigmas(1001)
 

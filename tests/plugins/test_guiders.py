@@ -59,12 +59,14 @@ def test_both_halves_run_in_one_batch_unconditional_first() -> None:
 
 
 def test_scale_one_does_not_compute_the_half_that_does_not_count() -> None:
+    """B17: the reference computed both halves at any scale."""
     denoise = Shift()
     ClassifierFreeGuidance(1.0)(denoise, X, SIGMA, COND, UNCOND)
     assert [len(x) for x, _, _ in denoise.calls] == [2]
 
 
 def test_extra_tensors_are_doubled_too_and_plain_values_kept() -> None:
+    """B17: another tensor was an ambiguous truth value."""
     denoise, extra = Shift(), torch.arange(2.0)
     ClassifierFreeGuidance(2.0)(
         denoise, X, SIGMA, COND.with_extras(extra=extra, frames=3), UNCOND.with_extras(extra=-extra, frames=3)
@@ -75,6 +77,7 @@ def test_extra_tensors_are_doubled_too_and_plain_values_kept() -> None:
 
 
 def test_conditionings_that_do_not_match_are_an_error_that_names_the_entry() -> None:
+    """B17: an entry of one half alone was a bare KeyError."""
     with pytest.raises(ValueError, match="frames"):
         ClassifierFreeGuidance(2.0)(Shift(), X, SIGMA, COND.with_extras(frames=3), UNCOND)
 
@@ -132,10 +135,12 @@ def test_the_scales_over_frames(guider: FrameGuidance, scale: list[float]) -> No
 
 
 def test_the_plateau_of_a_trapezoid_is_max_scale() -> None:
+    """B13: it was 1 whatever max_scale, [1, 3, 1, 1, 1, 1, 1, 1, 3, 1]."""
     assert TrapezoidGuidance(3.0, 10, edge_perc=0.2).scale.tolist() == [1, 3, 3, 3, 3, 3, 3, 3, 3, 1]
 
 
 def test_a_whole_number_is_a_period() -> None:
+    """B18: an integer was "not iterable"."""
     assert torch.equal(TriangleGuidance(2.5, 5, period=1).scale, TriangleGuidance(2.5, 5, period=1.0).scale)
     check_component("guiders", TriangleGuidance, max_scale=2.5, num_frames=5, period=1)
 
@@ -153,6 +158,7 @@ def test_slopes_that_do_not_fit_into_the_clip_are_an_error(edge_perc: float) -> 
 
 
 def test_views_with_different_numbers_of_frames_are_an_error_that_names_both() -> None:
+    """B18: they were a raw error about shapes."""
     with pytest.raises(ValueError, match="num_frames is 7 and num_views is 3"):
         SpatiotemporalGuidance(2.5, 7, num_views=3)
 
@@ -211,7 +217,7 @@ def test_they_keep_the_promises_of_their_role(cls: type[FrameGuidance], params: 
 
 
 def test_a_guider_is_built_with_its_defaults_and_told_nothing_that_it_does_not_know() -> None:
-    """B2: the default guider of the ancestor's API was handed a `dyn_thresh_config`, and a target that is not there."""
+    """B2: the reference's default guider was handed a `dyn_thresh_config` that it did not take."""
     guider = build("guiders", {"use": "cfg", "scale": 5.0})
     assert isinstance(guider, ClassifierFreeGuidance)
     with pytest.raises(ValueError, match="has no 'dyn_thresh_config'"):

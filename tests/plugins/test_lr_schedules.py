@@ -67,6 +67,7 @@ def test_a_linear_cycle_points_from_its_first_step_to_its_last() -> None:
 
 @pytest.mark.parametrize("schedule", [LinearCycles, CosineCycles])
 def test_past_the_last_cycle_its_end_is_kept(schedule: type[LinearCycles] | type[CosineCycles]) -> None:
+    """There the reference ended the training with a list index that is None."""
     assert [schedule(**CYCLES)(step) for step in (80, 81, 100, 10**9)] == pytest.approx([0.05] * 4)
 
 

@@ -52,6 +52,7 @@ def test_logarithmic_noise_conditioning(scaling: Scaling) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("scaling", ALL)
 def test_at_sigma_zero_all_is_finite_and_the_network_does_not_count(scaling: Scaling, dtype: torch.dtype) -> None:
+    """B19: c_noise was -inf."""
     c_skip, c_out, c_in, c_noise = scaling(torch.zeros(1, dtype=dtype))
     assert c_noise.isfinite().all()
     assert c_in.isfinite().all()

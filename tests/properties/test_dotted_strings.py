@@ -120,6 +120,7 @@ def write_jobs(folder: Path) -> list[list[str]]:
 
 
 def test_dotted_strings_import_and_run_nothing(tmp_path):
+    """B29: the reference runs any callable that a config names."""
     (tmp_path / "throwaway_evil.py").write_text(EVIL, encoding="utf-8")
     (tmp_path / "good.yaml").write_text(write(base()).yaml, encoding="utf-8")
     bad = {**base(), "model": {"use": "nope"}, "seed": "${oc.env:A_SECRET}", "nope": 1}

@@ -80,6 +80,7 @@ def test_two_builds_of_one_config_are_two_engines(tmp_path):
 
 
 def test_omegaconf_containers_are_plain_before_a_constructor_sees_them(register):
+    """B31: a ListConfig is no list to a constructor that asks, and no number to a layer."""
     from omegaconf import OmegaConf
 
     register("guiders", "note")(Note)

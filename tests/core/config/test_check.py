@@ -269,6 +269,7 @@ def test_a_component_by_name_and_with_arguments():
     ],
 )
 def test_what_is_no_component(text, says):
+    """B29: of a name without a dot the reference said "not enough values to unpack"."""
     assert problem_of(text, Scaling).startswith(says)
 
 

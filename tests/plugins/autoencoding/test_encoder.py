@@ -33,7 +33,7 @@ def test_every_parameter_matters():
     ],
 )
 def test_attention_is_of_the_type_that_was_asked_for(attn_type, keys):
-    """Never quietly another one, where a type is not known or not installed."""
+    """B35: never quietly another one, where a type is not known or not installed."""
     encoder = Encoder(**SMALL, attn_resolutions=[256], attn_type=attn_type)
     for place in ("mid.attn_1.", "down.0.attn.0."):
         found = {key.removeprefix(place) for key in encoder.state_dict() if key.startswith(place)}
@@ -43,6 +43,7 @@ def test_attention_is_of_the_type_that_was_asked_for(attn_type, keys):
 
 
 def test_an_unknown_attention_is_refused():
+    """B35: without xformers it was built, and failed in the first forward pass."""
     with pytest.raises(ValueError, match="vanilla-xformers"):
         Encoder(**SMALL, attn_type="vanilla-xformers")
 

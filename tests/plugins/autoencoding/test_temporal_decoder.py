@@ -10,12 +10,14 @@ MODES = ["all", "conv-only", "attn-only"]
 
 @pytest.mark.parametrize("time_mode", MODES)
 def test_all_time_modes_decode(time_mode):
+    """B34: two of the three could not be constructed."""
     decoder = TemporalDecoder(**SMALL, time_mode=time_mode, attn_resolutions=[128])
     assert decoder(images(n=6, size=4, channels=4), 3).shape == (6, 3, 8, 8)
 
 
 @pytest.mark.parametrize("time_mode", MODES)
 def test_frames_see_their_clip_and_no_other(time_mode):
+    """B34: the reference took the whole batch for one clip."""
     decoder = randomized(TemporalDecoder(**SMALL, time_mode=time_mode)).double()
     z = images(n=6, size=4, channels=4).double()
     together = decoder(z, 3)

@@ -105,6 +105,7 @@ def steps(engine: Engine) -> list[int]:
     ],
 )
 def test_draws_at_growing_steps_then_regularly_and_at_the_end(tmp_path, options, max_steps, expected):
+    """B40: the reference popped its list of steps at every hit, until it was empty."""
     assert steps(fit(ImageLogger(**options), tmp_path, max_steps=max_steps)) == expected
 
 
@@ -210,6 +211,7 @@ class LikeWandb(Recorder):
 
 
 def test_every_logger_that_takes_images_gets_the_grids(tmp_path):
+    """B40: the reference's went to Weights & Biases alone."""
     board, wandb = LikeTensorBoard(), LikeWandb()
     fit(ImageLogger(), tmp_path, max_steps=2, logger=[Recorder(), board, wandb])
     grid = (134, 134)
@@ -247,7 +249,7 @@ def test_every_rank_draws_and_the_first_one_writes(tmp_path, monkeypatch):
 
 
 def test_a_key_that_would_be_ignored_is_refused():
-    """B26: the ancestor's image logger swallowed `n_rows` and `use_ema_scope` of its configs."""
+    """B26: the reference's image logger swallowed `n_rows` and `use_ema_scope` of its configs."""
     for key in ("n_rows", "use_ema_scope"):
         with pytest.raises(ValueError, match=f"has no '{key}'"):
             build("callbacks", {"use": "image_logger", key: 4})

@@ -162,6 +162,7 @@ def test_a_missing_entry_names_its_slot_and_what_there_is() -> None:
 
 
 def test_input_keys_are_in_order_and_unique() -> None:
+    """B43: the reference passed them through a set, in another order in each process."""
     model = conditioner(passing("txt"), EmbedderSlot(Pass(), input_keys=["size", "txt", "crop"]), passing("cls"))
     assert model.input_keys == ("txt", "size", "crop", "cls")
 
@@ -205,6 +206,7 @@ def test_all_outputs_of_a_slot_drop_together() -> None:
 
 
 def test_slots_drop_one_draw_each_in_their_order() -> None:
+    """B23: the reference drew from a state of numpy that had no seed and was in no checkpoint."""
     rates = {"a": 0.4, "b": 0.0, "c": 0.3}
     model = conditioner(*(passing(key, ucg_rate=rate) for key, rate in rates.items()))
     batch = {key: torch.ones(50, 1) for key in rates}

@@ -46,7 +46,7 @@ def test_labels_of_another_shape_are_refused() -> None:
 
 @pytest.mark.parametrize("token", [False, True])
 def test_the_unconditional_state_is_the_label_that_stands_for_none(token: bool) -> None:
-    """B22: the ancestor's class embedders asked for a `key` that they did not have, and could not be used at all."""
+    """B22: the reference's class embedders asked for a `key` that they did not have, and could not be used at all."""
     embedder = ClassEmbedder(4, 11, add_sequence_dim=token)
     slot = EmbedderSlot(embedder, input_key="cls", trainable=True, ucg_rate=0.1, ucg_value=10)
     conditioner = GeneralConditioner([slot])

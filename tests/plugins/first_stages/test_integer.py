@@ -28,6 +28,7 @@ QUANTIZERS = {
 
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_codes_of_every_quantizer_decode_to_the_reconstruction(name):
+    """B36: each quantizer of the reference called its codes something else, and one of three could be used."""
     model, x = with_quantizer(QUANTIZERS[name]()), images()
     stage = IntegerFirstStage(model)
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ def build(time_mode="all", **options):
 @pytest.mark.parametrize("time_mode", ["all", "conv-only", "attn-only"])
 @pytest.mark.parametrize("chunk", [None, 1, 5])
 def test_a_batch_of_clips_is_decoded_as_each_clip_alone(time_mode, chunk):
-    """Whatever the engine says the batch holds, and wherever memory asks for a cut."""
+    """B34: whatever the engine says the batch holds, and wherever memory asks for a cut."""
     clip = build(time_mode)
     apart = torch.cat([clip.decode(Z[:2]), clip.decode(Z[2:4], timesteps=2), clip.decode(Z[4:])])
     stage = build(time_mode, num_frames=2, chunk=chunk)
@@ -42,5 +42,6 @@ def test_frames_are_encoded_one_by_one():
 
 @pytest.mark.parametrize(("num_frames", "timesteps"), [(4, None), (4, 6), (None, 4), (4, 2), (None, 0)])
 def test_a_clip_is_never_cut(num_frames, timesteps):
+    """B34: the reference's chunks cut clips where memory asked for it."""
     with pytest.raises(ValueError, match="whole number of clips"):
         build(num_frames=num_frames).decode(Z, timesteps=timesteps)

@@ -88,6 +88,7 @@ def test_offset_noise_is_constant_over_the_grid_of_each_channel(shape: tuple[int
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_weight_of_a_low_sigma_does_not_overflow_in_half_precision(dtype: torch.dtype) -> None:
+    """The reference cast sigma to the dtype of the latents, and EDM's weight was infinite at 0.002."""
     x, seen = torch.randn(4, 3, 8, 8).to(dtype), Keep()
     loss = StandardLoss(low_sigma(), EDMWeighting(), offset_noise_level=0.1)(seen, x, COND, generator())
     assert seen.x.dtype == dtype
@@ -173,6 +174,7 @@ def test_a_config_writes_the_perceptual_distance_as_its_arguments() -> None:
 
 
 def test_latents_have_no_perceptual_distance_by_vgg16() -> None:
+    """The reference's lpips loss of four channels was an error from inside VGG."""
     loss = StandardLoss(EDMSigmaSampler(), UnitWeighting(), "lpips", perceptual=LPIPS(VGG16("random"), "uniform"))
     with pytest.raises(ValueError, match=r"\(2, 4, 16, 16\).*Latents are no images"):
         loss(Keep(), torch.zeros(2, 4, 16, 16), COND)

@@ -27,7 +27,7 @@ def test_the_order_of_the_context_does_not_matter():
 
 
 def test_a_context_of_fewer_rows_serves_consecutive_rows():
-    """Six sequences and three contexts: each context is for two of them, the neighbours."""
+    """B32: six sequences and three contexts: each context is for two of them, the neighbours."""
     attention, x, context = Attention(8, 2, context_dim=6).double(), draw(6, 4, 8), draw(3, 5, 6)
     expected = torch.cat([attention(x[i : i + 1], context[i // 2][None]) for i in range(6)])
     torch.testing.assert_close(attention(x, context), expected)

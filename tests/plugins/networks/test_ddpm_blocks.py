@@ -68,7 +68,7 @@ def test_linear_attention_has_its_softmax_over_the_keys():
 
 
 def test_each_name_is_the_attention_it_says():
-    """And no other name is silently some attention."""
+    """B35: and no other name is silently some attention."""
     assert isinstance(attention_block("vanilla", 32), AttnBlock)
     assert isinstance(attention_block("linear", 32), LinearAttnBlock)
     assert torch.equal(attention_block("none", 32)(X), X)

@@ -96,6 +96,7 @@ def gradients(network, given):
 
 @every
 def test_keeps_the_contract_of_networks(backbone):
+    """B33: two of the reference's video blocks were a NameError, one a TypeError."""
     given = backbone.inputs()
     check_component("networks", backbone.make, inputs=given, **backbone.params)
 
@@ -127,6 +128,7 @@ def test_every_parameter_gets_a_gradient(backbone):
 
 @every
 def test_checkpointing_leaves_outputs_and_gradients_as_they_are_with_dropout(backbone):
+    """B30, B32: other masks in the second pass, and arguments that were lost on the way."""
     given = backbone.inputs()
     plain, recomputed = (
         gradients(backbone.build(dropout=0.3, use_checkpoint=enabled), given) for enabled in (False, True)
@@ -148,6 +150,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass(backbone):
 
 @every
 def test_gradients_reach_an_adapter_on_a_frozen_network_under_checkpointing(backbone):
+    """B30: the reference's adapters never trained."""
     found = []
     for enabled in (False, True):
         network = backbone.build(use_checkpoint=enabled).requires_grad_(False)
@@ -161,6 +164,7 @@ def test_gradients_reach_an_adapter_on_a_frozen_network_under_checkpointing(back
 @every
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.1)])
 def test_half_precision_works_without_autocast(backbone, dtype, tolerance):
+    """B31: the reference's timestep features stayed float32."""
     network, given = backbone.build(), backbone.inputs()
     exact = run(network, given)
     network.to(dtype)
@@ -187,6 +191,7 @@ def test_autocast_gives_the_dtype_of_the_input(backbone):
 @every
 @pytest.mark.parametrize("size", [(7, 8), (8, 7), (5, 3), (2, 9)])
 def test_odd_sizes_work(backbone, size):
+    """B31: the reference ended at the first skip connection with a message about shapes."""
     output = run(backbone.build(), backbone.inputs(*size))
     assert output.shape == (backbone.rows, 3, *size)
     assert output.isfinite().all()

@@ -2,8 +2,10 @@ from typing import get_type_hints
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from support.networks import randomized
 
+from sgm_core import build as build_component
 from sgm_plugins.networks.group_norm import GroupNorm
 from sgm_plugins.networks.resblock import ResBlock
 from sgm_plugins.networks.spatial_transformer import SpatialTransformer
@@ -144,6 +146,15 @@ def test_a_list_with_one_number_per_level_is_that_number():
     numbers = build(num_res_blocks=1, transformer_depth=2, context_dim=10)
     assert torch.equal(run(build(**lists)), run(numbers))
     assert torch.equal(run(build(**tuples)), run(numbers))
+
+
+def test_a_config_may_repeat_the_width_of_the_context():
+    """B31: as sd_xl_refiner.yaml does, which the reference can not build: an OmegaConf list reached a layer."""
+    spec = OmegaConf.create({"use": "unet", **SMALL, "context_dim": [10, 10], "transformer_depth": [1, 1]})
+    for given in (spec, {**SMALL, "use": "unet", "context_dim": spec.context_dim}):
+        network = build_component("networks", given)
+        assert network.context_dim == 10
+        assert run(network).shape == (2, 3, 8, 8)
 
 
 def test_arguments_given_as_lists_are_left_alone():

@@ -70,6 +70,7 @@ def test_without_cross_attention_the_context_of_the_clip_does_not_matter():
 
 
 def test_checkpointing_keeps_the_context_of_the_clip():
+    """B32: under checkpointing the reference dropped all arguments but the first two."""
     outputs, gradients = [], []
     for enabled in (False, True):
         transformer = make(time_context_dim=7, use_checkpoint=enabled)

@@ -110,6 +110,7 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_random_weights_are_asked_for_and_never_a_fallback(tmp_path: Path) -> None:
+    """Nor are any downloaded, as the reference did, into the working folder and without a time limit."""
     missing: Any = None
     with pytest.raises(ValueError, match=r"weights is null; .*'random'"):
         VGG16(missing)

@@ -44,12 +44,13 @@ def test_extreme_variances_stay_finite(extreme, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_a_sample_has_the_dtype_of_its_moments(dtype):
+    """B36: the reference gave float32 for float16."""
     z, _ = GaussianRegularizer()(torch.randn(2, 4, 3, 3).to(dtype))
     assert z.dtype == dtype
 
 
 def test_a_sample_is_drawn_where_its_moments_are():
-    """The meta device stands for any that is not the CPU: noise from there would not go with it."""
+    """B36: the reference drew on the CPU. The meta device stands for any other: noise of the CPU would not fit it."""
     z, _ = GaussianRegularizer()(torch.empty(2, 4, 3, 3, device="meta"))
     assert z.device.type == "meta"
 

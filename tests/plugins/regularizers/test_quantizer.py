@@ -52,7 +52,7 @@ def test_each_cell_is_the_entry_of_the_codebook_that_its_code_names(name):
 
 @ALL
 def test_every_quantizer_logs_the_same_entries_as_tensors(name):
-    """Whoever reads the log (an integer wrapper, a loss) need not know which quantizer it was."""
+    """B36: whoever reads the log (an integer wrapper, a loss) need not know which quantizer it was."""
     quantizer = build(name)
     for mode in (True, False):
         _, log = quantizer.train(mode)(latents(2, C, 3, 5))
@@ -63,6 +63,7 @@ def test_every_quantizer_logs_the_same_entries_as_tensors(name):
 @NEAREST
 @pytest.mark.parametrize("shape", [(6, C), (2, 7, C), (2, C, 3, 5), (2, C, 2, 3, 5)])
 def test_codes_keep_the_shape_of_vectors_tokens_grids_and_volumes(name, shape):
+    """B36: tokens were an EinopsError."""
     quantizer, z = build(name), latents(*shape)
     quantized, log = quantizer(z)
     rest = shape[:-1] if len(shape) < 4 else (shape[0], *shape[2:])
@@ -116,6 +117,7 @@ def subset(tmp_path):
 @NEAREST
 @pytest.mark.parametrize("unknown_index", ["random", "extra", 1])
 def test_codes_of_a_subset_are_positions_in_it(name, unknown_index, subset):
+    """B36: the reference's EMA quantizer with a subset was an AttributeError."""
     used = [7, 2, 5]
     quantizer = build(name, remap=subset(used), unknown_index=unknown_index)
     codes = quantizer.to_subset(torch.arange(N))

@@ -86,12 +86,14 @@ def test_one_draw_per_step_from_the_generator_given(
 
 
 def test_eta_zero_is_the_deterministic_sampler() -> None:
+    """B15: eta = 0 was an AttributeError."""
     noise = noise_of(2, 1, 4, 4)
     out = EulerAncestralSampler(EDM, 7, eta=0.0)(gaussian, noise, COND)
     torch.testing.assert_close(out, EulerEDMSampler(EDM, 7)(gaussian, noise, COND), rtol=1e-12, atol=0)
 
 
 def test_eta_zero_of_the_second_order_sampler_is_exact_for_a_constant_estimate() -> None:
+    """B15: eta = 0 was an AttributeError."""
     levels = EDM(7)[:-1].tolist()
     x, image = noise_of(2, 1, 4, 4), noise_of(1, 1, 4, 4)
     out = DPMPP2SAncestralSampler(EDM, eta=0.0).integrate(lambda x, sigma: image, x, levels, lambda: x, lambda i: None)

@@ -113,6 +113,7 @@ def test_a_single_image_is_found_exactly(cls: type[Sampler], num_steps: int, gri
 
 
 def test_the_callers_noise_is_left_as_it_is(cls: type[Sampler]) -> None:
+    """B16: the reference scaled it in place, 1.0 to 80.006."""
     noise = noise_of(2, 1, 4, 4)
     before = noise.clone()
     cls(EDM, 4)(curved, noise, COND)
@@ -134,7 +135,7 @@ def test_a_call_inside_a_call_changes_neither(cls: type[Sampler]) -> None:
 
 
 def test_no_step_waits_for_the_device(cls: type[Sampler]) -> None:
-    """A meta tensor has no values: whatever asks for one, to compare or to print it, raises."""
+    """As comparing levels did in the reference. A meta tensor has no values: whatever asks for one raises."""
     for guider in (None, ClassifierFreeGuidance(2.0), LinearGuidance(2.0, num_frames=2)):
         out = cls(EDM, 4, guider)(gaussian, torch.randn(2, 1, 4, 4, device="meta"), COND)
         assert out.device.type == "meta"
@@ -161,7 +162,7 @@ def test_no_number_of_steps_is_an_error(cls: type[Sampler]) -> None:
 def test_progress_ends_at_its_total_also_in_a_part_of_a_schedule(
     cls: type[Sampler], strength: float, steps: int
 ) -> None:
-    """The ancestor's bar counted the levels, which are one more than the steps, and ended at 97 %."""
+    """The reference's bar counted the levels, which are one more than the steps, and ended at 97 %."""
     seen: list[tuple[int, int]] = []
     grid = EDM if strength == 1 else Img2ImgDiscretization(EDM, strength)
     if cls is SubstepSampler:  # of its table a tenth or so
@@ -171,7 +172,7 @@ def test_progress_ends_at_its_total_also_in_a_part_of_a_schedule(
 
 
 def test_every_option_of_a_call_is_heeded_and_no_other_is_swallowed(cls: type[Sampler]) -> None:
-    """In the ancestor some samplers dropped the keywords that others handed on."""
+    """In the reference some samplers dropped the keywords that others handed on."""
     noise, sampler = noise_of(1, 1, 4, 4), cls(EDM, 4, ClassifierFreeGuidance(1.5))
     some, none = (Conditioning(vector=torch.full((1, 1), v, dtype=torch.float64)) for v in (0.3, 0.0))
 
@@ -191,7 +192,7 @@ def test_every_option_of_a_call_is_heeded_and_no_other_is_swallowed(cls: type[Sa
 
 
 def test_a_sampler_can_be_pickled_and_goes_on_the_same(cls: type[Sampler]) -> None:
-    """The ancestor's held a lambda that draws the noise."""
+    """The reference's held a lambda that draws the noise."""
     sampler, noise = cls(EDM, 4, LinearGuidance(2.0, num_frames=2)), noise_of(2, 1, 4, 4)
     copy = pickle.loads(pickle.dumps(sampler))
     one, other = (s(curved, noise, COND, generator=seeded()) for s in (sampler, copy))
