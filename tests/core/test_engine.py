@@ -193,19 +193,33 @@ def test_validation_loss_is_the_same_each_time_and_leaves_random_state_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
+class SamplingFirstStage(IdentityFirstStage):
+    """Draws from the global state, as an autoencoder with a distribution of latents does."""
+
+    def encode(self, x):
+        return x + torch.randn_like(x)
+
+
+class NoisyEmbedder(IdentityEmbedder):
+    """Draws from the global state, as one that augments its input does."""
+
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+def make_noisy_engine():
+    slots = [EmbedderSlot(NoisyEmbedder(), input_key="extra")]
+    return make_engine(
+        TinyNetwork(concat=1),
+        first_stage=SamplingFirstStage(),
+        conditioner=GeneralConditioner(slots),
+        latent_shape=[1, 8, 8],
+    )
+
+
 def test_validation_draws_nothing_from_the_random_state_of_training():
     """B11: a first stage or an embedder that samples would tie the training to how often it is validated."""
-
-    class Sampling(IdentityFirstStage):
-        def encode(self, x):
-            return x + torch.randn_like(x)
-
-    class Noisy(IdentityEmbedder):
-        def forward(self, x):
-            return x + torch.randn_like(x)
-
-    slots = [EmbedderSlot(Noisy(), input_key="extra")]
-    engine = make_engine(TinyNetwork(concat=1), first_stage=Sampling(), conditioner=GeneralConditioner(slots))
+    engine = make_noisy_engine()
     engine.log = lambda name, value, **_: losses.append(value.item())
     losses, state = [], torch.get_rng_state()
     for _ in range(2):
@@ -302,6 +316,18 @@ def test_generate_and_log_images_leave_random_state_mode_and_weights_alone():
     assert equal(weights, snapshot(engine))
     assert engine.training
     assert engine.model.diffusion_model.dropout.training
+
+
+def test_parts_that_draw_from_the_random_state_do_not_tie_training_to_sampling():
+    """The noise of samples has generators of its own; what else is drawn meanwhile is put back."""
+    engine, extra = make_noisy_engine(), torch.zeros(2, 1, 8, 8)
+    for sample in (
+        lambda: engine.generate({"extra": extra}),
+        lambda: engine.log_images({"image": extra, "extra": extra}, 2),
+    ):
+        state = torch.get_rng_state()
+        sample()
+        assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_another_logging_interval_does_not_change_the_training():
