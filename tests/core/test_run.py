@@ -34,7 +34,7 @@ class Fails(Loss):
         self.calls = 0
 
     def forward(self, denoise, x, cond, generator=None):
-        self.calls += 1
+        self.calls += self.training  # not in validation
         if self.calls > self.after:
             raise RuntimeError("NCCL error: unhandled system error")
         return denoise(x, x.new_ones(len(x)), cond).square().flatten(1).mean(1)
