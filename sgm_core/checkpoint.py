@@ -231,6 +231,8 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
     Raises:
         CheckpointError: keys or shapes differ; the model is unchanged.
     """
+    from sgm_core.cache.parts import cached_parts
+
     average = getattr(engine, "model_ema", None)  # any LightningModule may be an engine
     own = engine.state_dict()
     weights = checkpoint.weights
@@ -238,7 +240,12 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
     if average is None or not has_average:
         weights = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
         own = {key: value for key, value in own.items() if not key.startswith(AVERAGE_PREFIX)}
-    report = compare(checkpoint.path, own, weights)
+    cached = tuple(f"{name}." for name in cached_parts(engine))  # they take what is there, and need nothing
+    report = compare(
+        checkpoint.path,
+        {key: value for key, value in own.items() if not key.startswith(cached)},
+        {key: value for key, value in weights.items() if not key.startswith(cached)},
+    )
     if not report.fits:
         raise CheckpointError(str(report))
     engine.load_state_dict(weights, strict=False)
@@ -302,6 +309,7 @@ def load_engine(path: str | Path) -> DiffusionEngine:
             installs them), weights that do not fit.
         ConfigError, BuildError: the config does not build with the installed versions.
     """
+    from sgm_core.cache.parts import keep_in
     from sgm_core.config.api import build_engine, config_from
 
     checkpoint = read_checkpoint(find_checkpoint(Path(path)))
@@ -319,6 +327,7 @@ def load_engine(path: str | Path) -> DiffusionEngine:
     model = {key: value for key, value in provenance.config["model"].items() if key != "init_from"}
     with restoring():
         engine: Any = build_engine(config_from({**provenance.config, "model": model}, str(checkpoint.path)))
+    keep_in(engine, None)  # a cache is for training
     load_into(engine, checkpoint)
     if provenance.latent_shape is not None:
         engine.latent_shape = tuple(provenance.latent_shape)

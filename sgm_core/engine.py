@@ -14,9 +14,12 @@ from torch.optim import AdamW
 from typing_extensions import Self
 
 from sgm_core.averaged import AveragedEngine, Batch
+from sgm_core.cache.digests import carry_over
+from sgm_core.cache.parts import CachedFirstStage, flush
 from sgm_core.checkpoint import Provenance
 from sgm_core.conditioning import Conditioning
 from sgm_core.drawing import draw_conditioning
+from sgm_core.frozen import Frozen
 from sgm_core.randomness import Generators, own_random_state, randn
 from sgm_core.roles import (
     Average,
@@ -81,6 +84,8 @@ class DiffusionEngine(AveragedEngine):
         first_stage_autocast: whether autocast acts on the first stage too; off runs it in float32.
         first_stage_chunk: images that go through the first stage at once; none means all of them.
         latent_shape: (c, *grid) of what is sampled; by default the shape met in training.
+        cache_latents: whether the latents of images are kept on disk, by the content of the images. The first stage is
+            then built only for an image that was never met, and to decode; one that draws latents at random is refused.
         log_keys: conditioning entries drawn by `log_images`; default all that the conditioner reads, none with [].
         compile: run the network through `torch.compile`; state-dict keys stay the same.
         init_from: a checkpoint whose weights to start from.
@@ -88,6 +93,7 @@ class DiffusionEngine(AveragedEngine):
 
     joins_conditioning: ClassVar[bool] = True
     """The parts meet as in `DiffusionModel`, so that a check may compare their shapes before they are built."""
+    frozen_parts: ClassVar[Mapping[str, Frozen]] = {"first_stage": Frozen(cached="cache_latents")}
 
     def __init__(
         self,
@@ -105,6 +111,7 @@ class DiffusionEngine(AveragedEngine):
         first_stage_autocast: bool = True,
         first_stage_chunk: Annotated[int, Ge(1)] | None = None,
         latent_shape: list[int] | None = None,
+        cache_latents: bool = False,
         log_keys: list[str] | None = None,
         compile: bool = False,
         init_from: Path | None = None,
@@ -112,6 +119,8 @@ class DiffusionEngine(AveragedEngine):
         super().__init__()
         self.model = DiffusionModel(network)
         self.denoiser = denoiser
+        if cache_latents:
+            first_stage = CachedFirstStage(first_stage)
         self.first_stage_model = first_stage.requires_grad_(False).eval()
         self.conditioner = conditioner if conditioner is not None else NoConditioner()
         self.loss_fn = loss_fn
@@ -226,6 +235,23 @@ class DiffusionEngine(AveragedEngine):
         if isinstance(batch, Mapping):
             self.conditioner.check(batch)
         return batch
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """As Lightning's; what caches look up is read on the host, where it costs no sync."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if isinstance(batch, Mapping) and device.type != "cpu":
+            carry_over(batch, moved, self._cached_keys())
+        return moved
+
+    def _cached_keys(self) -> set[str]:
+        """The batch entries by whose content outputs are cached."""
+        slots = getattr(self.conditioner, "slots", ())  # a conditioner without any reads on the device
+        keys = {key for slot in slots if slot.cache for key in slot.keys}
+        return keys | {self.input_key} if isinstance(self.first_stage_model, CachedFirstStage) else keys
+
+    def teardown(self, stage: str) -> None:
+        """Write what caches still hold in memory."""
+        flush(self)
 
     # --- sampling --------------------------------------------------------------------------------------------------
 

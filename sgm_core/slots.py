@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from sgm_core.frozen import Frozen
 from sgm_core.roles import Embedder
 from sgm_core.shapes import Shape
 
@@ -45,12 +46,16 @@ class EmbedderSlot:
             a string for a list of strings. With `input_keys`, a list with one value per key (None leaves that entry).
         drop_group: slots of one group drop the same samples, all of them at the one rate that they must share. Without
             groups k slots of rate p leave a sample with nothing, as guidance needs it, at the rate p^k.
+        cache: whether the embedder's outputs are kept on disk, by the content of the entries: it is then built only for
+            what was never met. It must be frozen, draw no random numbers and treat each sample by itself; it is
+            refused when it is first called if it does not. What is dropped, and when, stays the same.
         output: where the outputs go. None leaves it to their rank; a name that is not one of the three is a
             keyword argument of the network.
 
     Raises:
-        ValueError: not exactly one of `input_key` and `input_keys`; a rate outside [0, 1]; a trainable embedder
-            without a parameter that requires a gradient; values that do not match the keys; an unusable output.
+        ValueError: `cache` for a trainable embedder; not exactly one of `input_key` and `input_keys`; a rate outside
+            [0, 1]; a trainable embedder without a parameter that requires a gradient; values that do not match the
+            keys; an unusable output.
     """
 
     embedder: Embedder
@@ -61,9 +66,16 @@ class EmbedderSlot:
     ucg_value: Any = None
     drop_group: str | None = None
     output: Literal["vector", "crossattn", "concat"] | str | None = None
+    cache: bool = False
+
+    frozen_parts: ClassVar[Mapping[str, Frozen]] = {"embedder": Frozen(cached="cache", unless="trainable")}
 
     def __post_init__(self) -> None:
-        name = type(self.embedder).__name__
+        if self.cache:
+            from sgm_core.cache.parts import CachedEmbedder
+
+            object.__setattr__(self, "embedder", CachedEmbedder(self.embedder))
+        name = self.name
         if not isinstance(self.embedder, nn.Module):
             raise ValueError(f"the embedder is {describe(self.embedder)}; it must be an nn.Module")
         if (self.input_key is None) == (not self.input_keys):
@@ -73,6 +85,11 @@ class EmbedderSlot:
             )
         if not 0 <= self.ucg_rate <= 1:
             raise ValueError(f"ucg_rate of {name} is {self.ucg_rate}; it is a probability, from 0 to 1")
+        if self.trainable and self.cache:
+            raise ValueError(
+                f"{name} is trainable and cached, but its outputs change as it trains: write `trainable: false` or "
+                "`cache: false`"
+            )
         if self.trainable and not any(parameter.requires_grad for parameter in self.embedder.parameters()):
             reason = "it freezes all of them itself" if any(True for _ in self.embedder.parameters()) else "it has none"
             raise ValueError(
@@ -102,6 +119,12 @@ class EmbedderSlot:
     def module(self) -> nn.Module:
         """The embedder, as the module that it is."""
         return cast(nn.Module, self.embedder)
+
+    @property
+    def name(self) -> str:
+        """The name of the embedder's class, for messages."""
+        part = getattr(self.embedder, "part", None) if self.cache else None
+        return type(self.embedder).__name__ if part is None else str(part.name)
 
     @property
     def keys(self) -> tuple[str, ...]:

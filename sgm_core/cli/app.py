@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "train a model",
     "sample": "draw images with a trained model",
+    "cache": "compute the outputs of frozen parts once, before training",
     "check": "check a config, and say everything that is wrong with it",
     "explain": "a config in full: each value and where it came from",
     "list": "what is installed",
@@ -33,7 +34,7 @@ EXIT_WRONG_INPUT = 1
 EXIT_INTERRUPTED = 130
 
 
-SESSIONS = ("train", "sample", "explain")
+SESSIONS = ("train", "sample", "cache", "explain")
 """The commands in which plugins' hooks are called; those that plugins bring are such, too."""
 
 

@@ -269,6 +269,7 @@ def build_engine(config: Config | dict[str, Any]) -> Engine:
     Raises:
         ConfigError, BuildError.
     """
+    from sgm_core.cache.parts import keep_in
     from sgm_core.checkpoint import Provenance
     from sgm_core.config.shapes import check_shapes
 
@@ -278,6 +279,7 @@ def build_engine(config: Config | dict[str, Any]) -> Engine:
     if config.is_plain:
         entries = [*config.checked[1], *hook_entries()]
         engine.provenance = Provenance.of(config.to_dict(), entries)  # type: ignore[assignment]
+    keep_in(engine, config.build("cache").dir)
     return engine
 
 

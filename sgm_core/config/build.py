@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.config.check import Call, Fields, Items, Plan, Value
@@ -57,7 +61,33 @@ def build_plan(plan: Plan) -> Any:
         case Fields(fields):
             return {key: item.value if type(item) is Value else build_plan(item) for key, item in fields.items()}
         case Call():
-            return _call(plan)
+            if not plan.frozen:
+                return _call(plan)
+            with _random_numbers_of(plan):
+                return _call(plan)
+
+
+@contextmanager
+def _random_numbers_of(plan: Call) -> Iterator[None]:
+    """Inside, what is drawn (on the CPU) depends on what the config says of this part; outside nothing was drawn."""
+    import numpy as np
+    import torch
+
+    from sgm_core.config.to_config import plain_plan
+
+    text = json.dumps(plain_plan(plan), default=lambda given: type(given).__name__)
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+    generator = torch.default_generator  # torch.manual_seed would touch the devices' generators too
+    states = random.getstate(), np.random.get_state(), generator.get_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)
+        generator.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        generator.set_state(states[2])
 
 
 def _call(plan: Call) -> Any:

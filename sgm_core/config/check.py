@@ -30,7 +30,8 @@ from sgm_core.config.schema import (
     is_instance,
     role_of,
 )
-from sgm_core.config.tree import INVALID, MISSING, Node, Origin, Problems, join
+from sgm_core.config.tree import INVALID, MISSING, Node, Origin, Problems, join, leaves
+from sgm_core.frozen import Frozen
 from sgm_core.kinds import KINDS
 from sgm_core.refusals import ATTRIBUTE, UNTOLD, ConditionError, condition, show
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
@@ -80,6 +81,8 @@ class Call:
     """How the component is called in the config, perhaps with its distribution."""
     short: bool = False
     """The config has the bare name instead of a mapping."""
+    frozen: bool = False
+    """Built with random numbers of its own: see `sgm_core.frozen`."""
     recipe: Call | None = field(default=None, repr=False, compare=False)
     """This plan without the objects that Python code put into it, once it was built with some: see `recipes`."""
 
@@ -93,11 +96,13 @@ Plan = Value | Items | Fields | Call
 
 @dataclass
 class Checker:
-    """One walk over a tree. `entries` are the components met; `reader` tells what each can be given."""
+    """One walk over a tree. `entries` are the components met; `reader` tells what each can be given. With `whole`, cached
+    parts are planned like the others: to be shown, not built."""
 
     reader: Reader = field(default_factory=Objects)
     problems: Problems = field(default_factory=Problems)
     entries: list[Entry] = field(default_factory=list)
+    whole: bool = False
 
     def check(self, node: Node, type_: Type, path: str) -> Plan:
         """The plan for `node`; problems are collected (the plan is then not to be used)."""
@@ -229,7 +234,7 @@ class Checker:
             return self.check(node, likely[0], path)
         trials: list[tuple[Checker, Plan]] = []
         for option in sorted(likely, key=lambda option: _rank(value, option)):
-            trial = Checker(self.reader)
+            trial = Checker(self.reader, whole=self.whole)
             plan = trial.check(node, option, path)
             if not trial.problems.found:
                 self.entries += trial.entries
@@ -297,8 +302,11 @@ class Checker:
     ) -> Call:
         """The keys of a mapping against the parameters of `target`."""
         parameters = schema.parameters
+        frozen: dict[str, Frozen] = getattr(target, "frozen_parts", {})
         arguments = {
-            name: self._child(given[name], parameter.type, path, name)
+            name: self._frozen(given, name, parameter.type, path, frozen[name])
+            if name in frozen
+            else self._child(given[name], parameter.type, path, name)
             for name, parameter in parameters.items()
             if name in given
         }
@@ -357,6 +365,28 @@ class Checker:
         if attribute in plan.schema.parameters:
             return self._told(plan, attribute, None)
         return self.reader.attribute(plan.target, attribute)
+
+    def _frozen(self, given: dict[Any, Node], name: str, type_: Type, path: str, rule: Frozen) -> Plan:
+        """The plan for a part that may be frozen and cached; a cached one is checked from source, with all in it."""
+
+        def is_set(flag: str | None) -> bool:
+            return flag in given and given[flag].value is True
+
+        node = given[name]
+        if not is_set(rule.cached) or self.whole or not _is_data(node):
+            plan = self._child(node, type_, path, name)
+            if isinstance(plan, Call):
+                plan.frozen = not is_set(rule.unless)
+            return plan
+        from sgm_core.config.unbuilt import Unbuilt
+        from sgm_core.static.reader import Sources
+
+        checker = Checker(Sources(), self.problems)
+        plan = checker.check(node, type_, join(path, name))
+        self.entries += checker.entries
+        if not isinstance(plan, Call):  # a problem
+            return plan
+        return Value(Unbuilt(node, type_, join(path, name), plan, tuple(sorted(set(checker.entries)))))
 
     def _unknown(self, key: Any, child: Node, given: dict[Any, Node], schema: Signature, path: str, what: str) -> str:
         """Report a key; gives the one that was meant, if that can be told."""
@@ -429,6 +459,11 @@ def _rank(value: Any, option: Type) -> int:
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, list, dict, Path))
+
+
+def _is_data(node: Node) -> bool:
+    """Whether a value, with all in it, could stand in a file."""
+    return all(_is_plain(leaf.value) for _, leaf in leaves(node))
 
 
 def _within(value: Any, name: str, limit: Any) -> bool:

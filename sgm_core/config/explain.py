@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sgm_core.config.api import Config
-from sgm_core.config.check import Call, Fields, Items, Plan
+from sgm_core.config.check import Call, Checker, Fields, Items, Plan
 from sgm_core.config.defaults import default_plan, default_value
-from sgm_core.config.schema import Parameter, article
+from sgm_core.config.schema import Parameter, Record, article
+from sgm_core.config.sections import Sections
 from sgm_core.config.tree import Node, Origin, join, key_of, split_path
 from sgm_core.errors import SgmError
 from sgm_core.registry import Entry, did_you_mean
@@ -105,7 +106,9 @@ def explain(config: Config) -> Explained:
     Raises:
         ConfigError: everything that is wrong with the config.
     """
-    plan, _ = config.checked
+    config.checked  # noqa: B018 - everything that is wrong, without the imports of cached parts
+    plan = Checker(whole=True).check(config.tree, Record(Sections), "")
+    assert isinstance(plan, Call)
     return _call(plan, config.tree, config.tree.origin, "", "")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from sgm_core.config.check import Call, Fields, Items, Plan
 from sgm_core.config.defaults import default_plan
 from sgm_core.config.recipes import Foreign, can_remember, recipe_of
-from sgm_core.config.schema import article
+from sgm_core.config.schema import article, signature
 from sgm_core.config.tree import join
 from sgm_core.errors import SgmError
+from sgm_core.static.hints import StaticClass
 
 
 def to_config(obj: Any, *, defaults: bool = False) -> Any:
@@ -46,6 +48,11 @@ def to_config(obj: Any, *, defaults: bool = False) -> Any:
     return data
 
 
+def plain_plan(plan: Plan) -> Any:
+    """The config of what a plan would build; an object that Python code gave stands for itself."""
+    return _data(plan, "", False, [])
+
+
 def _data(plan: Plan, path: str, defaults: bool, objects: list[str]) -> Any:
     match plan:
         case Items(items, _):
@@ -63,9 +70,13 @@ def _data(plan: Plan, path: str, defaults: bool, objects: list[str]) -> Any:
 def _call(plan: Call, path: str, defaults: bool, objects: list[str]) -> Any:
     arguments = dict(plan.arguments)
     if defaults:
-        for name, parameter in plan.schema.parameters.items():
+        target, schema = plan.target, plan.schema
+        if isinstance(target, StaticClass):  # of a part that was not built
+            target = resolve_name(target.canonical)
+            schema = signature(target)
+        for name, parameter in schema.parameters.items():
             if name not in arguments and not parameter.required:
-                default = default_plan(plan.target, parameter)
+                default = default_plan(target, parameter)
                 if default is not None:
                     arguments[name] = default
     data = {name: _data(argument, join(path, name), defaults, objects) for name, argument in arguments.items()}

@@ -156,7 +156,7 @@ class GeneralConditioner(Conditioner):
                     count_samples(self._read_together(i, read))
 
     def _name(self, i: int) -> str:
-        return f"conditioner.embedders[{i}] ({type(self.embedders[i]).__name__})"
+        return f"conditioner.embedders[{i}] ({self.slots[i].name})"
 
     @contextmanager
     def _naming(self, i: int) -> Iterator[None]:

@@ -1,0 +1,146 @@
+"""Computes what the cached parts of a model give for all of its data, ahead of training."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import nn
+
+from sgm_core.cache.parts import CachedPart, cached_parts, flush
+from sgm_core.cache.store import CacheWarning
+from sgm_core.config.api import Config, build_engine
+from sgm_core.engine import DiffusionEngine
+from sgm_core.errors import SgmError
+
+
+class Filled(NamedTuple):
+    """What one part has in the cache: before and now."""
+
+    name: str
+    part: CachedPart
+    folder: Path
+    before: int
+    entries: int
+    bytes: int
+
+
+def fill(config: Config) -> tuple[list[Filled], float]:
+    """Go once through the training and the validation data; what is there already is not computed again.
+
+    Precision, devices and ranks are those of the config's trainer. With the seconds that it took.
+
+    Raises:
+        SgmError: the config is wrong, caches nothing or has no data; a part can not be cached.
+    """
+    from sgm_core.run import quiet_libraries
+
+    config.checked  # noqa: B018 - all errors of the config before anything is made
+    if config.to_dict().get("data") is None:
+        raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
+    quiet_libraries()
+    engine = build_engine(config)
+    parts = cached_parts(engine)
+    if not isinstance(engine, DiffusionEngine) or not parts:
+        raise SgmError(
+            "this config caches nothing: write `cache: true` in a slot of model.conditioner.embedders, or "
+            "`cache_latents: true` in the model"
+        )
+    before = {name: _entries(part) for name, part in parts.items()}
+    started = time.monotonic()
+    trainer = config.build("trainer")(
+        logger=False,
+        callbacks=[TQDMProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*building it to compute.*", category=CacheWarning)
+            trainer.predict(_Reader(engine), datamodule=_Everything(config.build("data")), return_predictions=False)
+    finally:
+        flush(engine)
+    seconds = time.monotonic() - started
+    return [
+        Filled(name, part, folder, before[name], _entries(part), size_of(folder))
+        for name, part in parts.items()
+        if (folder := folder_of(part))
+    ], seconds
+
+
+class _Reader(LightningModule):
+    """Asks the cached parts for all that training will. The network stays behind: it needs no device here."""
+
+    def __init__(self, engine: DiffusionEngine) -> None:
+        super().__init__()
+        engine.model, engine.model_ema = nn.Identity(), None  # type: ignore[assignment]
+        self.engine = engine
+        self.parts = cached_parts(engine)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        return self.engine.transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.engine.on_before_batch_transfer(batch, dataloader_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        engine = self.engine
+        if any(name.startswith("conditioner.") for name in self.parts):
+            engine.conditioner(batch, drop=False)
+            engine.conditioner.unconditional(batch)  # what stands for a dropped sample
+        if "first_stage_model" in self.parts:
+            engine.encode_first_stage(engine.get_input(batch))
+
+
+class _Everything(LightningDataModule):
+    """The training data, the incomplete last batch too, and the validation data of another data module."""
+
+    def __init__(self, data: LightningDataModule) -> None:
+        super().__init__()
+        self.data = data
+
+    def prepare_data(self) -> None:
+        self.data.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        self.data.trainer = self.trainer  # its loaders ask for rank and world size
+        self.data.setup("fit")
+
+    def predict_dataloader(self) -> list[Any]:
+        loaders = [*_flat(self.data.train_dataloader()), *_flat(self.data.val_dataloader())]
+        for loader in loaders:
+            batches = getattr(loader, "batch_sampler", None)
+            if getattr(batches, "drop_last", False):
+                batches.drop_last = False
+        return loaders
+
+
+def _flat(loaders: Any) -> Iterator[Any]:
+    """One loader, several, or none."""
+    if isinstance(loaders, (list, tuple)):
+        for loader in loaders:
+            yield from _flat(loader)
+    elif isinstance(loaders, dict):
+        yield from _flat(list(loaders.values()))
+    elif loaders is not None:
+        yield loaders
+
+
+def _entries(part: CachedPart) -> int:
+    return 0 if part.store is None else len(part.store)
+
+
+def folder_of(part: CachedPart) -> Path:
+    """Where the outputs of a part are kept."""
+    assert part.store is not None
+    return part.store.folder
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
