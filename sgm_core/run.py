@@ -263,7 +263,8 @@ def quiet_libraries() -> None:
         "does not have many workers",
         "is smaller than the logging interval",
         r"module\(s\) in eval mode",  # the first stage and the frozen embedders, as they should be
-        "overridden `on_before_batch_transfer`",
+        "overridden `[a-z_]*batch[a-z_]*` in",
+        "predict returned None",
         r"isinstance\(treespec, LeafSpec\)",
         "across ranks is zero",  # no validation part
     ):

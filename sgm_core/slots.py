@@ -53,9 +53,9 @@ class EmbedderSlot:
             keyword argument of the network.
 
     Raises:
-        ValueError: `cache` for a trainable embedder; not exactly one of `input_key` and `input_keys`; a rate outside
-            [0, 1]; a trainable embedder without a parameter that requires a gradient; values that do not match the
-            keys; an unusable output.
+        ValueError: not exactly one of `input_key` and `input_keys`; a rate outside [0, 1]; a trainable embedder that
+            is cached, or without a parameter that requires a gradient; values that do not match the keys; an
+            unusable output.
     """
 
     embedder: Embedder

@@ -24,7 +24,7 @@ def digests(entry: Any) -> list[bytes]:
         ValueError: rows that are no tensors, arrays, strings, numbers or lists of those.
     """
     if isinstance(entry, Tensor):
-        known: list[bytes] | None = _on_device.get(entry)
+        known: list[bytes] | None = _on_device.get(entry)  # type: ignore[no-untyped-call]
         return [_of_tensor(row) for row in entry.detach().cpu()] if known is None else known
     return [_of(row) for row in entry]
 
@@ -59,6 +59,12 @@ def _of(value: Any) -> bytes:
 
 
 def _of_tensor(row: Tensor) -> bytes:
-    found = hashlib.sha256(f"{row.dtype}\0{tuple(row.shape)}\0".encode())
-    found.update(row.contiguous().view(-1).view(torch.uint8).numpy())
+    found = hashlib.sha256()
+    update(found, row)
     return found.digest()
+
+
+def update(found: hashlib._Hash, tensor: Tensor) -> None:
+    """Go on with the type, shape and data of a tensor on the CPU."""
+    found.update(f"{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+    found.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)

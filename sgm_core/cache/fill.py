@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import TQDMProgressBar
-from torch import nn
+from torch import Tensor, nn
 
-from sgm_core.cache.parts import CachedPart, cached_parts, flush
+from sgm_core.cache.parts import CachedPart, cached_parts, flush, pick
 from sgm_core.cache.store import CacheWarning
 from sgm_core.config.api import Config, build_engine
 from sgm_core.engine import DiffusionEngine
@@ -22,7 +21,6 @@ from sgm_core.errors import SgmError
 class Filled(NamedTuple):
     """What one part has in the cache: before and now."""
 
-    name: str
     part: CachedPart
     folder: Path
     before: int
@@ -55,21 +53,21 @@ def fill(config: Config) -> tuple[list[Filled], float]:
     started = time.monotonic()
     trainer = config.build("trainer")(
         logger=False,
-        callbacks=[TQDMProgressBar()],
+        callbacks=[],
         enable_checkpointing=False,
         enable_model_summary=False,
     )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*building it to compute.*", category=CacheWarning)
+            warnings.filterwarnings("ignore", message=".*is built to compute.*", category=CacheWarning)
             trainer.predict(_Reader(engine), datamodule=_Everything(config.build("data")), return_predictions=False)
     finally:
         flush(engine)
     seconds = time.monotonic() - started
     return [
-        Filled(name, part, folder, before[name], _entries(part), size_of(folder))
+        Filled(part, part.store.folder, before[name], _entries(part), size_of(part.store.folder))
         for name, part in parts.items()
-        if (folder := folder_of(part))
+        if part.store is not None
     ], seconds
 
 
@@ -81,12 +79,20 @@ class _Reader(LightningModule):
         engine.model, engine.model_ema = nn.Identity(), None  # type: ignore[assignment]
         self.engine = engine
         self.parts = cached_parts(engine)
+        self.sizes: dict[int, int] = {}
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         return self.engine.transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.engine.on_before_batch_transfer(batch, dataloader_idx)
+        batch = self.engine.on_before_batch_transfer(batch, dataloader_idx)
+        n = len(self.engine.get_input(batch))
+        size = self.sizes.setdefault(dataloader_idx, n)
+        if n == size or not self.trainer.datamodule.completed[dataloader_idx]:  # type: ignore[attr-defined]
+            return batch
+        # training has such samples in full batches, in which kernels round otherwise than in a smaller one
+        rows = [i % n for i in range(size)]
+        return {key: pick(entry, rows) if _has_rows(entry, n) else entry for key, entry in batch.items()}
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         engine = self.engine
@@ -103,6 +109,7 @@ class _Everything(LightningDataModule):
     def __init__(self, data: LightningDataModule) -> None:
         super().__init__()
         self.data = data
+        self.completed: list[bool] = []
 
     def prepare_data(self) -> None:
         self.data.prepare_data()
@@ -113,11 +120,23 @@ class _Everything(LightningDataModule):
 
     def predict_dataloader(self) -> list[Any]:
         loaders = [*_flat(self.data.train_dataloader()), *_flat(self.data.val_dataloader())]
-        for loader in loaders:
-            batches = getattr(loader, "batch_sampler", None)
-            if getattr(batches, "drop_last", False):
-                batches.drop_last = False
+        self.completed = [_complete(loader) for loader in loaders]
         return loaders
+
+
+def _complete(loader: Any) -> bool:
+    """Let a loader give its incomplete last batch too; whether it would have left that out."""
+    batches = getattr(loader, "batch_sampler", None)
+    if not getattr(batches, "drop_last", False):
+        return False
+    batches.drop_last = False  # type: ignore[union-attr]
+    return True
+
+
+def _has_rows(entry: Any, n: int) -> bool:
+    return (
+        len(entry) == n if isinstance(entry, (list, tuple)) else isinstance(entry, Tensor) and entry.shape[:1] == (n,)
+    )
 
 
 def _flat(loaders: Any) -> Iterator[Any]:
@@ -133,12 +152,6 @@ def _flat(loaders: Any) -> Iterator[Any]:
 
 def _entries(part: CachedPart) -> int:
     return 0 if part.store is None else len(part.store)
-
-
-def folder_of(part: CachedPart) -> Path:
-    """Where the outputs of a part are kept."""
-    assert part.store is not None
-    return part.store.folder
 
 
 def size_of(folder: Path) -> int:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
+import marshal
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from sgm_core.cache.digests import update
 from sgm_core.config.check import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
 from sgm_core.config.to_config import to_config
@@ -57,8 +58,8 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     """The SHA-256 of names, types, shapes and data."""
     found = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
-        found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        found.update(f"{name}\0".encode())
+        update(found, tensor.detach().cpu())
     return found.hexdigest()
 
 
@@ -80,17 +81,23 @@ def _component(entry: Entry) -> dict[str, str]:
 
 def _source(entry: Entry) -> str:
     """The SHA-256 of the file that a component is written in: an editable install changes without a new version."""
-    if entry.distribution == LOCAL:  # it is there already
-        try:
-            text = inspect.getsource(index.load(entry)).encode()
-        except (OSError, TypeError):  # of an interactive session
-            return ""
-    else:
-        module = find_module(entry.value.partition(":")[0])
-        if module is None or module.path is None:
-            return ""
-        text = module.path.read_bytes()
-    return hashlib.sha256(text).hexdigest()
+    if entry.distribution == LOCAL:
+        return _source_of_object(index.load(entry))
+    module = find_module(entry.value.partition(":")[0])
+    if module is None or module.path is None:
+        return ""
+    return hashlib.sha256(module.path.read_bytes()).hexdigest()
+
+
+def _source_of_object(obj: Any) -> str:
+    """The SHA-256 of the files that an object was made in, or of its code where they are gone (a notebook)."""
+    found = hashlib.sha256()
+    for member in (obj, *vars(obj).values()):
+        code = getattr(member, "__code__", None)
+        if isinstance(code, CodeType):
+            file = Path(code.co_filename)
+            found.update(file.read_bytes() if file.is_file() else marshal.dumps(code))
+    return found.hexdigest()
 
 
 def _files(plan: Plan) -> Iterator[Path]:

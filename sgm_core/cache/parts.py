@@ -41,6 +41,7 @@ class CachedPart:
     def __init__(self, part: Any, anchor: Callable[[], Tensor]) -> None:
         self.source: Unbuilt | nn.Module = part
         self.name = part.name if isinstance(part, Unbuilt) else type(part).__name__
+        self.path = part.path if isinstance(part, Unbuilt) else self.name
         self.anchor = anchor
         self.weights: dict[str, Tensor] = {}
         self.dir: Path | None = Path("cache")
@@ -119,24 +120,26 @@ class CachedPart:
         autocast = torch.get_autocast_dtype(anchor.device.type) if _autocasts(anchor.device) else None
         keys = join([digests(entry) for entry in entries], f"{anchor.dtype} {autocast}")
         rows = store.get(keys)
-        first = {key: i for i, key in reversed(list(enumerate(keys))) if rows[i] is None}
-        if first:
-            missing = sorted(first.values())
-            fresh = self._compute([_pick(entry, missing) for entry in entries], compute, len(missing))
-            computed = {keys[i]: row for i, row in zip(missing, fresh, strict=True)}
-            store.add(computed)
-            rows = [computed.get(key, row) for key, row in zip(keys, rows, strict=True)]
+        missing = sum(row is None for row in rows)
+        if missing:
+            self._announce(missing)
+            # of the whole batch: kernels round otherwise in a smaller one, and training without a cache has this one
+            fresh = self._compute(entries, compute, len(keys))
+            store.add({key: new for key, row, new in zip(keys, rows, fresh, strict=True) if row is None})
+            rows = [new if row is None else row for row, new in zip(rows, fresh, strict=True)]
         return self._gather([row for row in rows if row is not None], anchor.device)
 
-    def _compute(self, entries: list[Any], compute: Callable[..., Any], n: int) -> list[Row]:
-        """What the store did not have. No random state changes."""
+    def _announce(self, missing: int) -> None:
         if not self.built:
             warnings.warn(
-                f"{self.name}: {n} entries are not in {self.store and self.store.folder}; building it to compute them "
-                "(`sgm cache CONFIG` does so before training)",
+                f"{self.path}: {missing} entries of a batch are not in {self.dir}; {self.name} is built to compute "
+                "them (`sgm cache CONFIG` does so before training)",
                 CacheWarning,
                 stacklevel=2,
             )
+
+    def _compute(self, entries: Sequence[Any], compute: Callable[..., Any], n: int) -> list[Row]:
+        """The row of each sample. No random state changes."""
         device = self.anchor().device
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             check = getattr(self.module(), "check", None)
@@ -157,10 +160,10 @@ class CachedPart:
             )
         return output.detach().cpu().reshape(n, output.shape[0] // n, *output.shape[1:])
 
-    def _probe(self, entries: list[Any], compute: Callable[..., Any], outputs: tuple[Tensor, ...], n: int) -> None:
+    def _probe(self, entries: Sequence[Any], compute: Callable[..., Any], outputs: tuple[Tensor, ...], n: int) -> None:
         """Refuse a part that is random, or looks at other samples of the batch: some samples, again and in another
         batch."""
-        some = [_pick(entry, [0, n - 1]) for entry in entries]
+        some = [pick(entry, [0, n - 1]) for entry in entries]
         once, again = _as_tuple(compute(*some)), _as_tuple(compute(*some))
         if not all(torch.equal(a, b) for a, b in zip(once, again, strict=True)):
             raise CacheError(
@@ -261,7 +264,8 @@ def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
     return tuple(several)
 
 
-def _pick(entry: Any, rows: list[int]) -> Any:
+def pick(entry: Any, rows: list[int]) -> Any:
+    """Some rows of a batch entry."""
     return entry[rows] if isinstance(entry, Tensor) else [entry[i] for i in rows]
 
 

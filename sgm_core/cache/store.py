@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sgm_core.cache.digests import update
 from sgm_core.files import replacing
 
 try:
@@ -186,7 +187,7 @@ class Store:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone among the processes that write here; a kill frees the lock."""
-        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX)
@@ -202,8 +203,7 @@ def _layout(row: Row) -> tuple[Any, ...]:
 def _sum(key: bytes, row: Row) -> bytes:
     found = hashlib.sha256(key)
     for output in row:
-        found.update(f"{output.dtype}\0{tuple(output.shape)}\0".encode())
-        found.update(output.contiguous().view(-1).view(torch.uint8).numpy())
+        update(found, output)
     return found.digest()
 
 

@@ -26,8 +26,8 @@ def run(options: argparse.Namespace) -> int:
     from sgm_core.cache.fill import fill
 
     filled, seconds = fill(config)
-    for name, _, folder, before, entries, size in filled:
-        sys.stdout.write(f"{name}: {entries} entries ({entries - before} new), {megabytes(size)} in {folder}\n")
+    for part, folder, before, entries, size in filled:
+        sys.stdout.write(f"{part.path}: {entries} entries ({entries - before} new), {megabytes(size)} in {folder}\n")
     sys.stdout.write(f"{seconds:.1f} s\n")
     if options.prune:
         prune({part.folder for part in filled})

@@ -96,8 +96,8 @@ Plan = Value | Items | Fields | Call
 
 @dataclass
 class Checker:
-    """One walk over a tree. `entries` are the components met; `reader` tells what each can be given. With `whole`, cached
-    parts are planned like the others: to be shown, not built."""
+    """One walk over a tree. `entries` are the components met; `reader` tells what each can be given. With `whole`,
+    cached parts are planned like the others: to be shown, not built."""
 
     reader: Reader = field(default_factory=Objects)
     problems: Problems = field(default_factory=Problems)
@@ -367,7 +367,7 @@ class Checker:
         return self.reader.attribute(plan.target, attribute)
 
     def _frozen(self, given: dict[Any, Node], name: str, type_: Type, path: str, rule: Frozen) -> Plan:
-        """The plan for a part that may be frozen and cached; a cached one is checked from source, with all in it."""
+        """The plan for a part that may be frozen and cached; a cached one is checked from source."""
 
         def is_set(flag: str | None) -> bool:
             return flag in given and given[flag].value is True
