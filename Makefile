@@ -26,6 +26,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/registry.py
 	$(BIN)/python benchmarks/sampler_order.py
 	$(BIN)/python benchmarks/digits_quality.py
+	$(BIN)/python benchmarks/cache.py
 
 clean:
 	rm -rf .venv

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import sgm_core as sgm
+from sgm_core.cache.digests import carry_over
 from sgm_core.cache.parts import CachedEmbedder, CachedFirstStage, CacheError, cached_parts, keep_in
 from sgm_core.cache.store import CacheWarning
 from sgm_core.config.unbuilt import Unbuilt
@@ -250,6 +251,22 @@ def test_a_first_stage_encodes_once_and_decodes_as_ever():
 def test_a_first_stage_that_samples_is_refused_with_the_way_out():
     with pytest.raises(CacheError, match=r"random.*autoencoder_kl_mode"):
         CachedFirstStage(first_stage(use="autoencoder_kl")).encode(torch.rand(2, 3, 8, 8))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_looking_up_never_waits_for_the_device():
+    batch = {"image": torch.rand(2, 3, 8, 8)}
+    moved = {"image": batch["image"].cuda()}
+    carry_over(batch, moved, ["image"])
+    cached = CachedFirstStage(first_stage()).cuda()
+    expected = cached.encode(moved["image"])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = cached.encode(moved["image"])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert found.device == moved["image"].device
+    assert torch.equal(found, expected)
 
 
 def test_cached_parts_are_found_by_the_names_of_their_modules():
