@@ -154,3 +154,29 @@ def test_the_autoencoder_of_sdxl_works_in_half_precision(dtype):
     assert y.shape == x.shape
     assert y.dtype == dtype
     assert y.isfinite().all()
+
+
+def test_an_autoencoder_trains_and_its_latents_carry_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ["trainer.max_steps=20", "trainer.accelerator=gpu", "trainer.devices=1", "trainer.limit_val_batches=1"]
+    assert (
+        main(["train", "autoencoder_digits", "--name", "autoencoder_digits", "trainer.precision=bf16-mixed", *short])
+        == 0
+    )
+    assert main(["train", "latent_digits", "--name", "latent", *short]) == 0
+    assert main(["sample", "runs/latent", "--cond", "cls=[1,2]", "--steps", "3"]) == 0
+
+
+def test_text_and_image_encoders_follow_their_model_and_give_the_numbers_of_the_cpu(tmp_path):
+    pytest.importorskip("transformers")
+    from support.tiny_transformers import write_clip
+
+    clip = str(write_clip(tmp_path))
+    image = torch.linspace(-1, 1, 2 * 3 * 20 * 16).view(2, 3, 20, 16)
+    for name, given in (("clip_text", ["a cat", "b"]), ("open_clip_text", ["a cat", "b"]), ("clip_image", image)):
+        options = {} if name == "clip_image" else {"max_length": 16}
+        embedder = sgm.build("embedders", {"use": name, "model": clip, **options}).eval().requires_grad_(False)
+        here = embedder(given)
+        there = embedder.cuda()(given if name != "clip_image" else image.cuda())
+        assert there.is_cuda
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-3)
