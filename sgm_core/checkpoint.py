@@ -225,6 +225,7 @@ def compare(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
     """Load all weights or none.
 
+    A module may have `ignored_keys`, what files hold of it that is no weight: the position ids of older CLIPs, say.
     The average is optional on both sides: a file without one starts it from the file's weights, a model without
     one takes the live weights.
 
@@ -240,6 +241,8 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
     if average is None or not has_average:
         weights = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
         own = {key: value for key, value in own.items() if not key.startswith(AVERAGE_PREFIX)}
+    ignored = {f"{name}.{key}" for name, part in engine.named_modules() for key in getattr(part, "ignored_keys", ())}
+    weights = {key: value for key, value in weights.items() if key in own or key not in ignored}
     cached = tuple(f"{name}." for name in cached_parts(engine))  # they take what is there, and need nothing
     report = compare(
         checkpoint.path,

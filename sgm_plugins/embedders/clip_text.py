@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -38,6 +38,9 @@ class ClipTextEmbedder(nn.Module):
         ValueError: no such model; max_length is beyond its context; a hidden layer without its index, an index without
             the layer, or one that there is not.
     """
+
+    ignored_keys: ClassVar[tuple[str, ...]] = ("transformer.text_model.embeddings.position_ids",)
+    """In checkpoints that older versions of transformers wrote."""
 
     def __init__(
         self,

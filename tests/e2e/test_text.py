@@ -103,3 +103,16 @@ def test_widths_are_compared_before_anything_is_loaded(clip):
     bad["model"]["network"]["context_dim"] = 24
     with pytest.raises(ValueError, match=r"set model\.network\.context_dim to 32"):
         sgm.build_engine(bad)
+
+
+def test_a_checkpoint_with_the_position_ids_of_older_versions_is_taken(clip, tmp_path):
+    from safetensors.torch import save_file
+
+    engine = sgm.build_engine(config(clip))
+    weights = {key: value.clone() for key, value in engine.state_dict().items()}
+    ids = {"conditioner.embedders.0.transformer.text_model.embeddings.position_ids": torch.arange(16)[None]}
+    save_file(weights | ids, tmp_path / "old.safetensors")
+    assert engine.load_weights(tmp_path / "old.safetensors").fits
+    save_file(weights | {"conditioner.embedders.0.more": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"conditioner\.embedders\.0\.more"):
+        engine.load_weights(tmp_path / "other.safetensors")
