@@ -21,6 +21,7 @@ COMMANDS = {
     "sample": "draw images with a trained model",
     "cache": "compute the outputs of frozen parts once, before training",
     "check": "check a config, and say everything that is wrong with it",
+    "data": "read a dataset through, and say what is wrong with it",
     "explain": "a config in full: each value and where it came from",
     "list": "what is installed",
     "show": "one component: parameters, defaults, documentation, provider",

@@ -1,0 +1,76 @@
+"""What `sgm data check` asks of a datamodule, and gets.
+
+A datamodule that can say what is wrong with its data has a method `report`, see `Reports`; it is not asked for more.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+
+class Spread(NamedTuple):
+    """How numbers are spread."""
+
+    least: float
+    median: float
+    most: float
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> Spread | None:
+        """None where there are none."""
+        numbers = list(numbers)
+        return cls(min(numbers), statistics.median(numbers), max(numbers)) if numbers else None
+
+
+@dataclass
+class DataReport:
+    """A dataset, examined.
+
+    Attributes:
+        title: what it is: "image folder photos".
+        samples: how many there are, bad ones included.
+        bad: those that can not be used, name -> reason.
+        max_bad: the share of bad samples, 0 to 1, that the datamodule puts up with.
+        formats: how many samples there are of each file format.
+        sizes: "height", "width" in pixels and "megapixels" of the samples that can be used.
+        buckets: how many of them go to each bucket, "height x width" -> number.
+        captions: lengths of the captions that are not empty, in characters; None without captions.
+        missing_captions: the samples that have none; None where the config asks for none.
+        duplicates: groups of samples whose files have the same content.
+        notes: whatever else should be known, a line each.
+    """
+
+    title: str
+    samples: int
+    max_bad: float
+    bad: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Spread] = field(default_factory=dict)
+    buckets: Mapping[str, int] = field(default_factory=dict)
+    captions: Spread | None = None
+    missing_captions: Sequence[str] | None = None
+    duplicates: Sequence[Sequence[str]] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def too_bad(self) -> bool:
+        """Whether more samples are bad than may be."""
+        return len(self.bad) > self.max_bad * self.samples
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        facts = asdict(self)
+        facts["sizes"] = {name: spread._asdict() for name, spread in self.sizes.items()}
+        facts["captions"] = None if self.captions is None else self.captions._asdict()
+        return facts | {"too_bad": self.too_bad}
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """A datamodule that can examine its data."""
+
+    def report(self, progress: Callable[[int, int], None] | None = None) -> DataReport:
+        """Read all of it; `progress(done, total)` is called on the way. What is wrong is in the report, not raised."""
