@@ -51,7 +51,7 @@ class Digits(SplitData):
     def load_parts(self) -> tuple[InMemory, InMemory]:
         return split_digits(self.train_fraction)
 
-    def receive(self, loaded: Any, epoch: int, last: bool) -> dict[str, Any]:
+    def receive(self, loaded: Any, last: bool) -> dict[str, Any]:
         batch: dict[str, Any] = loaded
         return batch
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
 
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.digits import InMemory, split_digits
+from sgm_plugins.datamodules.epoch_loader import Rows
 from sgm_plugins.datamodules.split_data import SplitData
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -76,38 +76,37 @@ class DigitsCaptions(SplitData):
     def shapes() -> dict[str, Shape | None]:
         return {"image": (1, 8, 8), "cls": (), "caption": None}
 
-    def load_parts(self) -> tuple[_WithRows, _WithRows]:
+    def load_parts(self) -> tuple[_Captioned, _Captioned]:
         train, rest = split_digits(self.train_fraction)
-        return _WithRows(train, training=True), _WithRows(rest, training=False)
+        return (
+            _Captioned(train, self.wordings, self.seed, anew=True),
+            _Captioned(rest, self.held_out or self.wordings, self.seed, anew=False),
+        )
 
-    def receive(self, loaded: Any, epoch: int, last: bool) -> dict[str, Any]:
-        rows: _Rows = loaded
-        wordings = self.wordings if rows.training else self.held_out or self.wordings
-        draws = np.random.default_rng((self.seed, epoch if rows.training else 0, CAPTIONS))
-        choice = draws.integers(len(wordings), size=len(self.parts[0 if rows.training else 1]))
-        labels = rows.batch["cls"].tolist()
-        captions = [caption(wordings[choice[row]], label) for row, label in zip(rows.numbers, labels, strict=True)]
-        return {**rows.batch, "caption": captions}
+    def receive(self, loaded: Any, last: bool) -> dict[str, Any]:
+        batch: dict[str, Any] = loaded
+        return batch
 
 
-class _Rows(NamedTuple):
-    """Rows of a part, with their numbers in it."""
+class _Captioned:
+    """A part with captions, drawn `anew` in each epoch or once and for all."""
 
-    batch: dict[str, Tensor]
-    numbers: list[int]
-    training: bool
-
-
-class _WithRows:
-    def __init__(self, part: InMemory, *, training: bool) -> None:
+    def __init__(self, part: InMemory, wordings: tuple[str, ...], seed: int, *, anew: bool) -> None:
         self.part = part
-        self.training = training
+        self.wordings = wordings
+        self.seed = seed
+        self.anew = anew
 
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, rows: list[int]) -> _Rows:
-        return _Rows(self.part[rows], rows, self.training)
+    def __getitem__(self, rows: Rows) -> dict[str, Any]:
+        batch = self.part[rows]
+        draws = np.random.default_rng((self.seed, rows.epoch if self.anew else 0, CAPTIONS))
+        choice = draws.integers(len(self.wordings), size=len(self.part))
+        labels = batch["cls"].tolist()
+        captions = [caption(self.wordings[choice[row]], label) for row, label in zip(rows, labels, strict=True)]
+        return {**batch, "caption": captions}
 
 
 def caption(wording: str, digit: int) -> str:

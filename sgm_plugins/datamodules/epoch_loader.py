@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from sgm_core.errors import SgmError
 
 
+class Rows(list[int]):
+    """The rows of a batch, and the epoch that they are visited in: what is random about a row may depend on both.
+
+    Args:
+        rows: their numbers.
+        epoch: counted from 0.
+    """
+
+    def __init__(self, rows: Iterable[int] = (), epoch: int = 0) -> None:
+        super().__init__(rows)
+        self.epoch = epoch
+
+
 class BatchSource(Protocol):
     """A dataset that loads a whole batch at once."""
 
-    def __getitem__(self, rows: list[int]) -> Any: ...
+    def __getitem__(self, rows: Rows) -> Any: ...
 
 
 class EpochBatches:
@@ -31,6 +45,8 @@ class EpochBatches:
         drop_last: leave out the incomplete last batch.
         seed: of the orders.
         rank, world_size: this process among those that share the epoch.
+        groups: the rows, in groups that do not share a batch (images of one shape, say); by default one of all. Each
+            group leaves out, or keeps, its own incomplete last batch, and the batches of all are shuffled.
 
     Raises:
         SgmError: with `drop_last`, there are too few rows for a single batch.
@@ -46,8 +62,10 @@ class EpochBatches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        groups: Sequence[NDArray[np.int64]] | None = None,
     ) -> None:
         self.n = n
+        self.groups = [np.arange(n)] if groups is None else groups
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -58,10 +76,11 @@ class EpochBatches:
         self.start = 0
         self.sampler = self  # Lightning announces the epoch to `loader.batch_sampler.sampler.set_epoch`
         if not len(self):
+            most = max((len(group) for group in self.groups), default=0) // world_size
             ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
             raise SgmError(
                 f"batch_size is {batch_size}{ranks}, but there are {n} images to train on: "
-                f"use a batch_size of at most {n // world_size}"
+                f"use a batch_size of at most {most}"
             )
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,19 +89,26 @@ class EpochBatches:
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        if self.drop_last:
-            return self.n // self.batch_size // self.world_size
-        batches = -(-self.n // self.batch_size)
-        return -(-batches // self.world_size)
+        batches = sum(self._batches_of(group) for group in self.groups)
+        return batches // self.world_size if self.drop_last else -(-batches // self.world_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = (
-            np.random.default_rng((self.seed, self.epoch)).permutation(self.n) if self.shuffle else np.arange(self.n)
-        )
-        batches = self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
+    def _batches_of(self, group: NDArray[np.int64]) -> int:
+        return len(group) // self.batch_size if self.drop_last else -(-len(group) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Rows]:
+        batches = self._of_all_ranks()
         for position in range(self.start, len(self)):
-            first = (position * self.world_size + self.rank) % batches * self.batch_size
-            yield order[first : first + self.batch_size].tolist()
+            yield Rows(batches[(position * self.world_size + self.rank) % len(batches)].tolist(), self.epoch)
+
+    def _of_all_ranks(self) -> list[NDArray[np.int64]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        batches = []
+        for group in self.groups:
+            order = random.permutation(group) if self.shuffle else group
+            batches += [order[i * self.batch_size :][: self.batch_size] for i in range(self._batches_of(group))]
+        if self.shuffle and len(self.groups) > 1:
+            batches = [batches[i] for i in random.permutation(len(batches))]
+        return batches
 
 
 class EpochLoader:
@@ -96,8 +122,7 @@ class EpochLoader:
         source: loads the batch of a list of rows; in a worker process where there are workers.
         batches: the rows of each batch.
         num_workers: processes that load ahead; 0 loads in this one.
-        receive: makes of what the source gave, of the number of the epoch and of whether it is the epoch's last, the
-            batch. Runs in this process.
+        receive: makes of what the source gave, and of whether it is the epoch's last, the batch. Runs in this process.
     """
 
     def __init__(
@@ -105,7 +130,7 @@ class EpochLoader:
         source: BatchSource,
         batches: EpochBatches,
         num_workers: int = 0,
-        receive: Callable[[Any, int, bool], Any] | None = None,
+        receive: Callable[[Any, bool], Any] | None = None,
     ) -> None:
         self.batch_sampler = batches
         self.receive = receive
@@ -128,8 +153,7 @@ class EpochLoader:
         self.position = batches.start
         for item in self._loader:
             self.position += 1
-            last = self.position == len(self)
-            yield item if self.receive is None else self.receive(item, batches.epoch, last)
+            yield item if self.receive is None else self.receive(item, self.position == len(self))
         batches.set_epoch(batches.epoch + 1)
         self.position = 0
 

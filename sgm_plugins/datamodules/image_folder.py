@@ -1,52 +1,72 @@
-"""A folder of images, with classes from its sub-folders and captions from text files beside the images."""
+"""A folder of images, with classes from its sub-folders, and captions and more from files beside the images."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
 from sgm_core.shapes import Shape
-from sgm_plugins.datamodules.image_file import BadImageError, Square, read_image
-from sgm_plugins.datamodules.split_data import SplitData
+from sgm_plugins.datamodules.bad_samples import listing
+from sgm_plugins.datamodules.buckets import Buckets
+from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
+from sgm_plugins.datamodules.image_file import MOST_PIXELS, WARNED_PIXELS
+from sgm_plugins.datamodules.image_samples import Framing, Images
+from sgm_plugins.datamodules.sidecars import CAPTIONS, METADATA, Sidecars
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-MOST_NAMED = 20  # files that one message names
 
 
-class ImageFolder(SplitData):
-    """All images under a folder, at any depth, resized to cover a square and cropped to its centre.
+class ImageFolder(ImageData):
+    """All images under a folder, at any depth, resized to cover a square, or a bucket of like shape, and cropped to it.
 
-    Batches hold "image", (b, channels, size, size) float32 in [-1, 1], and, if asked for, "cls", "txt" and SDXL's
-    "original_size_as_tuple", "crop_coords_top_left" and "target_size_as_tuple". A file that can not be used
-    (truncated, no image, above 89 megapixels) is found when it is loaded: the next usable image takes its place in
-    the batch, and one warning at the end of the epoch names all of them, as `bad_files` does.
+    Batches hold "image", (b, channels, height, width) float32 in [-1, 1], and, if asked for, "cls", "txt", SDXL's
+    "original_size_as_tuple", "crop_coords_top_left" and "target_size_as_tuple", and columns of a `metadata.jsonl`.
+    Files are read upright (EXIF), transparency shows white, 16-bit gray is scaled. One that can not be used
+    (truncated, no image, too large) is found when it is loaded: the next usable image takes its place in the batch,
+    `bad_samples.jsonl` in the folder of the run lists it, and one warning at the end of the epoch tells of all.
+    `sgm data check` finds them before.
 
     Args:
         root: the folder. Files and folders whose names start with a dot are passed over.
-        size: height and width of the batch's images, in pixels.
+        size: height and width of the batch's images, in pixels; with `buckets`, those of a square of their area.
         batch_size: images of a batch, on each device. Training leaves out the incomplete last batch.
         channels: 3 for RGB, 1 for gray.
-        labels: give "cls", (b,) int64: which of the `classes`, the sub-folders of `root`, the image lies in.
-        captions: give "txt", a list of b strings: the text of NAME.txt beside NAME.png, empty where there is none.
+        labels: give "cls", (b,) int64: which of the `classes`. true or "top" means the sub-folders of `root`, "path"
+            all folders that hold images, by their path: `cat/siamese` is another class than `cat/tabby`.
+        captions: give "txt", a list of b strings: for NAME.png the text of NAME.txt, or else "caption", "text" or
+            "txt" of NAME.json or of the image's line in metadata.jsonl. The name of a column means that one alone.
+            An image without has an empty caption.
+        columns: further entries, by name, and the column of NAME.json or metadata.jsonl that each is made of: texts as
+            a list, numbers and lists of them as a tensor, int64 if all of the batch are whole. An image without the
+            column is a bad one. metadata.jsonl, in any folder, has a JSON object per line, with "file_name" from there.
         sizes: give SDXL's sizes, each (b, 2) int64: (height, width) of the upright file, (top, left) of the crop in
-            the resized image, (height, width) of the result.
+            the resized (and flipped) image, (height, width) of the result.
+        buckets: batches of several shapes, each of about the area of `size` x `size`; an image goes to the one of the
+            nearest aspect ratio, and those of one that would not fill a batch to its neighbour. The headers of all
+            files are read at the start, 0.1 ms each or so.
+        random_crop: crop anywhere, not in the centre, while training.
+        flip: probability that left and right change places, while training. Crop and flip of an image depend on
+            seed, epoch and image alone.
+        max_pixels: files of more pixels are bad. By default where Pillow warns of a decompression bomb; it opens
+            nothing above twice that.
+        max_bad: the share of files that may be bad; more end the run.
         train_fraction: the part to train on; the rest is for validation. The parts depend on the paths under `root`
             alone, and change little when the folder grows.
         num_workers: processes that load ahead; 0 loads in the training process.
-        seed: of the order in which an epoch visits the images.
+        seed: of the order in which an epoch visits the images, and of crops and flips.
 
     Raises:
-        SgmError: when the data is first needed: no such folder, no images in it or none that can be read, no
-            sub-folders for `labels`, no text files for `captions`, a batch larger than the training part.
+        ValueError: `size` does not go with the buckets' step; a column has the name of another entry.
+        SgmError: when the data is first needed: no such folder, no images in it or none that can be read, too many
+            bad ones, no sub-folders for `labels`, no texts for `captions`, a metadata.jsonl that is none, a batch
+            larger than the training part.
     """
 
     def __init__(
@@ -55,186 +75,172 @@ class ImageFolder(SplitData):
         size: Annotated[int, Ge(1)],
         batch_size: Annotated[int, Ge(1)] = 8,
         channels: Literal[1, 3] = 3,
-        labels: bool = False,
-        captions: bool = False,
+        labels: bool | Literal["top", "path"] = False,
+        captions: bool | str = False,
+        columns: dict[str, str] | None = None,
         sizes: bool = False,
+        buckets: Buckets | None = None,
+        random_crop: bool = False,
+        flip: Annotated[float, Ge(0), Le(1)] = 0.0,
+        max_pixels: Annotated[int, Ge(1), Le(MOST_PIXELS)] = WARNED_PIXELS,
+        max_bad: Annotated[float, Ge(0), Le(1)] = 0.5,
         train_fraction: Annotated[float, Gt(0), Le(1)] = 1.0,
         num_workers: Annotated[int, Ge(0)] = 0,
         seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        framing = Framing(size, channels, sizes, max_pixels, random_crop, flip, seed)
+        super().__init__(framing, buckets, batch_size, train_fraction, max_bad, num_workers, seed)
         self.root = Path(root)
-        self.size = size
-        self.channels: Literal[1, 3] = channels
         self.labels = labels
         self.captions = captions
-        self.sizes = sizes
-        self.train_fraction = train_fraction
-        self.bad_files: dict[Path, str] = {}  # path -> what is wrong with it
-        self._reported = 0
+        taken = (*(["cls"] if labels else []), *(["txt"] if captions else []))
+        self.columns = check_columns(columns or {}, taken)
 
     @staticmethod
-    def shapes(*, size: int, channels: int, labels: bool, captions: bool, sizes: bool) -> dict[str, Shape | None]:
-        shapes: dict[str, Shape | None] = {"image": (channels, size, size)}
+    def shapes(
+        *,
+        size: int,
+        channels: int,
+        labels: bool | str,
+        captions: bool | str,
+        columns: dict[str, str] | None,
+        sizes: bool,
+        buckets: Any,
+    ) -> dict[str, Shape | None]:
+        shapes = entry_shapes(size, channels, sizes, buckets, columns)
         if labels:
             shapes["cls"] = ()
         if captions:
             shapes["txt"] = None
-        if sizes:
-            shapes |= dict.fromkeys(("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple"), (2,))
         return shapes
 
+    @property
+    def title(self) -> str:
+        return f"image folder {self.root}"
+
     @cached_property
+    def source(self) -> FolderSource:
+        if not self.root.is_dir():
+            raise SgmError(f"{self.title}: {'is a file' if self.root.exists() else 'no such folder'}")
+        files, tables = _walk(self.root)
+        if not files:
+            raise SgmError(f"{self.title}: no images in it; looked, at any depth, for {', '.join(EXTENSIONS)}")
+        sidecars = Sidecars(files, tables) if self.captions or self.columns else Sidecars([], [])
+        source = FolderSource(self.root, files, sidecars, self.columns)
+        if self.labels:
+            source.label_with(self._classes(source))
+        if self.captions:
+            source.caption_with(self.captions if isinstance(self.captions, str) else None)
+        return source
+
+    @property
     def files(self) -> list[Path]:
         """The image files, readable or not, sorted by their path."""
-        if not self.root.is_dir():
-            raise SgmError(f"image folder {self.root}: {'is a file' if self.root.exists() else 'no such folder'}")
-        files = sorted(_image_files(self.root), key=lambda path: path.relative_to(self.root).as_posix())
-        if not files:
-            raise SgmError(
-                f"image folder {self.root}: no images in it; looked, at any depth, for {', '.join(EXTENSIONS)}"
-            )
-        return files
+        return self.source.files
 
-    @cached_property
+    @property
     def classes(self) -> list[str]:
-        """The names of the sub-folders of `root` that hold images, sorted; "cls" counts them."""
-        loose = [path for path in self.files if path.parent == self.root]
+        """What "cls" counts: the names of the sub-folders of `root` that hold images, or their paths; sorted."""
+        return sorted(set(self._classes(self.source)))
+
+    def _classes(self, source: FolderSource) -> list[str]:
+        """The class of each image."""
+        loose = [name for name in source.names if "/" not in name]
         if loose:
             raise SgmError(
-                f"image folder {self.root}: labels come from sub-folders, but {len(loose)} of {len(self.files)} images "
-                f"lie in none: {self._list(loose)}. Move them, or set labels: false"
+                f"{self.title}: labels come from sub-folders, but {len(loose)} of {len(source.names)} images "
+                f"lie in none: {listing(loose)}. Move them, or set labels: false"
             )
-        return sorted({self._class_of(path) for path in self.files})
+        if self.labels == "path":
+            return [name.rpartition("/")[0] for name in source.names]
+        return [name.partition("/")[0] for name in source.names]
 
-    def _class_of(self, path: Path) -> str:
-        return path.relative_to(self.root).parts[0]
+    def load_parts(self) -> tuple[Images, Images]:
+        self._warn_of_missing()
+        return super().load_parts()
 
-    def load_parts(self) -> tuple[_Images, _Images]:
-        if self.captions:
-            self._check_captions()
-        everything = self._images(self.files)
-        everything.find_usable(0, self.bad_files)  # or there is none, which is better said now
-
-        def by_hash(path: Path) -> bytes:
-            return hashlib.sha256(os.fsencode(path.relative_to(self.root).as_posix())).digest()
-
-        n_train = max(1, round(self.train_fraction * len(self.files)))
-        train = set(sorted(self.files, key=by_hash)[:n_train])
-        rest = [path for path in self.files if path not in train]
-        return self._images(path for path in self.files if path in train), self._images(rest)
-
-    def _images(self, files: Iterable[Path]) -> _Images:
-        files = list(files)
-        numbers = {name: i for i, name in enumerate(self.classes)} if self.labels else {}
-        labels = [numbers[self._class_of(path)] for path in files] if self.labels else None
-        return _Images(files, labels, self.size, self.channels, self.captions, self.sizes)
-
-    def _check_captions(self) -> None:
-        missing = [path for path in self.files if not _caption_file(path).is_file()]
-        if len(missing) == len(self.files):
-            raise SgmError(
-                f"image folder {self.root}: captions come from NAME.txt beside NAME.png, but no image has one; "
-                f"looked for {self._list(map(_caption_file, missing[:3]))}"
-            )
-        if missing:
+    def _warn_of_missing(self) -> None:
+        source = self.source
+        if self.captions and (missing := source.without_caption()):
             warnings.warn(
-                f"image folder {self.root}: {len(missing)} of {len(self.files)} images have no caption file and get "
-                f"an empty caption: {self._list(missing)}",
+                f"{self.title}: {len(missing)} of {len(source.names)} images have no caption file and get "
+                f"an empty caption: {listing(missing)}",
                 stacklevel=2,
             )
-
-    def receive(self, loaded: Any, epoch: int, last: bool) -> dict[str, Any]:
-        """The batch alone; the bad files that came with it are kept, and reported at the end of an epoch."""
-        batch: dict[str, Any]
-        batch, bad = loaded
-        self.bad_files |= bad
-        if last:
-            self._report()
-        return batch
-
-    def teardown(self, stage: str) -> None:
-        """Report the bad files of an epoch that was not finished."""
-        self._report()
-
-    def _report(self) -> None:
-        new = list(self.bad_files)[self._reported :]
-        self._reported = len(self.bad_files)
-        if new:
-            reasons = self._list(new, self.bad_files)
-            warnings.warn(
-                f"image folder {self.root}: {len(new)} of {len(self.files)} image files can not be used, others take "
-                f"their place: {reasons}",
-                stacklevel=2,
-            )
-
-    def _list(self, paths: Iterable[Path], reasons: dict[Path, str] | None = None) -> str:
-        """The first paths, for a message."""
-        paths = list(paths)
-        names = [path.relative_to(self.root).as_posix() for path in paths[:MOST_NAMED]]
-        if reasons is not None:
-            names = [f"{name} ({reasons[path]})" for name, path in zip(names, paths, strict=False)]
-        more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
-        return ", ".join(names) + more
+        if source.sidecars.orphans:
+            orphans = source.sidecars.orphans
+            warnings.warn(f"{self.title}: no such image: {listing(orphans)}", stacklevel=2)
 
 
-class _Images:
-    """Loads batches, each with the bad files that were met: {path: what is wrong}."""
+class FolderSource:
+    """The images of a folder.
 
-    def __init__(
-        self,
-        files: list[Path],
-        labels: list[int] | None,
-        size: int,
-        channels: Literal[1, 3],
-        captions: bool,
-        sizes: bool,
-    ) -> None:
+    Args:
+        root: the folder.
+        files: the images.
+        sidecars: what stands beside them.
+        columns: entry -> column of the sidecars.
+    """
+
+    def __init__(self, root: Path, files: list[Path], sidecars: Sidecars, columns: dict[str, str]) -> None:
+        self.root = root
         self.files = files
-        self.labels = labels
-        self.size = size
-        self.channels: Literal[1, 3] = channels
-        self.captions = captions
-        self.sizes = sizes
-        self.bad: dict[Path, str] = {}
+        self.sidecars = sidecars
+        self.columns = columns
+        self.names = [path.relative_to(root).as_posix() for path in files]
+        self._labels: list[int] | None = None
+        self._captioned = False
+        self._caption_column: str | None = None
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def label_with(self, classes: list[str]) -> None:
+        """Give "cls", from the class of each image."""
+        numbers = {name: i for i, name in enumerate(sorted(set(classes)))}
+        self._labels = [numbers[name] for name in classes]
 
-    def __getitem__(self, rows: list[int]) -> tuple[dict[str, Any], dict[Path, str]]:
-        bad: dict[Path, str] = {}
-        found = [self.find_usable(row, bad) for row in rows]
-        squares = [square for _, square in found]
-        batch: dict[str, Any] = {"image": torch.stack([square.image for square in squares])}
-        if self.labels is not None:
-            batch["cls"] = torch.tensor([self.labels[row] for row, _ in found])
-        if self.captions:
-            batch["txt"] = [_caption(self.files[row]) for row, _ in found]
-        if self.sizes:
-            batch["original_size_as_tuple"] = torch.tensor([square.original_size for square in squares])
-            batch["crop_coords_top_left"] = torch.tensor([square.crop for square in squares])
-            batch["target_size_as_tuple"] = torch.full((len(rows), 2), self.size)
-        return batch, bad
+    def caption_with(self, column: str | None) -> None:
+        """Give "txt", from this column or, with None, from wherever there is a caption."""
+        self._captioned, self._caption_column = True, column
 
-    def find_usable(self, row: int, bad: dict[Path, str]) -> tuple[int, Square]:
-        """The first usable image from this row on, going round; the bad ones passed on the way are noted in `bad`.
+    def without_caption(self) -> list[str]:
+        """The names of the images that have none.
 
         Raises:
-            SgmError: there is none.
+            SgmError: no image has one.
         """
-        for candidate in (*range(row, len(self.files)), *range(row)):
-            path = self.files[candidate]
-            if path in self.bad:
-                continue
-            try:
-                return candidate, read_image(path, self.size, self.channels)
-            except BadImageError as error:
-                self.bad[path] = bad[path] = str(error)
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(self.bad.items())[:5])
-        raise SgmError(f"none of {len(self.files)} image files can be used: {reasons}")
+        pairs = zip(self.names, self.files, strict=True)
+        column = self._caption_column
+        missing = [name for name, file in pairs if not self.sidecars.may_have_caption(file, column)]
+        if len(missing) == len(self.files):
+            first = self.files[0]
+            text = "" if column else f"{first.with_suffix('.txt').name} or "
+            raise SgmError(
+                f"image folder {self.root}: captions come from NAME.txt beside NAME.png, NAME.json or {METADATA}, but "
+                f"no image has one; looked for {text}{column or ' or '.join(CAPTIONS)} in "
+                f"{first.with_suffix('.json').name} or {METADATA}"
+            )
+        return missing
+
+    def file(self, row: int) -> Path:
+        return self.files[row]
+
+    def entries(self, row: int) -> dict[str, Any]:
+        file = self.files[row]
+        entries: dict[str, Any] = {}
+        if self._labels is not None:
+            entries["cls"] = self._labels[row]
+        if self._captioned:
+            entries["txt"] = self.sidecars.caption(file, self._caption_column)
+        return entries | {entry: self.sidecars.column(file, name) for entry, name in self.columns.items()}
 
 
-def _image_files(root: Path) -> Iterator[Path]:
+def _walk(root: Path) -> tuple[list[Path], list[Path]]:
+    """The images and the metadata.jsonl files under a folder, sorted by their path."""
+    found = sorted(_files(root), key=lambda path: path.relative_to(root).as_posix())
+    tables = [path for path in found if path.name == METADATA]
+    return [path for path in found if path.name != METADATA], tables
+
+
+def _files(root: Path) -> Iterator[Path]:
     visited = set()  # a link may lead back up
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -244,15 +250,5 @@ def _image_files(root: Path) -> Iterator[Path]:
         visited.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+            if (name.lower().endswith(EXTENSIONS) and not name.startswith(".")) or name == METADATA:
                 yield Path(folder, name)
-
-
-def _caption_file(path: Path) -> Path:
-    return path.with_suffix(".txt")
-
-
-def _caption(path: Path) -> str:
-    """The caption of an image, empty where there is none. A byte-order mark is no part of it."""
-    file = _caption_file(path)
-    return file.read_text(encoding="utf-8-sig", errors="replace").strip() if file.is_file() else ""

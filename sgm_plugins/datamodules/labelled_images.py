@@ -38,7 +38,7 @@ class LabelledImages(SplitData):
         train, rest = order[:n_train], order[n_train:]
         return _InMemory(images[train], labels[train]), _InMemory(images[rest], labels[rest])
 
-    def receive(self, loaded: Any, epoch: int, last: bool) -> dict[str, Any]:
+    def receive(self, loaded: Any, last: bool) -> dict[str, Any]:
         batch: dict[str, Any] = loaded
         return batch
 

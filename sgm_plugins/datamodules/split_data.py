@@ -30,8 +30,8 @@ class SplitData(DataModule, ABC):
         """What to train on and the rest, which may be empty."""
 
     @abstractmethod
-    def receive(self, loaded: Any, epoch: int, last: bool) -> dict[str, Any]:
-        """The batch of what a part loaded; of which epoch, and `last` of it or not. Runs in the training process."""
+    def receive(self, loaded: Any, last: bool) -> dict[str, Any]:
+        """The batch of what a part loaded; `last` of an epoch or not. Runs in the training process."""
 
     @cached_property
     def parts(self) -> tuple[Part, Part]:

@@ -1,0 +1,169 @@
+"""What the data modules of images share: framing, buckets, the split, and what becomes of bad samples."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgm_core.data_report import DataReport
+from sgm_core.errors import SgmError
+from sgm_core.shapes import Shape
+from sgm_plugins.datamodules.bad_samples import BadSamples, listing
+from sgm_plugins.datamodules.buckets import Buckets, fill, nearest
+from sgm_plugins.datamodules.examination import examine
+from sgm_plugins.datamodules.image_file import BadImageError, read_header
+from sgm_plugins.datamodules.image_samples import SIZES, Framing, Images, ImageSource
+from sgm_plugins.datamodules.split_data import SplitData
+
+
+class ImageData(SplitData):
+    """Images of a source, in two parts that depend on the samples' names alone.
+
+    Args:
+        framing: how an image becomes one of a batch; validation is neither cropped at random nor flipped.
+        buckets: batches of several shapes; None means squares.
+        batch_size, num_workers, seed: see `SplitData`.
+        train_fraction: the part to train on.
+        max_bad: the share of samples that may be bad.
+    """
+
+    def __init__(
+        self,
+        framing: Framing,
+        buckets: Buckets | None,
+        batch_size: int,
+        train_fraction: float,
+        max_bad: float,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.framing = framing
+        self.buckets = buckets
+        self.bucket_shapes = [] if buckets is None else buckets.shapes(framing.size)
+        self.train_fraction = train_fraction
+        self.max_bad = max_bad
+
+    @property
+    @abstractmethod
+    def source(self) -> ImageSource:
+        """Where the samples come from; made when the data is first needed, and kept."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What messages begin with: "image folder photos"."""
+
+    @cached_property
+    def bad_samples(self) -> BadSamples:
+        """Those that were met so far: name -> reason."""
+        return BadSamples(self.title, "image files", len(self.source.names), self.max_bad)
+
+    def setup(self, stage: str) -> None:
+        """Find out what is wrong with the data before anything else starts; list bad samples in the run's folder."""
+        if self.trainer is not None:
+            self.bad_samples.write_to(Path(self.trainer.default_root_dir))
+        super().setup(stage)
+
+    def load_parts(self) -> tuple[Images, Images]:
+        names = self.source.names
+        rows, sizes = np.arange(len(names)), None
+        if self.buckets is not None:
+            rows, sizes = self._sizes()
+        else:
+            self._first_usable(rows)
+
+        def by_hash(row: int) -> bytes:
+            return hashlib.sha256(os.fsencode(names[row])).digest()
+
+        n_train = max(1, round(self.train_fraction * len(rows)))
+        chosen = np.zeros(len(names), dtype=bool)
+        chosen[sorted(rows.tolist(), key=by_hash)[:n_train]] = True
+        train = chosen[rows]
+        plain = replace(self.framing, random_crop=False, flip=0.0)
+        return (
+            self._images(rows[train], self.framing, None if sizes is None else sizes[train], self.batch_size),
+            self._images(rows[~train], plain, None if sizes is None else sizes[~train], 1),
+        )
+
+    def _images(self, rows: NDArray[np.int64], framing: Framing, sizes: NDArray[np.int64] | None, least: int) -> Images:
+        if sizes is None:
+            return Images(self.source, rows, framing)
+        if not len(rows):
+            return Images(self.source, rows, framing, [])
+        numbers = fill(nearest(self.bucket_shapes, sizes), self.bucket_shapes, least)
+        return Images(self.source, rows, framing, [self.bucket_shapes[number] for number in numbers])
+
+    def _first_usable(self, rows: NDArray[np.int64]) -> None:
+        """Find one sample that can be used: that there is none is better said now."""
+        bad: dict[str, str] = {}
+        try:
+            Images(self.source, rows, self.framing).find_usable(0, 0, bad)
+        except SgmError as error:
+            raise SgmError(f"{self.title}: {error}") from error
+        self.bad_samples.meet(bad)
+
+    def _sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows whose files have a readable header, and the (height, width) of each."""
+        rows, sizes, bad = [], [], {}
+        for row, name in enumerate(self.source.names):
+            try:
+                sizes.append(read_header(self.source.file(row), self.framing.max_pixels).size)
+                rows.append(row)
+            except (BadImageError, OSError) as error:
+                bad[name] = str(error)
+        if not rows:
+            raise SgmError(f"{self.title}: none of {len(self.source.names)} images can be used: {listing(bad)}")
+        self.bad_samples.meet(bad)
+        return np.array(rows), np.array(sizes)
+
+    def receive(self, loaded: Any, last: bool) -> dict[str, Any]:
+        """The batch alone; the bad samples that came with it are kept, and reported at the end of an epoch."""
+        batch: dict[str, Any]
+        batch, bad = loaded
+        self.bad_samples.meet(bad)
+        if last:
+            self.bad_samples.report()
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        """Report the bad samples of an epoch that was not finished."""
+        self.bad_samples.report()
+
+    def report(self, progress: Callable[[int, int], None] | None = None) -> DataReport:
+        """Read all samples, and say what is in them and what is wrong with them: `sgm data check`."""
+        return examine(
+            self.title, self.source, self.framing, self.bucket_shapes, self.max_bad, self.num_workers, progress
+        )
+
+
+def entry_shapes(
+    size: int, channels: int, sizes: bool, buckets: Any, columns: dict[str, str] | None
+) -> dict[str, Shape | None]:
+    """The entries that all of them have; what is in columns is not known."""
+    side = size if buckets is None else None
+    shapes: dict[str, Shape | None] = {"image": (channels, side, side), **dict.fromkeys(columns or ())}
+    if sizes:
+        shapes |= dict.fromkeys(SIZES, (2,))
+    return shapes
+
+
+def check_columns(columns: dict[str, str], taken: tuple[str, ...] = ()) -> dict[str, str]:
+    """The columns as they are.
+
+    Raises:
+        ValueError: one would replace an entry that is made from the images, or another that is asked for.
+    """
+    for entry in columns:
+        if entry in ("image", *SIZES, *taken):
+            raise ValueError(f"columns: '{entry}' is an entry that this data makes itself; call it something else")
+    return columns

@@ -1,0 +1,165 @@
+"""Images from anywhere (files, shards, tables) to batches: framed, augmented, and with others in place of bad ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sgm_core.errors import SgmError
+from sgm_plugins.datamodules.epoch_loader import Rows
+from sgm_plugins.datamodules.image_file import BadImageError, Picture, read_image
+
+SIZES = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
+"""SDXL's names of its micro-conditioning."""
+
+
+class BadSampleError(ValueError):
+    """A sample whose image is fine, but not what belongs to it."""
+
+
+class ImageSource(Protocol):
+    """Where samples come from. It goes to worker processes, and is only read there."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each sample is called, for messages and for the split: no two are alike."""
+
+    def file(self, row: int) -> Path | BinaryIO:
+        """The image file: its path, or an open file for the caller to close. May raise OSError."""
+
+    def entries(self, row: int) -> dict[str, Any]:
+        """What else the batch holds of it: texts, numbers, arrays. Raises BadSampleError where something is missing."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How an image becomes one of a batch.
+
+    Attributes:
+        size: height and width, in pixels, where the sample has no bucket.
+        channels: 3 or 1.
+        sizes: with SDXL's sizes.
+        max_pixels: larger files are bad.
+        random_crop: the crop lies anywhere, not in the centre.
+        flip: the probability that left and right change places.
+        seed: of the two.
+    """
+
+    size: int
+    channels: Literal[1, 3]
+    sizes: bool
+    max_pixels: int
+    random_crop: bool = False
+    flip: float = 0.0
+    seed: int = 0
+
+    def read(self, file: Path | BinaryIO, size: tuple[int, int], epoch: int, row: int) -> Picture:
+        """An image as it is seen in an epoch: a function of (seed, epoch, row)."""
+        at, mirrored = (0.5, 0.5), False
+        if self.random_crop or self.flip:
+            # the 1: numpy takes (seed, epoch) and (seed, epoch, 0), of the order of an epoch, for the same
+            down, right, side = np.random.default_rng((self.seed, epoch, row, 1)).random(3)
+            mirrored = side < self.flip
+            if self.random_crop:
+                at = (down, right)
+        return read_image(file, size, self.channels, at=at, mirrored=bool(mirrored), max_pixels=self.max_pixels)
+
+
+class Images:
+    """Some rows of a source; loads batches, each with the bad samples that were met, {name: reason}.
+
+    Args:
+        source: where they come from.
+        rows: the rows of the source.
+        framing: how an image becomes one of a batch.
+        shapes: the (height, width) of each of the rows, where they are not all of the framing's size.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        rows: NDArray[np.int64],
+        framing: Framing,
+        shapes: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self.source = source
+        self.rows = rows
+        self.framing = framing
+        self.shapes = shapes
+        self.bad: dict[int, str] = {}  # position -> reason
+        buckets: dict[tuple[int, int], list[int]] = {}
+        for position, shape in enumerate(shapes or ()):
+            buckets.setdefault(shape, []).append(position)
+        self.groups = None if shapes is None else [np.array(buckets[shape]) for shape in sorted(buckets)]
+        self._group = dict(zip(sorted(buckets), self.groups or (), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Rows) -> tuple[dict[str, Any], dict[str, str]]:
+        bad: dict[str, str] = {}
+        found = [self.find_usable(position, rows.epoch, bad) for position in rows]
+        pictures = [picture for picture, _ in found]
+        batch: dict[str, Any] = {"image": torch.stack([picture.image for picture in pictures])}
+        for key in found[0][1]:
+            batch[key] = _collate(key, [entries[key] for _, entries in found])
+        if self.framing.sizes:
+            original, crop, target = SIZES
+            batch[original] = torch.tensor([picture.original_size for picture in pictures])
+            batch[crop] = torch.tensor([picture.crop for picture in pictures])
+            batch[target] = torch.tensor([self._size(rows[0])] * len(rows))
+        return batch, bad
+
+    def _size(self, position: int) -> tuple[int, int]:
+        return (self.framing.size, self.framing.size) if self.shapes is None else self.shapes[position]
+
+    def find_usable(self, position: int, epoch: int, bad: dict[str, str]) -> tuple[Picture, dict[str, Any]]:
+        """The first usable sample from this position on, going round; those of its bucket come first. The bad ones
+        passed on the way are noted in `bad`.
+
+        Raises:
+            SgmError: there is none.
+        """
+        for candidate in self._from(position):
+            if candidate in self.bad:
+                continue
+            row = int(self.rows[candidate])
+            try:
+                picture = self.framing.read(self.source.file(row), self._size(position), epoch, row)
+                return picture, self.source.entries(row)
+            except (BadImageError, BadSampleError, OSError) as error:
+                self.bad[candidate] = bad[self.source.names[row]] = str(error)
+        reasons = "; ".join(f"{self.source.names[self.rows[i]]}: {self.bad[i]}" for i in list(self.bad)[:5])
+        raise SgmError(f"none of {len(self)} images can be used: {reasons}")
+
+    def _from(self, position: int) -> Iterator[int]:
+        if self.shapes is not None:
+            group = self._group[self.shapes[position]]
+            start = int(np.searchsorted(group, position))
+            yield from (*group[start:].tolist(), *group[:start].tolist())
+        yield from range(position, len(self))
+        yield from range(position)
+
+
+def _collate(key: str, values: list[Any]) -> Any:
+    """Texts as a list; numbers and arrays of them as a tensor, int64 where all are whole, else float32.
+
+    Raises:
+        SgmError: of several kinds, or of several shapes.
+    """
+    if all(isinstance(value, str) for value in values):
+        return values
+    try:
+        array = np.array(values)
+    except ValueError:
+        array = np.array(None)
+    if array.dtype.kind not in "biuf" or len(array.shape) == 0:
+        kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+        raise SgmError(f"batch entry '{key}': values of the types {kinds}, or of unlike lengths, make no tensor")
+    return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
