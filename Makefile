@@ -40,5 +40,5 @@ clean:
 	touch $@
 
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard,text]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard,text,data]"
 	touch $@ .venv/base.done

@@ -16,7 +16,6 @@ from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.bad_samples import listing
 from sgm_plugins.datamodules.buckets import Buckets
 from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
-from sgm_plugins.datamodules.image_file import MOST_PIXELS, WARNED_PIXELS
 from sgm_plugins.datamodules.image_samples import Framing, Images
 from sgm_plugins.datamodules.sidecars import CAPTIONS, METADATA, Sidecars
 
@@ -82,7 +81,7 @@ class ImageFolder(ImageData):
         buckets: Buckets | None = None,
         random_crop: bool = False,
         flip: Annotated[float, Ge(0), Le(1)] = 0.0,
-        max_pixels: Annotated[int, Ge(1), Le(MOST_PIXELS)] = WARNED_PIXELS,
+        max_pixels: Annotated[int, Ge(1), Le(178_956_970)] = 89_478_485,
         max_bad: Annotated[float, Ge(0), Le(1)] = 0.5,
         train_fraction: Annotated[float, Gt(0), Le(1)] = 1.0,
         num_workers: Annotated[int, Ge(0)] = 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,8 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "datamodules/image_folder": {"size": 8, "batch_size": 2, "root": "images"},
     "datamodules/mnist": {"root": "mnist", "batch_size": 4},
     "datamodules/cifar10": {"root": "cifar10", "batch_size": 4},
+    "datamodules/webdataset": {"size": 8, "batch_size": 2, "shards": "images/*.tar", "columns": {"txt": "txt"}},
+    "datamodules/hf_dataset": {"size": 8, "batch_size": 2, "path": "images/table", "columns": {"txt": "text"}},
     "callbacks/early_stopping": {"monitor": "loss"},
     "callbacks/gradient_accumulation": {"scheduling": {0: 1}},
     **{
@@ -191,7 +194,8 @@ BUILT_INS: dict[str, dict[str, Any]] = {
 )
 def test_every_built_in_keeps_its_contract(name, tmp_path, monkeypatch):
     assert name in BUILT_INS, f"add {name} to the table of arguments"
-    for module in {"loggers/tensorboard": ["tensorboard"], "callbacks/rich_progress_bar": ["rich"]}.get(name, []):
+    for module in {"loggers/tensorboard": ["tensorboard"], "callbacks/rich_progress_bar": ["rich"],
+                   "datamodules/hf_dataset": ["datasets"]}.get(name, []):  # fmt: skip
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
@@ -205,8 +209,30 @@ def test_every_built_in_keeps_its_contract(name, tmp_path, monkeypatch):
             from support import tiny_transformers
 
             getattr(tiny_transformers, f"write_{folder}")(tmp_path / folder)
+    if name == "datamodules/webdataset":
+        write_shard(tmp_path / "images")
+    if name == "datamodules/hf_dataset":
+        write_table(tmp_path / "images")
     kind, _, bare = name.partition("/")
     check_component(kind, bare, **BUILT_INS[name])
+
+
+def write_shard(folder):
+    """The images of a folder as a tar file, each with a caption."""
+    with tarfile.open(folder / "shard.tar", "w") as tar:
+        for path in sorted(folder.glob("*.png")):
+            path.with_suffix(".txt").write_text(f"image {path.stem}")
+            tar.add(path, path.name)
+            tar.add(path.with_suffix(".txt"), f"{path.stem}.txt")
+
+
+def write_table(folder):
+    """The images of a folder as a table of the `datasets` library, each with a caption."""
+    import datasets
+
+    paths = sorted(map(str, folder.glob("*.png")))
+    table = datasets.Dataset.from_dict({"image": paths, "text": [f"image {path}" for path in paths]})
+    table.cast_column("image", datasets.Image()).save_to_disk(folder / "table")
 
 
 @pytest.mark.parametrize("sampler", ["euler_edm", "heun_edm"])

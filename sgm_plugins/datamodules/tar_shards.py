@@ -1,0 +1,163 @@
+"""Tar files of samples in WebDataset's layout, read in any order: an index of where each member lies.
+
+The layout (https://github.com/webdataset/webdataset): members that follow each other and whose paths agree up to the
+first dot of the file's name are one sample; what comes after that dot is the field's name. The webdataset library
+reads a shard as a stream, whose position can not be saved and restored exactly, runs what a config calls `pipe:...`,
+and unpickles members. An index needs none of that: a sample is a seek away.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from glob import has_magic
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from sgm_core.errors import SgmError
+
+_FIELD = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$")
+_META = re.compile(r"__[^/]*__($|/)")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+class Member(NamedTuple):
+    """Where the bytes of a field lie in its shard."""
+
+    offset: int
+    size: int
+
+
+class Sample(NamedTuple):
+    """One sample: its shard, its key there, and its fields."""
+
+    shard: Path
+    key: str
+    members: dict[str, Member]
+
+    @property
+    def name(self) -> str:
+        return f"{self.shard}:{self.key}"
+
+    def open(self, field: str) -> BinaryIO:
+        """A field, as a file; of the shard nothing else is read."""
+        return io.BufferedReader(_Window(self.shard, self.members[field]))
+
+
+def expand(pattern: str) -> list[Path]:
+    """The shards that a pattern means: braces, `{0000..0099}` or `{a,b}`, then `*`, `?` and `[...]` among the files.
+
+    Raises:
+        SgmError: it is a URL or a command, its braces mean nothing, or no file is meant.
+    """
+    if re.match(r"\s*pipe:|.*\|\s*$", pattern):
+        raise SgmError(f"shards '{pattern}': a config runs no commands. Fetch the shards first, and give their paths")
+    if "://" in pattern:
+        raise SgmError(f"shards '{pattern}': URLs are not read. Download the shards first, and give their paths")
+    paths: list[Path] = []
+    for text in _expand_braces(pattern):
+        path = Path(text)
+        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if has_magic(text) else [path]
+        if not found:
+            raise SgmError(f"shards '{pattern}': no such files")
+        paths += found
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise SgmError(f"shards '{pattern}': {len(missing)} of {len(paths)} files do not exist, {missing[0]} the first")
+    return paths
+
+
+def _expand_braces(pattern: str) -> Iterator[str]:
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        if "{" in pattern or "}" in pattern:
+            raise SgmError(f"shards '{pattern}': a brace without its other")
+        yield pattern
+        return
+    inside, numbers = braces[1], _RANGE.fullmatch(braces[1])
+    if numbers is not None:
+        first, last = numbers.groups()
+        width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+        step = 1 if int(first) <= int(last) else -1
+        choices = [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
+    elif "," in inside:
+        choices = inside.split(",")
+    else:
+        raise SgmError(f"shards '{pattern}': '{{{inside}}}' is neither {{0000..0099}} nor {{a,b}}")
+    for choice in choices:
+        yield from _expand_braces(pattern[: braces.start()] + choice + pattern[braces.end() :])
+
+
+def read_index(shard: Path) -> tuple[list[Sample], str]:
+    """The samples of a shard, in their order, and what is wrong with it, if anything is.
+
+    Only the headers are read. Of a shard that ends early the samples before are given, the last perhaps incomplete.
+
+    Raises:
+        SgmError: no uncompressed tar file.
+    """
+    samples: list[Sample] = []
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            try:
+                for info in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # as tarfile's documentation has it: or it keeps all
+                    if info.isreg():
+                        _add(samples, shard, info)
+            except tarfile.TarError as error:
+                return samples, str(error)
+    except (tarfile.TarError, EOFError) as error:
+        raise SgmError(f"shard {shard}: no uncompressed tar file ({error})") from error
+    return samples, ""
+
+
+def _add(samples: list[Sample], shard: Path, info: tarfile.TarInfo) -> None:
+    match = _FIELD.match(info.name)
+    if match is None or _META.match(info.name):
+        return
+    key, field = match[1], match[2].lower()
+    if not samples or samples[-1].key != key:
+        samples.append(Sample(shard, key, {}))
+    samples[-1].members.setdefault(field, Member(info.offset_data, info.size))
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own."""
+
+    def __init__(self, path: Path, member: Member) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._member = member
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._member.size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"negative seek position {start + offset}")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer
+        length = max(0, min(len(buffer), self._member.size - self._position))
+        if not length:
+            return 0
+        self._file.seek(self._member.offset + self._position)
+        read = self._file.readinto(memoryview(buffer)[:length]) or 0
+        self._position += read
+        return read
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
