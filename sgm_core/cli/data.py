@@ -126,7 +126,7 @@ def text(report: DataReport, first: int | None) -> str:
         lines.append(f"{name:12}{spread.least:.5g} to {spread.most:.5g}, median {spread.median:.5g}")
     if report.captions is not None:
         c = report.captions
-        lines.append(f"captions    {c.least:.0f} to {c.most:.0f} characters, median {c.median:.0f}")
+        lines.append(f"captions    {c.least:g} to {c.most:g} characters, median {c.median:g}")
     if report.buckets:
         lines.append("buckets (height x width)")
         lines += _histogram(report.buckets)

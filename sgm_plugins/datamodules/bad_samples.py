@@ -75,11 +75,12 @@ class BadSamples(dict[str, str]):
     def _write(self, bad: Mapping[str, str]) -> None:
         if self.list is None or not bad:
             return
-        known = _names(self.list)
+        text = self.list.read_text(encoding="utf-8", errors="replace") if self.list.is_file() else ""
+        known = _names(text)
         lines = [json.dumps({"sample": name, "reason": bad[name]}) + "\n" for name in bad if name not in known]
-        # whole lines at the end of the file: several ranks may write
-        with self.list.open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        cut_off = "" if text.endswith("\n") or not text else "\n"
+        with self.list.open("a", encoding="utf-8") as file:  # at the end: several ranks may write
+            file.write(cut_off + "".join(lines))
 
 
 def listing(bad: Iterable[str] | Mapping[str, str]) -> str:
@@ -89,13 +90,12 @@ def listing(bad: Iterable[str] | Mapping[str, str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
 
 
-def _names(file: Path) -> set[str]:
+def _names(text: str) -> set[str]:
     """Those in a list; a line that a kill left incomplete names none."""
     names = set()
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                names.add(json.loads(line)["sample"])
-            except (ValueError, KeyError, TypeError):
-                continue
+    for line in text.splitlines():
+        try:
+            names.add(json.loads(line)["sample"])
+        except (ValueError, KeyError, TypeError):
+            continue
     return names

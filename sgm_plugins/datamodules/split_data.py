@@ -11,7 +11,10 @@ from sgm_plugins.datamodules.epoch_loader import BatchSource, EpochBatches, Epoc
 
 
 class Part(BatchSource, Protocol):
-    """A dataset of known length that loads a whole batch at once."""
+    """A dataset of known length that loads a whole batch at once.
+
+    With an attribute `groups`, arrays of rows, no batch has rows of two of them (images of two shapes, say).
+    """
 
     def __len__(self) -> int: ...
 
@@ -61,5 +64,6 @@ class SplitData(DataModule, ABC):
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
+            groups=getattr(part, "groups", None),
         )
         return EpochLoader(part, batches, self.num_workers, self.receive)

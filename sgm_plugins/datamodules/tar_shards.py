@@ -20,7 +20,6 @@ from sgm_core.errors import SgmError
 
 _FIELD = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$")
 _META = re.compile(r"__[^/]*__($|/)")
-_BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -70,25 +69,42 @@ def expand(pattern: str) -> list[Path]:
     return paths
 
 
-def _expand_braces(pattern: str) -> Iterator[str]:
-    braces = _BRACES.search(pattern)
-    if braces is None:
-        if "{" in pattern or "}" in pattern:
-            raise SgmError(f"shards '{pattern}': a brace without its other")
+def _expand_braces(pattern: str, whole: str = "") -> Iterator[str]:
+    whole = whole or pattern
+    before, brace, rest = pattern.partition("{")
+    if not brace:
+        if "}" in pattern:
+            raise SgmError(f"shards '{whole}': a brace without its other")
         yield pattern
         return
-    inside, numbers = braces[1], _RANGE.fullmatch(braces[1])
+    inside, after = _to_closing_brace(rest, whole)
+    numbers = _RANGE.fullmatch("".join(inside))
     if numbers is not None:
         first, last = numbers.groups()
         width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
         step = 1 if int(first) <= int(last) else -1
         choices = [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
-    elif "," in inside:
-        choices = inside.split(",")
+    elif len(inside) > 1:
+        choices = [choice for part in inside for choice in _expand_braces(part, whole)]
     else:
-        raise SgmError(f"shards '{pattern}': '{{{inside}}}' is neither {{0000..0099}} nor {{a,b}}")
+        raise SgmError(f"shards '{whole}': '{{{inside[0]}}}' is neither {{0000..0099}} nor {{a,b}}")
     for choice in choices:
-        yield from _expand_braces(pattern[: braces.start()] + choice + pattern[braces.end() :])
+        for end in _expand_braces(after, whole):
+            yield before + choice + end
+
+
+def _to_closing_brace(text: str, whole: str) -> tuple[list[str], str]:
+    """What stands before the brace that closes, split at its commas, and what stands behind."""
+    parts, depth = [""], 0
+    for position, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if depth < 0:
+            return parts, text[position + 1 :]
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    raise SgmError(f"shards '{whole}': a brace without its other")
 
 
 def read_index(shard: Path) -> tuple[list[Sample], str]:
@@ -101,15 +117,17 @@ def read_index(shard: Path) -> tuple[list[Sample], str]:
     """
     samples: list[Sample] = []
     try:
-        with tarfile.open(shard, "r:") as tar:
-            try:
-                for info in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # as tarfile's documentation has it: or it keeps all
-                    if info.isreg():
-                        _add(samples, shard, info)
-            except tarfile.TarError as error:
-                return samples, str(error)
+        with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
+            for info in tar:
+                tar.members = []  # type: ignore[attr-defined]  # or it keeps them all
+                if info.isreg():
+                    _add(samples, shard, info)
+            file.seek(tar.offset)  # where tarfile, without a word, saw no further header
+            if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                return samples, f"no tar header at byte {tar.offset}"
     except (tarfile.TarError, EOFError) as error:
+        if samples:
+            return samples, str(error)
         raise SgmError(f"shard {shard}: no uncompressed tar file ({error})") from error
     return samples, ""
 

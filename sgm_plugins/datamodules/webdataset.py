@@ -105,7 +105,7 @@ class WebDataset(ImageData):
         if not any(field in IMAGES for sample in samples for field in sample.members):
             raise SgmError(f"{self.title}: no images in it; looked for members that end in .{', .'.join(IMAGES)}")
         if broken:
-            warnings.warn(f"{self.title}: shards that end early: {listing(broken)}", stacklevel=2)
+            warnings.warn(f"{self.title}: shards that end early or are damaged: {listing(broken)}", stacklevel=2)
         return ShardSource(samples, self.columns)
 
 

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -102,6 +103,53 @@ def test_too_few_rows_for_a_batch_are_an_error_that_says_what_fits():
         batches(n=5, batch_size=8)
     with pytest.raises(ValueError, match=r"on each of 2 ranks.*at most 2"):
         batches(n=5, batch_size=3, world_size=2)
+
+
+class Epochs:
+    """A dataset whose batches are the epochs in which their rows are visited."""
+
+    def __getitem__(self, rows: list[int]) -> Tensor:
+        return torch.tensor([rows.epoch] * len(rows))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_source_is_told_the_epoch(num_workers: int):
+    counting = EpochLoader(Epochs(), batches(), num_workers)
+    assert [epoch(counting, n) for n in (0, 3)] == [[[0] * 3] * 3, [[3] * 3] * 3]
+
+
+GROUPS = [np.array([0, 2, 4, 6, 8, 10, 12]), np.array([1, 3, 5]), np.array([7, 9, 11, 13])]
+
+
+def test_groups_do_not_share_batches():
+    grouped = batches(n=14, batch_size=2, groups=GROUPS)
+    assert len(grouped) == 3 + 1 + 2
+    visited = epoch(EpochLoader(Rows(), grouped), 0)
+    assert len(visited) == 6
+    assert all(any(set(batch) <= set(group.tolist()) for group in GROUPS) for batch in visited)
+    assert len(set(itertools.chain(*visited))) == 12
+    kinds = [next(i for i, group in enumerate(GROUPS) if batch[0] in group) for batch in visited]
+    assert kinds != sorted(kinds), "the batches of all groups are shuffled"
+
+
+def test_groups_keep_their_incomplete_batches_when_none_may_be_left_out():
+    grouped = batches(n=14, batch_size=2, groups=GROUPS, shuffle=False, drop_last=False)
+    assert epoch(EpochLoader(Rows(), grouped), 0) == [[0, 2], [4, 6], [8, 10], [12], [1, 3], [5], [7, 9], [11, 13]]
+
+
+def test_groups_are_shared_by_ranks_and_continued_too():
+    options: dict[str, Any] = {"n": 14, "batch_size": 2, "groups": GROUPS}
+    whole = epoch(loader(**options), 1)
+    shares = [epoch(loader(**options, rank=rank, world_size=2), 1) for rank in (0, 1)]
+    assert [batch for step in zip(*shares, strict=True) for batch in step] == whole
+    later = loader(**options)
+    later.load_state_dict({"epoch": 1, "position": 4})
+    assert epoch(later, 1) == whole[4:]
+
+
+def test_the_largest_group_says_which_batch_size_fits():
+    with pytest.raises(ValueError, match="batch_size of at most 7"):
+        batches(n=14, batch_size=8, groups=GROUPS)
 
 
 class Recorder(LightningModule):

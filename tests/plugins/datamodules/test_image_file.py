@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sgm_plugins.datamodules.image_file import BadImageError, read_image
+from sgm_plugins.datamodules.image_file import MOST_PIXELS, BadImageError, read_header, read_image
 
 
 def save(folder: Path, image: Image.Image, name: str = "image.png", **options) -> Path:
@@ -181,3 +181,105 @@ def test_a_decompression_bomb_is_refused_where_pillow_only_warns(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(BadImageError, match="10000x9000 pixels"):
             read_image(path, (8, 8), 3)
+
+
+# --- shapes, crops, mirrors ----------------------------------------------------------------------------------------
+
+
+def numbered(height: int, width: int) -> Image.Image:
+    """An image whose pixels say where they are: red counts rows, green columns."""
+    y, x = np.mgrid[0:height, 0:width]
+    return Image.fromarray(np.stack([y, x, 0 * x], -1).astype(np.uint8))
+
+
+def places(image: torch.Tensor) -> tuple[list[int], list[int]]:
+    """The rows and the columns that an image shows."""
+    pixels = ((image + 1) * 127.5).round().int()
+    return pixels[0, :, 0].tolist(), pixels[1, 0, :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("at", "crop"), [((0.5, 0.5), (0, 5)), ((0.0, 0.0), (0, 0)), ((1.0, 1.0), (0, 10)), ((0.9, 0.3), (0, 3))]
+)
+def test_the_crop_lies_where_it_is_said(tmp_path, at, crop):
+    picture = read_image(save(tmp_path, numbered(20, 30)), (20, 20), 3, at=at)
+    rows, columns = places(picture.image)
+    assert picture.crop == crop
+    assert (rows[0], columns[0]) == crop
+    assert columns == list(range(crop[1], crop[1] + 20))
+
+
+def test_a_mirrored_image_is_mirrored_before_the_crop(tmp_path):
+    path = save(tmp_path, numbered(20, 30))
+    picture = read_image(path, (20, 20), 3, at=(0.0, 0.3), mirrored=True)
+    mirrored = np.asarray(numbered(20, 30))[:, ::-1]
+    assert picture.crop == (0, 3)
+    assert places(picture.image)[1] == mirrored[0, 3:23, 1].tolist()
+
+
+def test_any_shape_is_covered(tmp_path):
+    """Compared with the two steps done one after the other, for a wide and a tall target."""
+    image = Image.fromarray(noise(60, 40))
+    for h, w in [(16, 40), (48, 16), (30, 20)]:
+        picture = read_image(save(tmp_path, image), (h, w), 3, at=(0.25, 0.75))
+        scale = max(h / 60, w / 40)
+        resized = image.resize((round(40 * scale), round(60 * scale)), Image.Resampling.BICUBIC)
+        top, left = picture.crop
+        assert (top, left) == (round((60 * scale - h) * 0.25), round((40 * scale - w) * 0.75))
+        expected = np.asarray(resized.crop((left, top, left + w, top + h)), dtype=np.float32)
+        inner = ((picture.image + 1) * 127.5).permute(1, 2, 0).numpy()[2:-2, 2:-2]
+        assert np.abs(inner - expected[2:-2, 2:-2]).max() <= 2
+
+
+def test_a_sideways_jpeg_is_decoded_at_no_less_than_it_needs(tmp_path):
+    """The fraction at which a JPEG is decoded is chosen before it is turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    y, x = np.mgrid[0:1600, 0:400]
+    upright = Image.fromarray(np.stack([y % 256, x % 256, (x + y) % 256], -1).astype(np.uint8))
+    path = save(tmp_path, upright.transpose(Image.Transpose.ROTATE_90), "a.jpg", exif=exif, quality=98)
+    straight = save(tmp_path, upright, "b.png")
+    turned, plain = (read_image(p, (800, 200), 3) for p in (path, straight))
+    assert turned.original_size == plain.original_size == (1600, 400)
+    assert (turned.image - plain.image).abs().mean() < 0.05
+
+
+def test_the_header_says_format_and_upright_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    path = save(tmp_path, Image.new("RGB", (30, 20)), "a.jpg", exif=exif)
+    assert read_header(path) == ("JPEG", (30, 20))
+    assert read_header(path.open("rb")) == ("JPEG", (30, 20))
+    path.write_bytes(path.read_bytes()[:-20])
+    assert read_header(path).size == (30, 20), "the pixels are not looked at"
+    path.write_bytes(b"")
+    with pytest.raises(BadImageError):
+        read_header(path)
+
+
+def test_an_open_file_is_read_and_closed(tmp_path):
+    path = save(tmp_path, Image.fromarray(noise(8, 8)))
+    file = path.open("rb")
+    assert torch.equal(read_image(file, (8, 8), 3).image, read_image(path, (8, 8), 3).image)
+    assert file.closed
+
+
+def test_the_limit_of_pixels_is_the_callers_up_to_pillows(tmp_path):
+    path = save(tmp_path, Image.new("1", (10_000, 9_000)), "large.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(path, (4, 4), 1, max_pixels=MOST_PIXELS).original_size == (9_000, 10_000)
+    small = save(tmp_path, Image.new("1", (10, 10)))
+    with pytest.raises(BadImageError, match="10x10 pixels are more than the 99"):
+        read_header(small, 99)
+
+
+def test_what_pillow_warns_of_is_no_noise(tmp_path):
+    """A JPEG with a broken EXIF block: Pillow warns, and reads it."""
+    content = save(
+        tmp_path, Image.new("RGB", (8, 8), "red"), "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff"
+    ).read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "a.jpg", (4, 4), 3).image[0].min() > 0.9

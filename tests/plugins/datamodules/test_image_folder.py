@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sgm_core.errors import SgmError
+from sgm_plugins.datamodules.buckets import Buckets
 from sgm_plugins.datamodules.image_folder import ImageFolder
 
 
@@ -203,3 +206,173 @@ def test_a_folder_of_no_use_is_one_clear_error(tmp_path, make, options, message)
     data = ImageFolder(tmp_path / "images", 4, **options)
     with pytest.raises(SgmError, match=message):
         data.train_dataloader()
+
+
+# --- labels, crops, flips ------------------------------------------------------------------------------------------
+
+
+def test_classes_are_the_top_folders_or_all_folders_by_path(tmp_path):
+    for i, name in enumerate(["cat/siamese/0.png", "cat/tabby/1.png", "cat/2.png", "dog/3.png"]):
+        gray(tmp_path / name, 10 * i)
+    top = ImageFolder(tmp_path, 4, batch_size=4, labels="top")
+    path = ImageFolder(tmp_path, 4, batch_size=4, labels="path")
+    assert top.classes == ImageFolder(tmp_path, 4, labels=True).classes == ["cat", "dog"]
+    assert path.classes == ["cat", "cat/siamese", "cat/tabby", "dog"]
+    for data, expected in ((top, [0, 0, 0, 1]), (path, [1, 2, 0, 3])):
+        batch = next(iter(data.train_dataloader()))
+        order = batch["image"][:, 0, 0, 0].argsort()
+        assert batch["cls"][order].tolist() == expected
+
+
+@pytest.fixture
+def numbered(tmp_path) -> Path:
+    """Images of 8 x 16 pixels: red says which one, green in which column a pixel is."""
+    for i in range(16):
+        pixels = np.zeros((8, 16, 3), dtype=np.uint8)
+        pixels[..., 0], pixels[..., 1] = i * 10, np.arange(16) * 10
+        Image.fromarray(pixels).save(tmp_path / f"{i:02d}.png")
+    return tmp_path
+
+
+def seen(loader) -> dict[int, list[int]]:
+    """Which image shows which columns, in an epoch."""
+    images = torch.cat([batch["image"] for batch in loader])
+    numbers = ((images + 1) * 12.75).round().int()
+    return {int(n[0, 0, 0]): n[1, 0].tolist() for n in numbers}
+
+
+def test_flips_mirror_about_as_many_as_is_said(numbered):
+    whole = ImageFolder(numbered, 8, batch_size=16).train_dataloader()
+    assert set(map(tuple, seen(whole).values())) == {tuple(range(4, 12))}
+    loader = ImageFolder(numbered, 8, batch_size=16, flip=0.5).train_dataloader()
+    flipped = [columns == list(range(11, 3, -1)) for _ in range(20) for columns in seen(loader).values()]
+    assert 0.4 < sum(flipped) / len(flipped) < 0.6
+    always = ImageFolder(numbered, 8, batch_size=16, flip=1.0).train_dataloader()
+    assert set(map(tuple, seen(always).values())) == {tuple(range(11, 3, -1))}
+
+
+def test_random_crops_lie_everywhere_and_say_where(numbered):
+    loader = ImageFolder(numbered, 8, batch_size=16, random_crop=True, flip=0.5, sizes=True).train_dataloader()
+    starts = set()
+    for _ in range(12):
+        for batch in loader:
+            columns = ((batch["image"][:, 1, 0] + 1) * 12.75).round().int()
+            for row, (top, left) in zip(columns, batch["crop_coords_top_left"].tolist(), strict=True):
+                assert top == 0
+                assert row.tolist() in (list(range(left, left + 8)), list(range(15 - left, 7 - left, -1)))
+                starts.add(left)
+    assert starts == set(range(9))
+
+
+def test_what_is_random_depends_on_seed_epoch_and_image_alone(numbered):
+    def epochs(seed: int, **options) -> list[dict[int, list[int]]]:
+        loader = ImageFolder(numbered, 8, random_crop=True, flip=0.5, seed=seed, **options).train_dataloader()
+        return [seen(loader) for _ in range(2)]
+
+    first = epochs(1, batch_size=16)
+    torch.manual_seed(5)
+    assert epochs(1, batch_size=4, num_workers=2) == first
+    assert first[0] != first[1]
+    assert epochs(2, batch_size=16)[0] != first[0]
+
+
+def test_validation_is_neither_cropped_at_random_nor_flipped(numbered):
+    data = ImageFolder(numbered, 8, batch_size=4, random_crop=True, flip=1.0, train_fraction=0.5)
+    assert set(map(tuple, seen(data.val_dataloader()).values())) == {tuple(range(4, 12))}
+    assert tuple(range(4, 12)) not in map(tuple, seen(data.train_dataloader()).values())
+
+
+# --- buckets -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shapes(tmp_path) -> Path:
+    """Twenty images, square, wide and tall; each is of one gray."""
+    for i in range(20):
+        gray(tmp_path / f"{i:02d}.png", 10 * i, size=[(64, 64), (96, 54), (54, 96), (70, 68), (200, 30)][i % 5])
+    return tmp_path
+
+
+def test_a_batch_is_of_one_bucket_and_an_epoch_of_all(shapes):
+    data = ImageFolder(shapes, 32, batch_size=2, buckets=Buckets(step=8), sizes=True)
+    loader = data.train_dataloader()
+    for _ in range(2):
+        epoch = list(loader)
+        assert len(epoch) == 10
+        assert sorted(levels(epoch)) == [10 * i for i in range(20)]
+        for batch in epoch:
+            height, width = batch["image"].shape[2:]
+            assert batch["target_size_as_tuple"].tolist() == [[height, width]] * 2
+            assert (height, width) in Buckets(step=8).shapes(32)
+            for h, w in batch["original_size_as_tuple"].tolist():
+                aspects = [abs(math.log(w / h * a / b)) for a, b in Buckets(step=8).shapes(32)]
+                assert abs(math.log(w / h * height / width)) == min(aspects)
+    assert len({tuple(batch["image"].shape[2:]) for batch in loader}) == 3
+
+
+def test_the_crop_in_a_bucket_is_what_is_left_over(shapes):
+    data = ImageFolder(shapes, 32, batch_size=1, buckets=Buckets(step=8), sizes=True)
+    for batch in data.train_dataloader():
+        (height, width), (h, w) = batch["original_size_as_tuple"][0].tolist(), batch["image"].shape[2:]
+        scale = max(h / height, w / width)
+        crop = [round((height * scale - h) / 2), round((width * scale - w) / 2)]
+        assert batch["crop_coords_top_left"].tolist() == [crop]
+
+
+def test_images_of_a_bucket_that_fills_no_batch_are_seen_all_the_same(shapes):
+    loader = ImageFolder(shapes, 32, batch_size=5, buckets=Buckets(step=8)).train_dataloader()
+    visited = [level for _ in range(12) for level in levels(loader)]
+    assert set(visited) == {10 * i for i in range(20)}
+
+
+def test_validation_has_buckets_too_and_leaves_none_out(shapes):
+    data = ImageFolder(shapes, 32, batch_size=3, buckets=Buckets(step=8), train_fraction=0.5)
+    assert len(levels(data.val_dataloader())) == 10
+    assert ImageFolder(shapes, 32, buckets=Buckets(step=8)).val_dataloader() == []
+
+
+def test_a_bad_file_in_a_bucket_is_replaced_by_one_of_its_shape(shapes):
+    bad = shapes / "06.png"  # a wide one, whose header is fine
+    bad.write_bytes(bad.read_bytes()[:50])
+    (shapes / "07.png").write_bytes(b"?")
+    data = ImageFolder(shapes, 32, batch_size=2, buckets=Buckets(step=8), sizes=True)
+    loader = data.train_dataloader()
+    with pytest.warns(UserWarning, match="of 20 image files can not be used"):
+        batches = [batch for _ in range(4) for batch in loader]
+    assert set(data.bad_samples) == {"06.png", "07.png"}
+    for batch in batches:
+        height, width = batch["image"].shape[2:]
+        for h, w in batch["original_size_as_tuple"].tolist():
+            assert height == width or (h < w) == (height < width)
+
+
+def test_buckets_need_a_size_of_their_step(tmp_path):
+    with pytest.raises(ValueError, match="size 30 is no multiple"):
+        ImageFolder(tmp_path, 30, buckets=Buckets(step=8))
+
+
+# --- bad files -----------------------------------------------------------------------------------------------------
+
+
+def test_more_bad_files_than_may_be_are_an_error(ten):
+    for i in (0, 2, 4):
+        (ten / "cat" / f"{i}.png").write_bytes(b"?")
+    data = ImageFolder(ten, 4, batch_size=10, max_bad=0.2)
+    with pytest.raises(SgmError, match=r"3 of 10 image files can not be used, which is more than max_bad: 0\.2 allows"):
+        list(data.train_dataloader())
+    with pytest.warns(UserWarning, match="3 of 10"):
+        list(ImageFolder(ten, 4, batch_size=10, max_bad=0.3).train_dataloader())
+
+
+def test_the_limit_of_pixels_is_an_option(ten):
+    gray(ten / "cat" / "large.png", 250, size=(20, 20))
+    data = ImageFolder(ten, 4, batch_size=11, max_pixels=399)
+    with pytest.warns(UserWarning, match="20x20 pixels are more than the 399"):
+        assert 250 not in levels(data.train_dataloader())
+    assert 250 in levels(ImageFolder(ten, 4, batch_size=11, max_pixels=400).train_dataloader())
+
+
+def test_a_link_to_nothing_is_a_bad_file(ten):
+    (ten / "cat" / "gone.png").symlink_to(ten / "nowhere.png")
+    with pytest.warns(UserWarning, match=r"cat/gone.png \(.*No such file"):
+        list(ImageFolder(ten, 4, batch_size=11).train_dataloader())
