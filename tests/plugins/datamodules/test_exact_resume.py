@@ -91,11 +91,10 @@ def test_from_any_position_with_any_number_of_workers(make: Callable[..., Any], 
 
 
 @SOURCES
-def test_two_ranks_see_disjoint_halves(make: Callable[..., Any], tmp_path, monkeypatch):
+def test_two_ranks_see_disjoint_halves(make: Callable[..., Any], tmp_path):
     data = make(tmp_path, batch_size=2, max_bad=1.0, buckets=BUCKETS)
     rows = []
     for rank in (0, 1):
-        monkeypatch.setattr(data, "trainer", None)
         loader = data.train_dataloader()
         loader.batch_sampler.rank, loader.batch_sampler.world_size = rank, 2
         rows.append({row for batch in loader.batch_sampler for row in batch})
