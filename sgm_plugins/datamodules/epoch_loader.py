@@ -157,6 +157,16 @@ class EpochLoader:
         batches.set_epoch(batches.epoch + 1)
         self.position = 0
 
+    def close(self) -> None:
+        """End the worker processes; another pass starts new ones.
+
+        Left to the garbage collector, which may take their pipes away first, each of them holds it up for 5 seconds.
+        """
+        iterator = self._loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
+            self._loader._iterator = None
+
     def state_dict(self) -> dict[str, int]:
         """Where it stands: the epoch and the number of its batches that were handed out."""
         return {"epoch": self.batch_sampler.epoch, "position": self.position}

@@ -136,7 +136,8 @@ class ImageData(SplitData):
         return batch
 
     def teardown(self, stage: str) -> None:
-        """Report the bad samples of an epoch that was not finished."""
+        """Also: report the bad samples of an epoch that was not finished."""
+        super().teardown(stage)
         self.bad_samples.report()
 
     def report(self, progress: Callable[[int, int], None] | None = None) -> DataReport:

@@ -27,6 +27,7 @@ class SplitData(DataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self._loaders: list[EpochLoader] = []
 
     @abstractmethod
     def load_parts(self) -> tuple[Part, Part]:
@@ -66,4 +67,12 @@ class SplitData(DataModule, ABC):
             world_size=self.trainer.world_size if self.trainer else 1,
             groups=getattr(part, "groups", None),
         )
-        return EpochLoader(part, batches, self.num_workers, self.receive)
+        loader = EpochLoader(part, batches, self.num_workers, self.receive)
+        self._loaders.append(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that load ahead."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()

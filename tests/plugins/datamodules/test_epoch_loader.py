@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,17 @@ def test_too_few_rows_for_a_batch_are_an_error_that_says_what_fits():
         batches(n=5, batch_size=8)
     with pytest.raises(ValueError, match=r"on each of 2 ranks.*at most 2"):
         batches(n=5, batch_size=3, world_size=2)
+
+
+def test_closed_it_has_no_processes_and_can_be_opened_again():
+    two = loader(num_workers=2)
+    first = [batch.tolist() for batch in itertools.islice(two, 1)]
+    assert len(multiprocessing.active_children()) == 2
+    two.close()
+    assert multiprocessing.active_children() == []
+    two.load_state_dict({"epoch": 0, "position": 0})
+    assert epoch(two, 0)[:1] == first
+    two.close()
 
 
 class Epochs:
