@@ -127,11 +127,14 @@ def text(report: DataReport, first: int | None) -> str:
     if report.captions is not None:
         c = report.captions
         lines.append(f"captions    {c.least:g} to {c.most:g} characters, median {c.median:g}")
+    elif report.missing_captions:
+        lines.append("captions    none")
     if report.buckets:
         lines.append("buckets (height x width)")
         lines += _histogram(report.buckets)
     lines += _list("can not be used", report.bad, first)
-    lines += _list("without a caption", report.missing_captions or (), first)
+    if report.captions is not None:
+        lines += _list("without a caption", report.missing_captions or (), first)
     lines += _list("of the same content", [" = ".join(group) for group in report.duplicates], first)
     lines += report.notes
     if report.too_bad:

@@ -149,6 +149,7 @@ def test_long_lists_are_cut_unless_all_is_asked_for(sgm):
     write_mutilated(Path("photos"))
     cut, whole = (sgm("data", "check", "photos", *more)[1] for more in ([], ["--all"]))
     assert "and 90 more: --all names them" in cut
+    assert "captions    none" in cut.splitlines()
     assert whole.count("\n") == cut.count("\n") + 89
 
 

@@ -86,6 +86,8 @@ def test_from_any_position_with_any_number_of_workers(make: Callable[..., Any], 
         after.load_state_dict(before.state_dict())
         after.batch_sampler.set_epoch(1)
         rest = list(after)
+        for loader in (before, after):
+            loader.close()
         assert len(head) + len(rest) == len(whole[1])
         assert all(map(same, rest, whole[1][position:])), f"from position {position}, {workers} workers before"
 

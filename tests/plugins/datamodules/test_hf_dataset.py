@@ -71,6 +71,19 @@ def test_a_folder_of_parquet_files_and_a_part_of_a_split(table, tmp_path):
     assert data.source.names == ["row 0", "row 1", "row 2"]
 
 
+def test_a_configuration_by_name(table, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    table.select(range(3)).to_parquet(root / "few.parquet")
+    table.to_parquet(root / "many.parquet")
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.parquet\n" for name in ("few", "many"))
+    (root / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    lengths = [len(HFDataset(str(root), 40, name=name, **OPTIONS).source.names) for name in ("few", "many")]
+    assert lengths == [3, 10]
+    with pytest.raises(SgmError, match=r"few.*many"):
+        HFDataset(str(root), 40, **OPTIONS).setup("fit")
+
+
 def test_images_may_lie_beside_the_table(tmp_path):
     picture(0).save(tmp_path / "0.png")
     paths = [str(tmp_path / "0.png"), "https://example.org/x.png"]
@@ -132,6 +145,7 @@ def test_nothing_is_fetched_unless_it_may_be(tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: (tried.append(a), connect(None, a)))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library tries again, more and more slowly
     before = datasets.config.HF_HUB_OFFLINE
     with pytest.raises(SgmError):
         HFDataset("nobody/nothing", 8).setup("fit")
