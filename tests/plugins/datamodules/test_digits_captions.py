@@ -95,8 +95,10 @@ def test_a_resumed_run_continues_with_the_captions_that_come_next():
 
 
 def test_workers_give_the_same_captions():
-    one, two = ([b["caption"] for b in DigitsCaptions(num_workers=n).train_dataloader()] for n in (0, 1))
-    assert one == two
+    one, two = (DigitsCaptions(num_workers=n).train_dataloader() for n in (0, 1))
+    for _ in range(2):
+        assert [batch["caption"] for batch in one] == [batch["caption"] for batch in two]
+    two.close()
 
 
 def test_validation_captions_never_change():
