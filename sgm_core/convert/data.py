@@ -10,12 +10,13 @@ TOY = {
     "MNISTLoader": ("mnist", "data/mnist", "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz"),
     "CIFAR10Loader": ("cifar10", "data/cifar10", "cifar-10-binary.tar.gz"),
 }
+FIELDS = ("txt", "cls")
 SIZES = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
 
 PIPELINE = "StableDataModuleFromConfig"
-TAR_FILES = "it reads files in a folder: unpack the tar files of the old data set there"
+TAR_FILES = "the tar files as they are, in an order that a resumed run continues"
 ITS_OWN = ("Rescaler", "AddOriginalImageSizeAsTupleAndCropToSquare", "ToTensor", "CenterCrop", "RandomCrop")
-"""Steps of a pipeline that image_folder does by itself: to [-1, 1], a square crop, sizes."""
+"""Steps of a pipeline that webdataset does by itself: to [-1, 1], a square crop, sizes."""
 
 
 def convert_data(rewriter: Rewriter, node: Node, input_keys: set[str]) -> Block | None:
@@ -59,8 +60,8 @@ def _toy(scope: Scope, target: Node, given: dict[str, Node], name: str, root: st
 
 
 def _sdata(scope: Scope, target: Node, given: dict[str, Node], input_keys: set[str]) -> None:
-    """A pipeline over tar files there, a folder of images here."""
-    scope.put("use", "image_folder", target, TAR_FILES)
+    """A pipeline over tar files."""
+    scope.put("use", "webdataset", target, TAR_FILES)
     for key, child in given.items():
         if key == "train":
             scope.take(child)
@@ -78,12 +79,13 @@ def _sdata(scope: Scope, target: Node, given: dict[str, Node], input_keys: set[s
         else:
             known = "train, validation, test, skip_val_loader, dummy"
             scope.problem(f"params.{key}", child, f"{PIPELINE} takes {known}")
-    if "root" not in scope.block.items:
+    if "shards" not in scope.block.items:
         scope.problem("params", target, "there are no 'urls' to read the data from")
     if "size" not in scope.block.items:
         scope.put("size", 256, note="the old pipeline did not say: resize and crop to this")
-    if "txt" in input_keys:
-        scope.put("captions", True, note="the model reads txt: NAME.txt beside NAME.jpg")
+    fields = {key: key for key in FIELDS if key in input_keys}
+    if fields:
+        scope.put("columns", fields, note="what the model reads: NAME.txt, NAME.cls beside NAME.jpg")
     if input_keys & set(SIZES):
         scope.put("sizes", True, note="the model reads the sizes of the images")
 
@@ -93,21 +95,26 @@ def _pipeline(scope: Scope, node: Node, path: str) -> None:
         if key == "urls":
             urls = child.value if isinstance(child.value, list) else [child]
             scope.take(child)
-            for more in urls[1:]:
-                scope.drop("urls", more, "one folder is read, at any depth")
-            for first in urls[:1]:
-                scope.put("root", scope.plain(first), first)
+            for url in urls:
+                scope.take(url)
+            if urls:
+                scope.put("shards", [_shards(scope.plain(url)) for url in urls], note="files; of a folder, all in it")
         elif key == "postprocessors":
             scope.take(child)
             for position, step in enumerate(scope.listed(f"{path}.{key}", child)):
                 _step(scope, step, f"{path}.{key}[{position}]")
         elif key in ("pipeline_config", "decoders", "preprocessors"):
-            scope.drop(key, child, "image_folder shuffles and decodes by itself")
+            scope.drop(key, child, "webdataset shuffles and decodes by itself")
             for inner in child.value.values() if isinstance(child.value, dict) else ():
                 scope.take(inner)
         else:
             known = "urls, pipeline_config, decoders, preprocessors, postprocessors"
             scope.problem(f"{path}.{key}", child, f"a datapipeline has {known}")
+
+
+def _shards(url: object) -> object:
+    """A folder as the pattern of the tar files in it; anything else as it is."""
+    return f"{url}/**/*.tar" if isinstance(url, str) and ".tar" not in url else url
 
 
 def _step(scope: Scope, node: Node, path: str) -> None:
@@ -128,9 +135,9 @@ def _step(scope: Scope, node: Node, path: str) -> None:
             else:
                 scope.drop(key, child, "images are resized by bicubic interpolation, with antialiasing")
     elif name in ITS_OWN:
-        scope.say(f"left out {name} (image_folder does it by itself)")
+        scope.say(f"left out {name} (webdataset does it by itself)")
     else:
-        scope.problem(path, node, f"unknown target '{scope.target_of(node)}': image_folder has no such step")
+        scope.problem(path, node, f"unknown target '{scope.target_of(node)}': webdataset has no such step")
 
 
 def _loader(scope: Scope, node: Node, path: str) -> None:
@@ -138,4 +145,4 @@ def _loader(scope: Scope, node: Node, path: str) -> None:
         if key in ("batch_size", "num_workers"):
             scope.put(key, scope.plain(child), child)
         else:
-            scope.drop(f"loader.{key}", child, "image_folder loads by itself")
+            scope.drop(f"loader.{key}", child, "webdataset loads by itself")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from support.original_data import write_cifar10, write_mnist
 
 import sgm_core as sgm
@@ -490,16 +492,17 @@ def with_data(data: str) -> str:
     return TOY[: TOY.index("data:\n")] + data + TOY[TOY.index("lightning:\n") :]
 
 
-def test_a_pipeline_over_tar_files_becomes_a_folder_of_images(old):
+def test_a_pipeline_over_tar_files_stays_one(old):
     text = convert_config([old(with_data(PIPELINE))])
     assert yaml.safe_load(text)["data"] == {
-        "use": "image_folder",
-        "root": "DATA",
+        "use": "webdataset",
+        "shards": ["DATA/**/*.tar", "MORE/**/*.tar"],
         "size": 64,
         "batch_size": 8,
         "num_workers": 2,
+        "columns": {"cls": "cls"},
     }
-    left_out = ("urls: MORE", "decoders", "validation", "pipeline_config", "skip_val_loader", "interpolation: 3")
+    left_out = ("decoders", "validation", "pipeline_config", "skip_val_loader", "interpolation: 3")
     for note in ("# the root\n", "# mix\n", *(f"left out {name}" for name in (*left_out, "loader.prefetch_factor"))):
         assert note in text, note
 
@@ -507,13 +510,35 @@ def test_a_pipeline_over_tar_files_becomes_a_folder_of_images(old):
 def test_captions_and_sizes_are_given_where_the_model_reads_them(old):
     text = with_data(PIPELINE).replace("input_key: cls", "input_keys: [txt, original_size_as_tuple]")
     data = converted(old(text))["data"]
-    assert (data["captions"], data["sizes"]) == (True, True)
+    assert (data["columns"], data["sizes"]) == ({"txt": "txt"}, True)
+
+
+def test_urls_that_are_files_stay_as_they_are(old):
+    text = with_data(PIPELINE).replace("- DATA", '- "a/{00..07}.tar"').replace("- MORE", '- "b/*.tar"')
+    assert converted(old(text))["data"]["shards"] == ["a/{00..07}.tar", "b/*.tar"]
+
+
+def test_the_tar_files_of_an_old_data_set_are_read(old, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, labels in (("DATA/deep", (3, 5)), ("MORE", (7,))):
+        Path(folder).mkdir(parents=True)
+        with tarfile.open(f"{folder}/0.tar", "w") as tar:
+            for label in labels:
+                Image.new("RGB", (80, 70)).save("image.jpg")
+                Path("label").write_text(str(label))
+                tar.add("image.jpg", f"{label}.jpg")
+                tar.add("label", f"{label}.cls")
+    Path("new.yaml").write_text(convert_config([old(with_data(PIPELINE))]))
+    overrides = ["data.batch_size=3", "data.num_workers=0"]
+    (batch,) = sgm.load_config("new.yaml", overrides=overrides).build("data").train_dataloader()
+    assert batch["image"].shape == (3, 3, 64, 64)
+    assert sorted(batch["cls"].tolist()) == [3, 5, 7]
 
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("sdata.mappers.Rescaler", "my.Mapper", "unknown target 'my.Mapper': image_folder has no such step"),
+        ("sdata.mappers.Rescaler", "my.Mapper", "unknown target 'my.Mapper': webdataset has no such step"),
         ("torchvision.transforms.ToTensor", "my.Blur", "unknown target 'my.Blur'"),
         ("        decoders: [pil]", "        decoder: [pil]", "a datapipeline has urls"),
         ("    train:", "    trian:", "StableDataModuleFromConfig takes train"),
