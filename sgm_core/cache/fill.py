@@ -79,7 +79,6 @@ class _Reader(LightningModule):
         engine.model, engine.model_ema = nn.Identity(), None  # type: ignore[assignment]
         self.engine = engine
         self.parts = cached_parts(engine)
-        self.sizes: dict[int, int] = {}
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         return self.engine.transfer_batch_to_device(batch, device, dataloader_idx)
@@ -87,8 +86,8 @@ class _Reader(LightningModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         batch = self.engine.on_before_batch_transfer(batch, dataloader_idx)
         n = len(self.engine.get_input(batch))
-        size = self.sizes.setdefault(dataloader_idx, n)
-        if n == size or not self.trainer.datamodule.completed[dataloader_idx]:  # type: ignore[attr-defined]
+        size = self.trainer.datamodule.full[dataloader_idx]  # type: ignore[attr-defined]
+        if n >= size:
             return batch
         # training has such samples in full batches, in which kernels round otherwise than in a smaller one
         rows = [i % n for i in range(size)]
@@ -109,7 +108,8 @@ class _Everything(LightningDataModule):
     def __init__(self, data: LightningDataModule) -> None:
         super().__init__()
         self.data = data
-        self.completed: list[bool] = []
+        self.full: list[int] = []
+        """By loader, the size of a batch where training leaves out what is smaller, else 0."""
 
     def prepare_data(self) -> None:
         self.data.prepare_data()
@@ -120,17 +120,20 @@ class _Everything(LightningDataModule):
 
     def predict_dataloader(self) -> list[Any]:
         loaders = [*_flat(self.data.train_dataloader()), *_flat(self.data.val_dataloader())]
-        self.completed = [_complete(loader) for loader in loaders]
+        self.full = [_complete(loader) for loader in loaders]
         return loaders
 
+    def teardown(self, stage: str) -> None:
+        self.data.teardown("fit")
 
-def _complete(loader: Any) -> bool:
-    """Let a loader give its incomplete last batch too; whether it would have left that out."""
-    batches = getattr(loader, "batch_sampler", None)
+
+def _complete(loader: Any) -> int:
+    """Let a loader give its incomplete batches too; the size of a full one if it would have left those out, else 0."""
+    batches: Any = getattr(loader, "batch_sampler", None)
     if not getattr(batches, "drop_last", False):
-        return False
-    batches.drop_last = False  # type: ignore[union-attr]
-    return True
+        return 0
+    batches.drop_last = False
+    return int(batches.batch_size)
 
 
 def _has_rows(entry: Any, n: int) -> bool:
