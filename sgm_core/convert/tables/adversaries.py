@@ -8,7 +8,6 @@ from sgm_core.config.tree import Node
 from sgm_core.convert.document import Block, Item
 from sgm_core.convert.rules import Action, Rule, drop, keep, keeps, must, part
 from sgm_core.convert.tables.autoencoders import NOTHING
-from sgm_core.kinds import KINDS
 
 if TYPE_CHECKING:
     from sgm_core.convert.rewriter import Scope
@@ -22,8 +21,8 @@ RENAMED_LOSSES = {"loss/vq": "vq_loss"}
 def perceptual(note: Scope) -> Block:
     """A distance by VGG16, whose weights are files of the user's here."""
     note.say("its weights were downloaded; here they are your files, see `sgm show losses/standard`")
-    vgg16 = {"use": Item("vgg16")} if "feature_networks" in KINDS else {}
-    return Block({"features": Item(Block({**vgg16, "weights": Item("vgg16.pth")})), "heads": Item("vgg.pth")})
+    features = Block({"use": Item("vgg16"), "weights": Item("vgg16.pth")})
+    return Block({"features": Item(features), "heads": Item("vgg.pth")})
 
 
 # --- the loss ------------------------------------------------------------------------------------------------------

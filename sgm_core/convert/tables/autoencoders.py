@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from sgm_core.convert.document import Block
 from sgm_core.convert.rules import Action, Rule, drop, inline, keep, keeps, must, part
 from sgm_core.convert.tables.networks import ATTENTION
-from sgm_core.kinds import KINDS
 
 if TYPE_CHECKING:
     from sgm_core.config.tree import Node
@@ -64,12 +63,7 @@ LEGACY: dict[str, Action] = {
 def _weights(scope: Scope, key: str, node: Node) -> None:
     if node.value is None:
         return
-    if "encoders" in KINDS:  # they came with first stages that read weights of their own
-        scope.put("weights", scope.plain(node), node)
-    else:
-        scope.drop(
-            key, node, "weights of a model are read from one file: model.init_from, with those of its first stage"
-        )
+    scope.put("weights", scope.plain(node), node)
 
 
 WEIGHTS: dict[str, Action] = {"ckpt_path": _weights, "ckpt_engine": _weights}

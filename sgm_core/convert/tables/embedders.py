@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from sgm_core.convert.document import Block, Item
 from sgm_core.convert.rules import Action, Rule, drop, keep, keeps, must, negate, part
 from sgm_core.convert.tables.autoencoders import ENCODER, OLD_CH_MULT
-from sgm_core.kinds import KINDS
 
 if TYPE_CHECKING:
     from sgm_core.config.tree import Node
@@ -98,7 +97,7 @@ def _slot(scope: Scope, node: Node, path: str) -> Block | None:
 
 def _encoder_of_its_own(scope: Scope) -> None:
     """The arguments of an encoder among the embedder's own there, a mapping of them here."""
-    items, encoder = scope.block.items, Block({"use": Item("conv")} if "encoders" in KINDS else {})
+    items, encoder = scope.block.items, Block({"use": Item("conv")})
     for key in [key for key in items if key not in ("use", "flatten")]:
         encoder.items[key] = items.pop(key)
     scope.put("encoder", encoder)
