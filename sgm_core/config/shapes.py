@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,14 +79,18 @@ def said_by(plan: Plan | None) -> Callable[..., Any]:
         return unknown
 
     def say(*inputs: Any) -> Any:
-        parameters = inspect.signature(shapes).parameters.values()
-        told = {p.name: _argument(call, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
-        said = shapes(*inputs, **told)
+        said = shapes(*inputs, **_keywords(shapes, call))
         if not isinstance(said, Mapping):
             return said
         return {name: _owned(takes, call) if isinstance(takes, Takes) else takes for name, takes in said.items()}
 
     return say
+
+
+def _keywords(say: Callable[..., Any], call: Call) -> dict[str, Any]:
+    """The arguments of a constructor that a static method asks for, by name."""
+    parameters = inspect.signature(say).parameters.values()
+    return {p.name: _argument(call, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def _owned(takes: Takes, call: Call) -> Takes:
@@ -199,6 +204,7 @@ class Comparison:
             self.vague.add(None)
             self.notes.append(f"{_place(given)} does not say where it puts what its embedders give")
             return
+        route = partial(route, **_keywords(route, conditioner))
         for plan in _slots(conditioner):
             slot = _call_of(plan)
             if slot is None:

@@ -31,27 +31,30 @@ class GeneralConditioner(Conditioner):
     """Runs the embedders in order and joins their outputs into one conditioning.
 
     An output goes where its slot says, or by rank: 2 to `vector`, joined on dimension 1; 3 to `crossattn`, joined on
-    dimension 2; 4 and 5 to `concat`, joined on dimension 1. A slot's output of another name (`cond_view`,
-    `cond_motion`) becomes an extra, joined on dimension 1.
+    dimension 2 (but see `join_tokens`); 4 and 5 to `concat`, joined on dimension 1. A slot's output of another name
+    (`cond_view`, `cond_motion`) becomes an extra, joined on dimension 1.
 
     Every message about a slot names it as a config does, `conditioner.embedders[1] (ClassEmbedder)`.
 
     Args:
         embedders: the slots. None at all makes an unconditional model.
+        join_tokens: the tokens of `crossattn` follow each other, on dimension 1, in place of being side by side on
+            dimension 2: for embedders of one width (`projected` gives them one) and any number of tokens.
 
     Raises:
         ValueError: slots of one `drop_group` with different drop rates.
     """
 
-    def __init__(self, embedders: list[EmbedderSlot]) -> None:
+    def __init__(self, embedders: list[EmbedderSlot], join_tokens: bool = False) -> None:
         super().__init__()
+        self.join_tokens = join_tokens
         self.slots = tuple(embedders)
         self.embedders = nn.ModuleList(slot.module for slot in embedders)
         self._together = self._drop_groups()
         self.train(self.training)
 
     @staticmethod
-    def route(shape: Shape, output: str | None) -> tuple[str, int]:
+    def route(shape: Shape, output: str | None, *, join_tokens: bool) -> tuple[str, int]:
         """Where an output goes, from its shape for one sample and what its slot says, and the axis of the shape on
         which it is joined to others: what `forward` does, before anything is built.
 
@@ -60,7 +63,7 @@ class GeneralConditioner(Conditioner):
         """
         said = f"of shape (b, {', '.join('?' if length is None else str(length) for length in shape)})"
         name = _destination(1 + len(shape), said, output)
-        return name, _JOINED_ON.get(name, 1) - 1
+        return name, _axis(name, join_tokens) - 1
 
     def train(self, mode: bool = True) -> Self:
         """Switch the trainable embedders. A parent's `train()` comes through here too: frozen ones stay in eval."""
@@ -227,7 +230,7 @@ class GeneralConditioner(Conditioner):
         first, tensor = parts[0]
         if len(parts) == 1:
             return tensor
-        axis = _JOINED_ON.get(name, 1)
+        axis = _axis(name, self.join_tokens)
         for i, part in parts[1:]:
             if tensor.ndim <= axis or _without(axis, part.shape) != _without(axis, tensor.shape):
                 raise ValueError(
@@ -235,6 +238,11 @@ class GeneralConditioner(Conditioner):
                     f"{tuple(tensor.shape)} of {self._name(first)}; only dimension {axis} may differ"
                 )
         return torch.cat([part for _, part in parts], dim=axis)
+
+
+def _axis(name: str, join_tokens: bool) -> int:
+    """On which dimension outputs of a name are joined."""
+    return 1 if name == "crossattn" and join_tokens else _JOINED_ON.get(name, 1)
 
 
 def _destination(rank: int, said: str, name: str | None) -> str:

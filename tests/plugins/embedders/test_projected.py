@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import sgm_core as sgm
 from sgm_core.testing import check_component
 from sgm_plugins.embedders.classes import ClassEmbedder
 from sgm_plugins.embedders.projected import ProjectedEmbedder
@@ -53,3 +54,28 @@ def test_another_width_says_the_right_one():
         ProjectedEmbedder(ClassEmbedder(6, 10), 5, 4)(LABELS)
     with pytest.raises(ValueError, match="set in_features to 6"):
         ProjectedEmbedder.shapes((), embedder=lambda labels: (6,), in_features=5, width=4)
+
+
+TOKENS = {"few": torch.ones(2, 3, 6), "many": torch.ones(2, 5, 8)}
+SLOTS = [
+    {"input_key": key, "trainable": True,
+     "embedder": {"use": "projected", "embedder": "identity", "in_features": width, "width": 4}}
+    for key, width in (("few", 6), ("many", 8))
+]  # fmt: skip
+
+
+def test_tokens_of_embedders_that_it_brought_to_one_width_follow_each_other():
+    together = sgm.build("conditioners", {"use": "general", "embedders": SLOTS, "join_tokens": True})
+    cond = together(TOKENS).crossattn
+    assert cond.shape == (2, 3 + 5, 4)
+    assert torch.equal(cond[:, :3], together.embedders[0](TOKENS["few"]))
+    apart = sgm.build("conditioners", {"use": "general", "embedders": SLOTS})
+    with pytest.raises(ValueError, match=r"crossattn output \(2, 5, 4\) can not be joined to \(2, 3, 4\)"):
+        apart(TOKENS)
+
+
+def test_the_width_of_joined_tokens_is_theirs_before_anything_is_built():
+    from sgm_plugins.conditioners.general import GeneralConditioner
+
+    assert GeneralConditioner.route((3, 4), None, join_tokens=True) == ("crossattn", 0)
+    assert GeneralConditioner.route((3, 4), None, join_tokens=False) == ("crossattn", 1)
