@@ -13,9 +13,8 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from sgm_core.files import replacing
+from sgm_core.report.curves import FILE, parse
 from sgm_core.roles import Logger
-
-FILE = "metrics.jsonl"
 
 
 class JSONLMetrics(Logger):
@@ -101,16 +100,6 @@ class JSONLMetrics(Logger):
         with self.path.open("rb") as old, replacing(self.path) as temporary, temporary.open("wb") as new:
             new.writelines(line for line in old if (parsed := parse(line)) and parsed["step"] <= step)
         self._end = -1
-
-
-def parse(line: bytes) -> dict[str, Any] | None:
-    """A line of the file, or None where it is torn or none of ours."""
-    try:
-        parsed = json.loads(line)
-    except ValueError:
-        return None
-    whole = line.endswith(b"\n") and isinstance(parsed, dict) and isinstance(parsed.get("step"), int)
-    return parsed if whole else None
 
 
 def plain(value: Any) -> Any:

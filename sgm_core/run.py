@@ -3,10 +3,12 @@
 runs/NAME/
     config.yaml         the resolved config
     lock.json           the components it uses and the plugins with hooks, with distribution and version
-    metrics.jsonl       a line per logged step
+    metrics.jsonl       a line per logged step; metrics.csv, the same as a table
     images/             grids
     checkpoints/        last.ckpt and step-*.ckpt
     model.safetensors   the weights at the end, with config and lock
+    run.json            state, environment, origins of the config, throughput
+    report.html         all of it as a page, alive while the run goes on
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from sgm_core.hooks.session import current, hook_entries
 from sgm_core.metrics import JSONLMetrics
 from sgm_core.progress import StepProgressBar
 from sgm_core.registry import index
+from sgm_core.report.reporter import Reporter
 from sgm_core.saving import AtomicCheckpoints, Saver
 
 EXIT_INTERRUPTED = 130
@@ -136,7 +139,13 @@ class Run:
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
-            callbacks=[WriteConfig(self), *callbacks, Compartments(current()), saver],
+            callbacks=[
+                WriteConfig(self),
+                *callbacks,
+                Compartments(current()),
+                Reporter(self.config, self.folder),
+                saver,
+            ],
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
@@ -144,13 +153,16 @@ class Run:
         return trainer
 
     def loggers(self, configured: Any) -> list[Logger]:
-        """`metrics.jsonl` and the loggers of the config, in the run's folder, without what a resumed run logs again.
+        """`metrics.jsonl`, `metrics.csv` and the loggers of the config, in the run's folder, without what a resumed run logs again.
 
         Args:
             configured: one, several, or none (true and false too).
         """
         several = configured if isinstance(configured, list) else [configured]
         found = [JSONLMetrics(self.folder), *(logger for logger in several if isinstance(logger, Logger))]
+        table = index.resolve("loggers", "csv")
+        if not any(type(logger) is table for logger in found):
+            found.append(table())
         step = None if self.resume_from is None else read_step(self.resume_from)
         for logger in found:
             write_to, truncate_after = (getattr(logger, name, None) for name in ("write_to", "truncate_after"))

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a model",
     "sample": "draw images with a trained model",
     "cache": "compute the outputs of frozen parts once, before training",
+    "report": "make the report of a run again, from its folder",
     "check": "check a config, and say everything that is wrong with it",
     "data": "read a dataset through, and say what is wrong with it",
     "explain": "a config in full: each value and where it came from",

@@ -2,26 +2,141 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from sgm_core.files import replacing
+from sgm_core.metrics import plain
+from sgm_core.roles import Logger
+
+FILE = "metrics.csv"
 
 
-class CSVMetrics(CSVLogger):
-    """Lightning's CSV logger, writing `csv/version_0/metrics.csv` in the folder of the run.
+class CSVMetrics(Logger):
+    """Writes `metrics.csv` in the folder of the run: a row per logged step, a column per metric, `step` the first.
 
-    A run that resumes writes `version_1`: Lightning's logger deletes the table it finds in its own folder.
+    What Lightning logs of one step in several calls is one row, which is written when the next step is logged or the
+    run ends. A metric that is new becomes the last column, for which the table is replaced as a whole; else rows are
+    appended, each in one write. A row that a power cut tore is dropped when the file is opened next. Every run has
+    this logger. Only rank 0 writes.
 
     Args:
-        save_dir: the folder in which `csv/` goes. None leaves it to whoever starts the run, who calls `write_to`; a
-            plain `Trainer` does not, then it is the current folder.
+        save_dir: the folder of the table. None leaves it to whoever starts the run, who calls `write_to`; a plain
+            `Trainer` does not, then it is the current folder.
     """
 
     def __init__(self, save_dir: Path | None = None) -> None:
+        super().__init__()
         self._given = save_dir is not None
-        super().__init__(Path() if save_dir is None else save_dir, name="csv")
+        self.path = (Path() if save_dir is None else Path(save_dir)) / FILE
+        self._row: dict[str, Any] = {}
+        self._columns: list[str] | None = None  # of the file; unknown until it was looked at
+        self._in_file = False  # whether the row came from there
+
+    @property
+    def name(self) -> str:
+        """Empty: Lightning builds paths from it, and the table lies in the folder itself."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty, see `name`."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of the table."""
+        return str(self.path.parent)
 
     def write_to(self, folder: Path) -> None:
         """Use this folder, unless the constructor was given one. To be called before anything is logged."""
         if not self._given:
-            super().__init__(folder, name="csv")  # the only way to tell Lightning's logger
+            self.path = folder / FILE
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's config.yaml says it all."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Note the metrics of a step, None being the step of the last row (0 in an empty table)."""
+        self._open()
+        last = self._row.get("step")
+        step = step if step is not None else (last or 0)
+        if step != last:
+            self._write()
+            self._row, self._in_file = {"step": step}, False
+        changed = {key: value for key, value in plain(metrics).items() if self._row.get(key) != value}
+        if changed and self._in_file:  # a resumed run goes on with the last row: take it out, to write it again
+            self._replace(rows(self.path)[:-1])
+            self._in_file = False
+        self._row |= changed
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the last row."""
+        self._write()
+        self._in_file = True
+
+    @rank_zero_only
+    def truncate_after(self, step: int) -> None:
+        """Drop the rows of later steps, for a run that resumes there and logs them anew."""
+        if self.path.exists():
+            self._columns = None
+            self._open()
+            self._replace([row for row in rows(self.path) if int(row["step"]) <= step])
+            self._columns = None
+
+    def _open(self) -> None:
+        """Find the columns and the last row of the file, if there is one."""
+        if self._columns is not None:
+            return
+        found = rows(self.path)
+        self._columns = list(found[0]) if found else ["step"]
+        self._row = {k: v for k, v in found[-1].items() if v != ""} | {"step": int(found[-1]["step"])} if found else {}
+        self._in_file = bool(found)
+        if found and not self.path.read_bytes().endswith(b"\n"):  # torn
+            self._replace(found)
+
+    def _write(self) -> None:
+        if not self._row or self._in_file or self._columns is None:
+            return
+        new = [key for key in self._row if key not in self._columns]
+        if new or not self.path.exists():
+            old = rows(self.path)
+            self._columns += new
+            self._replace([*old, self._row])
+            return
+        with self.path.open("ab", buffering=0) as file:
+            file.write(as_csv(self._columns, [self._row]))
+
+    def _replace(self, table: list[dict[str, Any]]) -> None:
+        assert self._columns is not None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        head = dict(zip(self._columns, self._columns, strict=True))
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(as_csv(self._columns, [head, *table]))
+
+
+def as_csv(columns: list[str], table: list[dict[str, Any]]) -> bytes:
+    """Rows as text; what a row has not is an empty cell."""
+    text = io.StringIO()
+    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(table)
+    return text.getvalue().encode()
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a table; none where there is no file, or none of ours."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1].decode("utf-8", errors="replace")
+    found = list(csv.DictReader(io.StringIO(whole)))
+    return [row for row in found if None not in row and None not in row.values() and str(row.get("step", "")).isdigit()]
+
+
