@@ -62,19 +62,37 @@ def measure(config: Config) -> Measured:
             engine = build_plan(model)
     except BuildError as error:
         return Measured([], [f"the model can not be measured: {error}"])
-    trained = {id(parameter) for parameter in _trained(engine)}
-    sizes = [_weights(path, module, trained) for path, module in _parts(engine)]
-    parameters = _trained(engine)
-    sizes.append(Size("model", "gradients", 0, 0, _bytes(parameters)))
     notes: list[str] = []
-    average = getattr(engine, "model_ema", None)
-    if isinstance(average, nn.Module):
-        sizes.append(Size("model.ema", "shadows", 0, 0, _bytes(average.state_dict().values())))
+    sizes = sizes_of(engine)
     try:
-        sizes.append(Size("model.optimizer", "moments", 0, 0, _moments(engine, parameters)))
+        sizes.append(Size("model.optimizer", "moments", 0, 0, _moments(engine, _trained(engine))))
     except Exception as error:  # of any optimizer: it may need values
         notes.append(f"model.optimizer can not be measured: {type(error).__name__}: {error}")
     return Measured([size for size in sizes if size.bytes], notes)
+
+
+def sizes_of(engine: Any, optimizers: Iterable[torch.optim.Optimizer] = ()) -> list[Size]:
+    """The sizes of the parts of a model as it is: weights, gradients (whether or not there are any yet), averages.
+
+    Args:
+        engine: the model.
+        optimizers: that have taken a step; what they keep is counted too.
+    """
+    parameters = _trained(engine)
+    trained = {id(parameter) for parameter in parameters}
+    sizes = [_weights(path, module, trained) for path, module in _parts(engine)]
+    sizes.append(Size("model", "gradients", 0, 0, _bytes(parameters)))
+    average = getattr(engine, "model_ema", None)
+    if isinstance(average, nn.Module):
+        sizes.append(Size("model.ema", "shadows", 0, 0, _bytes(average.state_dict().values())))
+    for optimizer in optimizers:
+        sizes.append(Size("model.optimizer", "moments", 0, 0, _kept(optimizer)))
+    return [size for size in sizes if size.bytes]
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> int:
+    """What an optimizer remembers of its parameters."""
+    return sum(_bytes(v for v in state.values() if isinstance(v, Tensor)) for state in optimizer.state.values())
 
 
 @contextmanager
@@ -124,7 +142,7 @@ def _moments(engine: Any, parameters: list[nn.Parameter]) -> int:
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     optimizer.step()
-    return sum(_bytes(v for v in state.values() if isinstance(v, Tensor)) for state in optimizer.state.values())
+    return _kept(optimizer)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

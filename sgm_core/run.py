@@ -71,16 +71,24 @@ class Run:
             SgmError: the config is wrong; the folder can not be written; a part refused its input. A new folder
                 in which nothing was trained is removed.
         """
-        self.config.checked  # noqa: B018 - all errors of the config before anything is made
-        if self.config.to_dict().get("data") is None:
-            raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
-        check_shapes(self.config)
+        self.check()
         created = make_folder(self.folder)
         try:
             return self._train()
         finally:
             if created and not any(self.folder.iterdir()):
                 self.folder.rmdir()
+
+    def check(self) -> None:
+        """Everything that can be known before anything is made.
+
+        Raises:
+            SgmError: the config is wrong, or says nothing of data.
+        """
+        self.config.checked  # noqa: B018
+        if self.config.to_dict().get("data") is None:
+            raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
+        check_shapes(self.config)
 
     def _train(self) -> int:
         quiet_libraries()
@@ -153,7 +161,9 @@ class Run:
         return trainer
 
     def loggers(self, configured: Any) -> list[Logger]:
-        """`metrics.jsonl`, `metrics.csv` and the loggers of the config, in the run's folder, without what a resumed run logs again.
+        """`metrics.jsonl`, `metrics.csv` and the loggers of the config, in the run's folder.
+
+        Without what a resumed run logs again.
 
         Args:
             configured: one, several, or none (true and false too).

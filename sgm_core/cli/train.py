@@ -16,11 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", type=Path, metavar="RUN", help="go on with a run from its last checkpoint, with its config"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="take three steps, say what the run needs, and write nothing"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     sources, overrides = split(options.config)
     if options.resume is not None:
+        if options.dry_run:
+            raise SgmError(f"--dry-run is of a new run: give it a config, e.g. {options.resume / 'config.yaml'}")
         if sources or options.name:
             raise SgmError("--resume goes on with the run's own config and folder: give overrides only")
         from sgm_core.run import resume_run
@@ -30,7 +35,12 @@ def run(options: argparse.Namespace) -> int:
     config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
     from sgm_core.run import start_run
 
-    return start_run(config, options.runs, options.name or default_name(sources)).train()
+    started = start_run(config, options.runs, options.name or default_name(sources))
+    if options.dry_run:
+        from sgm_core.cli.dry_run import run_dry
+
+        return run_dry(started)
+    return started.train()
 
 
 def default_name(sources: list[str]) -> str:

@@ -138,5 +138,3 @@ def rows(path: Path) -> list[dict[str, Any]]:
     whole = data[: data.rfind(b"\n") + 1].decode("utf-8", errors="replace")
     found = list(csv.DictReader(io.StringIO(whole)))
     return [row for row in found if None not in row and None not in row.values() and str(row.get("step", "")).isdigit()]
-
-
