@@ -52,7 +52,7 @@ class Curves:
         self._last: dict[str, Any] = {}
         self._position = 0  # of the last line
         self.left_out: set[str] = set()
-        self.epoch: int | None = None
+        self._epoch: Any = None
 
     def read(self) -> None:
         """Take up the new lines. A file that became shorter is read anew."""
@@ -81,6 +81,12 @@ class Curves:
         return max(steps, default=None)
 
     @property
+    def epoch(self) -> int | None:
+        """Of the newest line that says one."""
+        epoch = self._last.get("epoch", self._epoch)
+        return epoch if type(epoch) is int else None
+
+    @property
     def curves(self) -> dict[str, list[Point]]:
         """The curves by metric, each with at most some `POINTS` points in the order of the file."""
         found = {key: list(points) for key, points in self._kept.items()}
@@ -92,7 +98,7 @@ class Curves:
         return {key: thinned(points) for key, points in found.items()}
 
     def _add(self, row: dict[str, Any]) -> None:
-        self.epoch = row.get("epoch", self.epoch)
+        self._epoch = row.get("epoch", self._epoch)
         for key, value in numbers(row).items():
             points = self._kept.get(key)
             if points is None:

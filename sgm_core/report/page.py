@@ -230,7 +230,7 @@ def _header(name: str, record: Record, epoch: int | None) -> str:
     bar = ""
     if record.total_steps:
         bar = f'<progress max="{record.total_steps}" value="{min(record.step, record.total_steps)}"></progress>\n'
-    written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.updated)) if record.updated else ""
+    written = when(record.updated) if record.updated else ""
     cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in tiles)
     return (
         f'<header>\n<h1>{escape(name)}</h1>\n<p id="state" class="{state}"><b>{escape(STATES[state])}</b>'
@@ -245,6 +245,14 @@ def _rate(record: Record) -> tuple[float, float] | None:
     (step, samples, seconds), (last_step, last_samples, last_seconds) = record.pace[-10:][0], record.pace[-1]
     passed = last_seconds - seconds
     return ((last_step - step) / passed, (last_samples - samples) / passed) if passed > 0 else None
+
+
+def when(seconds: Any) -> str:
+    """A time since 1970 on the clock here; nothing for what is none."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(seconds)))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ""
 
 
 def duration(seconds: float) -> str:
@@ -308,9 +316,9 @@ def _components(rows: Iterable[Mapping[str, Any]]) -> str:
 def _sessions(record: Record) -> str:
     rows = []
     for session in record.sessions:
-        started = session.get("started")
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)) if isinstance(started, (int, float)) else ""
-        rows.append([when, f"from step {session.get('step', 0)}", str(session.get("command", ""))])
+        rows.append(
+            [when(session.get("started")), f"from step {session.get('step', 0)}", str(session.get("command", ""))]
+        )
     return _table(["started", "", "command"], rows)
 
 

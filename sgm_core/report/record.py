@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import socket
@@ -94,8 +95,11 @@ def read_record(folder: Path) -> Record:
     record = Record()
     for item in fields(Record):
         default, value = getattr(record, item.name), found.get(item.name)
-        number = isinstance(default, float) and type(value) is int
-        if type(value) is type(default) or number or (item.name == "total_steps" and type(value) is int):
+        if isinstance(default, float):
+            fits = _number(value)
+        else:
+            fits = type(value) is (int if item.name == "total_steps" else type(default))
+        if fits:
             setattr(record, item.name, value)
     record.sessions = [session for session in record.sessions if isinstance(session, dict)]
     record.config = [line for line in record.config if isinstance(line, list) and [type(x) for x in line] == [str, str]]
@@ -108,7 +112,7 @@ def read_record(folder: Path) -> Record:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def exists(pid: int) -> bool:

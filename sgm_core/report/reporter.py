@@ -15,7 +15,9 @@ from torch import Tensor
 
 from sgm_core.config.api import Config
 from sgm_core.report.config_lines import config_lines, with_origins
+from sgm_core.report.page import FILE as PAGE
 from sgm_core.report.page import Report
+from sgm_core.report.record import FILE as RECORD
 from sgm_core.report.record import Record, command, environment, read_record
 
 INTERVAL = 10.0
@@ -47,7 +49,7 @@ class Reporter(Callback):
         self.report = Report(folder)
         self.spent = 0.0  # seconds for reports, all together
         self._next = self._since = 0.0
-        self._before = 0.0  # seconds and samples of earlier sessions
+        self._before = 0.0  # seconds of earlier sessions
         self._warned = False
 
     # --- what a run goes through -------------------------------------------------------------------------------------
@@ -55,6 +57,9 @@ class Reporter(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
+        for name in (RECORD, PAGE):
+            for orphan in self.folder.glob(f".{name}.*.tmp"):  # of a run that was killed while it wrote
+                orphan.unlink(missing_ok=True)
         old = read_record(self.folder)
         total = trainer.estimated_stepping_batches
         self.record = Record(
@@ -62,7 +67,7 @@ class Reporter(Callback):
             step=trainer.global_step,
             total_steps=int(total) if 0 < total < float("inf") else None,
             seconds=old.seconds,
-            samples=old.samples,
+            samples=round(old.samples * min(trainer.global_step / old.step, 1.0)) if old.step else 0,
             interval=self.interval,
             sessions=[*old.sessions, {"started": time.time(), "step": trainer.global_step, "command": command()}],
             environment={

@@ -1,0 +1,118 @@
+"""What a dry run finds is what a real run has."""
+
+import io
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import sgm_core as sgm
+from sgm_core.cli.dry_run import kept_checkpoints
+from sgm_core.dry_run import CountingIO, SavedForBackward, dry_run, shapes
+from sgm_core.host_memory import HostMemory, resident_peak
+from sgm_core.run import start_run
+
+FAST = [
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "trainer.callbacks=[]",
+    "model.network.channel_mult=[1]",
+]
+
+
+def find(tmp_path, *overrides: str):
+    run = start_run(sgm.load_config("digits", overrides=[*FAST, *overrides]), tmp_path, "run")
+    planned = []
+    return dry_run(run, planned.append), planned[0], run
+
+
+def test_it_finds_what_the_real_run_has_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changes = ["trainer.max_steps=3", "data.batch_size=20", "trainer.accumulate_grad_batches=2"]
+    found, planned, run = find(tmp_path, *changes)
+    assert list(tmp_path.iterdir()) == []
+    assert (found.steps, found.batch_samples, found.accumulate, found.device) == (3, 20, 2, "cpu")
+    assert found.batch == {"image": "(20, 1, 8, 8) float32", "cls": "(20,) int64"}
+    assert len(found.seconds) == 3
+    assert found.step_seconds == pytest.approx((found.seconds[1] + found.seconds[2]) / 2)
+    assert math.isfinite(found.loss)
+    assert found.grad_norm > 0
+    assert {(s.path, s.what, s.bytes) for s in planned.sizes} == {(s.path, s.what, s.bytes) for s in found.sizes}
+    assert run.train() == 0
+    checkpoint = run.folder / "checkpoints" / "last.ckpt"
+    assert found.checkpoint == pytest.approx(checkpoint.stat().st_size, rel=0.01)
+    assert found.export == pytest.approx((run.folder / "model.safetensors").stat().st_size, rel=0.05)
+
+
+def test_the_length_of_the_run_is_that_of_its_epochs(tmp_path):
+    found, *_ = find(tmp_path, "trainer.max_steps=-1", "trainer.max_epochs=4", "data.batch_size=200")
+    assert found.steps == 4 * found.batches == 4 * 7
+    assert found.samples == 1400  # of 1437, whole batches only
+    assert len(found.seconds) == 3
+
+
+def test_precision_counts(tmp_path):
+    half, planned, _ = find(tmp_path, "trainer.precision=bf16-true", "data.batch_size=32")
+    full, *_ = find(tmp_path, "data.batch_size=32")
+
+    def weights(sizes):
+        return sum(size.bytes for size in sizes if size.what == "weights")
+
+    assert weights(half.sizes) == pytest.approx(weights(planned.sizes) / 2, rel=0.01)
+    assert half.activations < full.activations
+
+
+def test_twice_the_batch_keeps_twice_the_activations(tmp_path):
+    one, *_ = find(tmp_path, "data.batch_size=32")
+    two, *_ = find(tmp_path, "data.batch_size=64")
+    assert two.activations == pytest.approx(2 * one.activations, rel=0.02)
+
+
+def test_gradient_checkpointing_keeps_less(tmp_path):
+    network = ["model.network.num_res_blocks=2", "data.batch_size=32"]
+    kept, *_ = find(tmp_path, *network)
+    again, *_ = find(tmp_path, *network, "model.network.use_checkpoint=true")
+    assert again.activations < 0.5 * kept.activations
+
+
+def test_what_autograd_keeps_is_counted_once_and_weights_are_not():
+    layer = nn.Linear(100, 100)
+    x = torch.randn(50, 100, requires_grad=True)
+    with SavedForBackward(layer) as saved:
+        out = layer(x)  # keeps x and the weight
+        out = out.sigmoid()  # keeps its result
+        (out * x).sum()  # keeps both, once more
+    assert saved.bytes == 2 * 50 * 100 * 4
+    out.sum().backward()  # works as ever
+    assert x.grad is not None
+
+
+def test_a_checkpoint_that_is_written_nowhere_has_its_length(tmp_path):
+    checkpoint = {"a": torch.randn(300, 3), "b": [1, 2, {"c": "text"}], "d": torch.ones(2, dtype=torch.bfloat16)}
+    counting, file = CountingIO(), io.BytesIO()
+    counting.save_checkpoint(checkpoint, "x")
+    torch.save(checkpoint, file)
+    assert counting.bytes == pytest.approx(len(file.getvalue()), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("every", "keep", "steps", "kept"), [(100, 3, 1000, 3), (100, 3, 150, 2), (100, 0, 1000, 1), (100, 3, None, 3)]
+)
+def test_how_many_checkpoints_stay(every, keep, steps, kept):
+    assert kept_checkpoints(every, keep, steps) == kept
+
+
+def test_batches_in_words():
+    assert shapes({"x": torch.zeros(2, 3), "t": ["a"], "n": 3}) == {"x": "(2, 3) float32", "t": "1 str", "n": "int"}
+    assert shapes([torch.zeros(1), []]) == {"0": "(1,) float32", "1": "nothing"}
+    assert shapes(torch.zeros(1)) == {"": "(1,) float32"}
+
+
+@pytest.mark.skipif(resident_peak() is None, reason="this system does not say")
+def test_the_memory_of_this_process_is_seen():
+    memory = HostMemory()
+    before = memory.peak()
+    block = torch.ones(50_000_000)  # 200 MB
+    assert memory.peak() - before > 150e6
+    assert block[0] == 1

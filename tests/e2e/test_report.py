@@ -1,0 +1,164 @@
+"""Reports and dry runs through the real commands."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from sgm_core.cli.app import main
+
+FAST = [
+    "model.network.channel_mult=[1]", "model.sampler.num_steps=2", "trainer.limit_val_batches=1",
+    "trainer.log_every_n_steps=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "data.batch_size=8",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+
+@pytest.fixture
+def sgm(capsys):
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(arguments)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def series(page: Path, name: str) -> list[int]:
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    return next(s["x"] for chart in data["charts"] for s in chart["series"] if s["name"] == name)
+
+
+def test_train_and_resume_write_one_report_of_the_whole_run(sgm):
+    assert sgm("train", "digits", *FAST, "trainer.max_steps=3", "--name", "a")[0] == 0
+    page = Path("runs/a/report.html")
+    assert series(page, "loss") == [0, 1, 2]
+    assert "finished" in page.read_text()
+    assert sgm("train", "--resume", "runs/a", "trainer.max_steps=5")[0] == 0
+    assert series(page, "loss") == [0, 1, 2, 3, 4]
+    text = page.read_text()
+    assert (
+        "configs/digits.yaml:10:21" in text or "sgm_configs/digits.yaml:10:21" in text
+    )  # where the first run had it from
+    assert "override &#x27;trainer.max_steps=5&#x27;" in text
+    record = json.loads(Path("runs/a/run.json").read_text())
+    assert [session["step"] for session in record["sessions"]] == [0, 3]
+    assert (record["step"], record["samples"], record["state"]) == (5, 40, "finished")
+    table = Path("runs/a/metrics.csv").read_text().splitlines()
+    assert table[0].startswith("step,loss")
+    assert [row.split(",")[0] for row in table[1:]] == ["0", "1", "2", "3", "4"]
+
+
+def test_report_makes_the_page_again(sgm):
+    assert sgm("train", "digits", *FAST, "trainer.max_steps=2", "--name", "a")[0] == 0
+    page = Path("runs/a/report.html")
+    before = page.read_text()
+    page.unlink()
+    assert sgm("report", "runs/a")[:2] == (0, "runs/a/report.html\n")
+    assert page.read_text() == before
+    assert sgm("report", "runs/a", "--out", "b.html")[0] == 0
+    assert Path("b.html").read_text() == before
+
+
+def test_report_of_a_run_without_a_record(sgm):
+    assert sgm("train", "digits", *FAST, "trainer.max_steps=2", "--name", "a")[0] == 0
+    for name in ("run.json", "report.html", "lock.json"):
+        Path("runs/a", name).unlink()
+    assert sgm("report", "runs/a")[0] == 0
+    text = Path("runs/a/report.html").read_text()
+    assert "its end was not recorded" in text
+    assert "runs/a/config.yaml:2" in text
+    assert series(Path("runs/a/report.html"), "loss") == [0, 1]
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_what_is_no_run_is_refused(sgm, folder):
+    code, _, err = sgm("report", folder)
+    assert code == 1
+    assert "not a run folder" in err
+    assert not Path("report.html").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_report_of_a_killed_run(sgm):
+    command = [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())", "train"]
+    arguments = ["digits", *FAST, "trainer.max_steps=100000", "trainer.callbacks=[]", "--name", "a"]
+    run = Path("runs/a")
+    with subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (
+            (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") > 5
+        ):
+            time.sleep(0.05)
+        assert "running" in (run / "report.html").read_text()
+        child.send_signal(signal.SIGKILL)
+    assert sgm("report", "runs/a")[0] == 0
+    assert "killed, or the machine went down" in (run / "report.html").read_text()
+    assert len(series(run / "report.html", "loss")) > 5
+
+
+def test_a_report_imports_no_torch(sgm):
+    assert sgm("train", "digits", *FAST, "trainer.max_steps=1", "--name", "a")[0] == 0
+    code = (
+        "import sys; from sgm_core.cli.app import main; main(['report', 'runs/a']);"
+        "sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_dry_run_says_what_is_needed_and_leaves_nothing(sgm):
+    code, out, err = sgm("train", "--dry-run", "digits", *FAST, "trainer.max_steps=40", "checkpoint.every_n_steps=10")
+    assert code == 0, err
+    assert not list(Path().iterdir())
+    for expected in (
+        r"model\.network +[\d.]+ k +0 +[\d.]+ [kM]B",
+        r"model\.optimizer: moments",
+        r"activations +[\d.]+ [kM]B kept for backward, batch of 8",
+        r"estimated peak +[\d.]+ [kM]B: weights .*, gradients .*, shadows .*, moments .*, activations",
+        r"measured peak +[\d.]+ \w*B, of the whole process",
+        r"loss [\d.]+, norm of the gradient [\d.]+",
+        r"data +1,432 samples per epoch, 179 batches of 8",
+        r"steps +40",
+        r"time per step +[\d.]+ s",
+        r"checkpoint +[\d.]+ MB each, 3 kept",
+        r"Nothing was written\.",
+    ):
+        assert re.search(expected, out), (expected, out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digits", "data=null"], "no data"),
+        (["digits", "data.batch_size=5000"], "5000"),
+        (["--resume", "runs/a"], "--dry-run is of a new run"),
+        (["digits", "--name", "../x"], "plain folder name"),
+        (["digits", *FAST, "model.conditioner.embedders[0].embedder.n_classes=5"], "embedders[0]"),
+        (["digits", *FAST, "model.scale_factor=.nan"], "loss of the first batch is nan"),
+    ],
+)
+def test_a_dry_run_that_finds_a_mistake_says_so_in_one_message(sgm, arguments, message):
+    code, _, err = sgm("train", "--dry-run", *arguments)
+    assert code == 1
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(Path().iterdir())
+
+
+def test_a_dry_run_of_a_taken_name_is_refused(sgm):
+    Path("runs/a").mkdir(parents=True)
+    Path("runs/a/notes.txt").write_text("mine")
+    assert "exists already" in sgm("train", "--dry-run", "digits", "--name", "a")[2]
