@@ -27,6 +27,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/sampler_order.py
 	$(BIN)/python benchmarks/digits_quality.py
 	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf .venv

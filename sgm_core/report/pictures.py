@@ -61,6 +61,7 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._encoded: dict[Path, tuple[tuple[int, int], bytes | None]] = {}
+        self._stride = 1  # what did not fit once will not fit later
 
     def read(self, seconds: float | None = None) -> Album:
         """What is to be shown now.
@@ -88,11 +89,10 @@ class Pictures:
     def _choose(self, files: dict[str, dict[int, Path]], album: Album, until: float | None) -> None:
         """Fill the album: all steps, or every second, fourth, ... one, as the budget allows."""
         steps = sorted({step for by_step in files.values() for step in by_step})
-        stride = 1
         while True:
-            chosen = every(steps, stride)
+            chosen = every(steps, self._stride)
             if len(chosen) > STEPS:
-                stride *= 2
+                self._stride *= 2
                 continue
             paths = [by_step[step] for by_step in files.values() for step in reversed(chosen) if step in by_step]
             late = [path for path in paths if not self._encode(path, until)]
@@ -100,7 +100,7 @@ class Pictures:
             if sum(map(len, {d for d in data.values() if d})) <= BUDGET or not files:
                 break
             if len(chosen) > 2:
-                stride *= 2
+                self._stride *= 2
             else:
                 album.notes.append(f"the pictures '{files.popitem()[0]}', which are too large")
         broken = [path.name for path, found in data.items() if found is None]
