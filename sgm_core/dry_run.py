@@ -37,6 +37,7 @@ class Findings:
         loss, grad_norm: of the first batch.
         batch: the shapes of the first one, on one process.
         batch_samples: samples of a batch, on all processes.
+        processes: that train together; memory is that of the first.
         accumulate: batches of an optimizer step.
         batches: of an epoch; infinite for a stream.
         samples: of an epoch; none for a stream.
@@ -53,6 +54,7 @@ class Findings:
     grad_norm: float = math.nan
     batch: dict[str, str] = field(default_factory=dict)
     batch_samples: int = 0
+    processes: int = 1
     accumulate: int = 1
     batches: float = 0
     samples: int | None = None
@@ -130,7 +132,7 @@ class Probe(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         found, total = self.findings, trainer.estimated_stepping_batches
-        found.device = device_of(trainer)
+        found.device, found.processes = device_of(trainer), trainer.world_size
         found.batches, found.accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
         found.steps = int(total) if 0 < total < float("inf") else None
         if trainer.strategy.root_device.type == "cuda":

@@ -6,6 +6,8 @@ import math
 import shutil
 import sys
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from sgm_core.cli.explain import size_table
 from sgm_core.dry_run import Findings, dry_run
 from sgm_core.errors import SgmError
@@ -22,7 +24,7 @@ def run_dry(run: Run) -> int:
     """
     quiet_libraries()
     found = dry_run(run, say_sizes)
-    sys.stdout.write(summary(found, run))
+    say(summary(found, run))
     if not math.isfinite(found.loss):
         raise SgmError(f"the loss of the first batch is {found.loss}: training would not get anywhere")
     return 0
@@ -30,7 +32,12 @@ def run_dry(run: Run) -> int:
 
 def say_sizes(measured: Measured) -> None:
     """The table of `sgm explain`, where it is a comment."""
-    sys.stdout.write("".join(f"{line.removeprefix('# ')}\n" for line in size_table(measured).splitlines()))
+    say("".join(f"{line.removeprefix('# ')}\n" for line in size_table(measured).splitlines()))
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 
@@ -55,8 +62,11 @@ def summary(found: Findings, run: Run) -> str:
     )  # fmt: skip
     each = f" x {found.accumulate} accumulated" if found.accumulate > 1 else ""
     rows = [
-        ("device", found.device),
-        ("activations", f"{human(found.activations, 'B')} kept for backward, batch of {found.batch_samples}"),
+        ("device", found.device if found.processes == 1 else f"{found.device}, the first of {found.processes}"),
+        (
+            "activations",
+            f"{human(found.activations, 'B')} kept for backward, batch of {found.batch_samples // found.processes}",
+        ),
         ("estimated peak", f"{human(found.estimate, 'B')}: {parts}, activations {human(found.activations, 'B')}"),
         ("measured peak", "not known here" if found.peak is None else f"{human(found.peak, 'B')}{process}"),
         ("forward, backward", f"loss {found.loss:.4g}, norm of the gradient {found.grad_norm:.4g}"),

@@ -87,7 +87,7 @@ class Chart {
     const set = (remembered.charts || {})[this.id] || {};
     this.log = set.log ?? false;
     const long = Math.max(...spec.series.map((s) => s.x.length)) > 60;
-    this.span = set.span ?? (long && spec.title.includes("loss") ? 8 : 1);
+    this.span = set.span ?? (long && spec.title.includes("loss") ? 6 : 1);
     this.hidden = new Set(set.hidden || []);
     this.svg = element("svg", { role: "img", "aria-label": spec.title, height: HEIGHT });
     this.tip = element("div", { class: "tip", hidden: "" });
@@ -178,14 +178,14 @@ class Chart {
         element("text", { class: "tick", x: LEFT - 6, y: place + 4, "text-anchor": "end" }, [short(real)]),
       );
     }
-    for (const at of ticks(left, right, Math.max(2, Math.floor(width / 110))))
+    for (const at of ticks(left, right, Math.max(2, Math.floor(width / 75))))
       if (Number.isInteger(at))
         this.svg.append(element("text", { class: "tick", x: x(at), y: HEIGHT - 6, "text-anchor": "middle" }, [steps(at)]));
     for (const at of data.resumed)
       if (at > left && at < right)
         this.svg.append(element("line", { class: "resumed", x1: x(at), x2: x(at), y1: TOP, y2: HEIGHT - BOTTOM }));
     for (const [s, i] of this.shown) {
-      const colour = this.colour(i), smooth = this.span > 1 && s.x.length > 8;
+      const colour = this.colour(i), smooth = this.span > 1 && s.x.length > 3 * this.span;
       this.svg.append(this.path(s, s.y, colour, smooth ? "raw faint" : "raw"));
       if (smooth) this.svg.append(this.path(s, smoothed(s.y, this.span), colour, "smooth"));
       s.y.forEach((v, j) => {

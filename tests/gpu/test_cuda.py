@@ -180,3 +180,17 @@ def test_text_and_image_encoders_follow_their_model_and_give_the_numbers_of_the_
         there = embedder.cuda()(given if name != "clip_image" else image.cuda())
         assert there.is_cuda
         torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-3)
+
+
+def test_a_dry_run_estimates_the_peak_that_the_device_measures(tmp_path, monkeypatch):
+    """A model whose activations outweigh its weights, so that they have to be right."""
+    from sgm_core.dry_run import dry_run
+    from sgm_core.run import start_run
+
+    monkeypatch.chdir(tmp_path)
+    overrides = ["model.network.model_channels=64", "model.network.num_res_blocks=2", "data.batch_size=1024"]
+    run = start_run(sgm.load_config("digits", overrides=overrides), tmp_path, "run")
+    found = dry_run(run, lambda measured: None)
+    assert found.device == torch.cuda.get_device_name()
+    assert found.peak == pytest.approx(found.estimate, rel=0.25)
+    assert list(tmp_path.iterdir()) == []
