@@ -15,6 +15,7 @@ from sgm_core.errors import SgmError
 
 if TYPE_CHECKING:
     from sgm_core.config.explain import Default, Explained, Part
+    from sgm_core.config.lines import Line
     from sgm_core.config.tree import Origin
     from sgm_core.measure import Measured
 
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     arguments, path = split_part(options.config, options.path)
     config = read_config(arguments)
     from sgm_core.config.explain import explain
+    from sgm_core.config.lines import lines
     from sgm_core.config.shapes import check_shapes
 
     explained = explain(config)
@@ -112,6 +114,7 @@ def _part(explained: Explained, path: str, *, named: bool) -> Explained:
 def row(item: Explained) -> dict[str, Any]:
     """One value for JSON; infinities and nan are spelt as in YAML."""
     from sgm_core.config.explain import Object
+    from sgm_core.config.lines import one_line
 
     value, type_ = item.value, str(item.shape)
     if item.part is not None:
@@ -121,7 +124,7 @@ def row(item: Explained) -> dict[str, Any]:
     elif isinstance(value, Path):
         value = str(value)
     elif isinstance(value, float) and not math.isfinite(value):
-        value = _yaml(value)
+        value = one_line(value)
     facts: dict[str, Any] = {"path": item.path, "type": type_}
     if type_ in ("value", "object", "component"):
         facts["value"] = value
@@ -171,78 +174,6 @@ def add_sizes(rows: list[dict[str, Any]], measured: Measured) -> None:
 
 
 # --- text ----------------------------------------------------------------------------------------------------------
-
-Line = tuple[str, str]
-"""What the config says, and where that came from."""
-
-
-def lines(item: Explained, indent: int = 0, *, top: bool = False) -> list[Line]:
-    """The lines of a value and all below it, as in a YAML file."""
-    key = "-" if isinstance(item.key, int) and not top else f"{_yaml(item.path if top else item.key)}:"
-    start = " " * indent + key
-    if item.shape == "value" or _fits_one_line(item):
-        return [(f"{start} {_text(item)}", _where(item.origin))]
-    below = [line for child in item.children for line in lines(child, indent + 2)]
-    part = item.part
-    if part is None:
-        return [(start, _where(item.origin)), *below]
-    source = _short(part.source)
-    if part.entry is None:
-        return [(start, f"{part.name}, {source}"), *below]
-    provider = f"{part.entry.qualified} {part.entry.version}".rstrip()
-    return [(start, f"{provider}, {source}"), (f"{' ' * (indent + 2)}use: {item.value}", _where(item.origin)), *below]
-
-
-def _fits_one_line(item: Explained) -> bool:
-    """A list of plain values from one place, or anything empty."""
-    if item.part is not None:
-        return False
-    if not item.children:
-        return True
-    return item.shape == "list" and all(
-        (child.shape == "value" or _fits_one_line(child)) and _place(child.origin) == _place(item.origin)
-        for child in item.children
-    )
-
-
-def _place(origin: Origin | Default) -> str:
-    return getattr(origin, "source", None) or str(origin)
-
-
-def _text(item: Explained) -> str:
-    from sgm_core.config.explain import Object
-
-    if item.shape == "value":
-        return f"<{item.value.name}>" if isinstance(item.value, Object) else _yaml(item.value)
-    if item.shape == "mapping":
-        return "{}"
-    return f"[{', '.join(_text(child) for child in item.children)}]"
-
-
-def _yaml(value: Any) -> str:
-    """A plain value as a config has it, on one line; a text may stand in a list too."""
-    from sgm_core.config.api import config_from
-
-    text = config_from({".": [value]}).to_yaml().removeprefix(".: [").removesuffix("]\n")
-    if "\n" not in text:
-        return text
-    import json
-
-    from sgm_core.config.interpolation import escape
-
-    return json.dumps(escape(str(value)))
-
-
-def _where(origin: Origin | Default) -> str:
-    return _short(str(origin))
-
-
-def _short(source: str) -> str:
-    """A file below the working folder without that."""
-    try:
-        return str(Path(source).relative_to(Path.cwd()))
-    except (ValueError, OSError):
-        return source
 
 
 def table(rows: list[Line], width: int | None = None) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from sgm_core.cli.explain import lines as explained_lines
 from sgm_core.config.api import Config
 from sgm_core.config.explain import explain
+from sgm_core.config.lines import lines as explained_lines
 
 
 def config_lines(config: Config) -> list[list[str]]:

@@ -53,6 +53,13 @@ def test_core_imports_no_plugin(path):
     assert not [text for text in texts(path) if text.startswith("sgm_plugins.") and " " not in text]
 
 
+@pytest.mark.parametrize(
+    "path", [p for p in CORE if p.parent.name != "cli"], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_the_library_does_not_know_the_commands(path):
+    assert not [module for module in imports(path) if module.startswith("sgm_core.cli")]
+
+
 @pytest.mark.parametrize("path", PLUGINS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_plugins_do_not_know_the_config_system_or_the_commands(path):
     forbidden = ("sgm_core.config", "sgm_core.cli", "sgm_core.run")
