@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch import Tensor
 
 from sgm_core.host_memory import HostMemory
-from sgm_core.measure import Measured, Size, measure, sizes_of
+from sgm_core.measure import Measured, Size, measure, sizes_of, without_gradient
 from sgm_core.report.reporter import device_of, samples_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Findings:
         peak: bytes in use at most; none where the system does not say.
         device: what the steps ran on.
         loss, grad_norm: of the first batch.
+        idle: parameters without a gradient so far, by part: what trains them begins later, as a discriminator does.
         batch: the shapes of the first one, on one process.
         batch_samples: samples of a batch, on all processes.
         processes: that train together; memory is that of the first.
@@ -52,6 +53,7 @@ class Findings:
     device: str = ""
     loss: float = math.nan
     grad_norm: float = math.nan
+    idle: dict[str, int] = field(default_factory=dict)
     batch: dict[str, str] = field(default_factory=dict)
     batch_samples: int = 0
     processes: int = 1
@@ -176,6 +178,7 @@ class Probe(Callback):
         if device.type == "cuda":
             found.peak = torch.cuda.max_memory_allocated(device)
         found.sizes = sizes_of(pl_module, trainer.optimizers)
+        found.idle = without_gradient(pl_module)
         found.samples = samples_of_epoch(trainer, found.batch_samples)
         trainer.save_checkpoint("none of this is written")  # on every rank
         found.checkpoint = self.written.bytes

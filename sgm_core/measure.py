@@ -90,6 +90,17 @@ def sizes_of(engine: Any, optimizers: Iterable[torch.optim.Optimizer] = ()) -> l
     return [size for size in sizes if size.bytes]
 
 
+def without_gradient(engine: Any) -> dict[str, int]:
+    """Of each part, how many of its trained parameters have no gradient; parts where all have one are left out.
+
+    Args:
+        engine: the model, after a backward pass.
+    """
+    idle = {id(parameter) for parameter in _trained(engine) if parameter.grad is None}
+    numbers = {path: sum(p.numel() for p in part.parameters() if id(p) in idle) for path, part in _parts(engine)}
+    return {path: number for path, number in numbers.items() if number}
+
+
 def _kept(optimizer: torch.optim.Optimizer) -> int:
     """What an optimizer remembers of its parameters."""
     return sum(_bytes(v for v in state.values() if isinstance(v, Tensor)) for state in optimizer.state.values())

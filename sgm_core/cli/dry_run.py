@@ -75,6 +75,9 @@ def summary(found: Findings, run: Run) -> str:
         ("steps", "without an end" if found.steps is None else f"{found.steps:,}"),
         ("time per step", f"{found.step_seconds:.3g} s (the first one {found.seconds[0]:.3g} s)"),
     ]
+    if found.idle:
+        idle = ", ".join(f"{human(number)} of {path}" for path, number in found.idle.items())
+        rows.append(("not trained yet", f"parameters: {idle}; memory, time and checkpoints grow once they are trained"))
     if found.steps is not None:
         whole = duration(found.steps * found.step_seconds)
         rows.append(("time in all", f"{whole}, without validation, grids and saving"))

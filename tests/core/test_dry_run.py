@@ -38,6 +38,7 @@ def test_it_finds_what_the_real_run_has_and_writes_nothing(tmp_path, monkeypatch
     assert found.step_seconds == pytest.approx((found.seconds[1] + found.seconds[2]) / 2)
     assert math.isfinite(found.loss)
     assert found.grad_norm > 0
+    assert found.idle == {}
     assert {(s.path, s.what, s.bytes) for s in planned.sizes} == {(s.path, s.what, s.bytes) for s in found.sizes}
     assert run.train() == 0
     checkpoint = run.folder / "checkpoints" / "last.ckpt"

@@ -76,6 +76,14 @@ def test_the_checkpoint_holds_the_network_alone(run):
     assert (run / "model.safetensors").stat().st_size < 20e6
 
 
+def test_the_config_has_a_dry_run(minilm, tmp_path):
+    environment, _ = minilm
+    done = environment.run("sgm", "train", "--dry-run", "digits_text", "data.batch_size=4", cwd=tmp_path, **OFFLINE)
+    assert done.returncode == 0, done.stderr
+    assert "caption 4 str" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_caption_is_drawn_and_a_number_in_its_place_is_refused(minilm, run):
     environment, _ = minilm
     command = ("sgm", "sample", str(run), "--steps", "2", "--cond")

@@ -11,12 +11,19 @@ import warnings
 from pathlib import Path
 
 import pytest
+from support.original_data import write_cifar10, write_mnist
+from support.shipped import usable_configs
 
 from sgm_core.cli.app import main
 
 FAST = [
     "model.network.channel_mult=[1]", "model.sampler.num_steps=2", "trainer.limit_val_batches=1",
     "trainer.log_every_n_steps=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "data.batch_size=8",
+]  # fmt: skip
+
+AUTOENCODER = [
+    "trainer.limit_val_batches=1", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false", "data.batch_size=8",
 ]  # fmt: skip
 
 
@@ -37,9 +44,12 @@ def sgm(capsys):
     return run
 
 
+def data_of(page: Path) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+
+
 def series(page: Path, name: str) -> list[int]:
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
-    return next(s["x"] for chart in data["charts"] for s in chart["series"] if s["name"] == name)
+    return next(s["x"] for chart in data_of(page)["charts"] for s in chart["series"] if s["name"] == name)
 
 
 def test_train_and_resume_write_one_report_of_the_whole_run(sgm):
@@ -60,6 +70,22 @@ def test_train_and_resume_write_one_report_of_the_whole_run(sgm):
     table = Path("runs/a/metrics.csv").read_text().splitlines()
     assert table[0].startswith("step,loss")
     assert [row.split(",")[0] for row in table[1:]] == ["0", "1", "2", "3", "4"]
+
+
+def test_the_report_of_an_autoencoder_has_the_curves_of_its_losses(sgm):
+    """Of the discriminator too, from the step at which it starts."""
+    changes = ["trainer.max_steps=3", "trainer.limit_train_batches=3", "trainer.check_val_every_n_epoch=1"]
+    start = "model.loss.adversarial.start=1"
+    code, _, err = sgm("train", "autoencoder_digits", *AUTOENCODER, *changes, start, "--name", "a")
+    assert code == 0, err
+    page = Path("runs/a/report.html")
+    logged = [json.loads(line) for line in Path("runs/a/metrics.jsonl").read_text().splitlines()]
+    curves = {name: series(page, name) for name in set().union(*logged) - {"step", "epoch", "global_step"}}
+    assert curves["loss"] == curves["train/rec_loss"] == curves["train/kl_loss"] == [0, 1, 2]
+    assert curves["train/disc_loss"] == [1, 2]
+    assert len(curves["val_loss"]) == len(curves["val_ema/rec_loss"]) == 1
+    assert "finished" in page.read_text()
+    assert {"inputs", "reconstructions", "reconstructions_ema", "difference_boosted"} <= set(data_of(page)["shown"])
 
 
 def test_report_makes_the_page_again(sgm):
@@ -137,6 +163,41 @@ def test_a_dry_run_says_what_is_needed_and_leaves_nothing(sgm):
         r"Nothing was written\.",
     ):
         assert re.search(expected, out), (expected, out)
+
+
+def test_a_dry_run_of_an_autoencoder_says_what_is_not_trained_yet(sgm):
+    code, out, err = sgm("train", "--dry-run", "autoencoder_digits", *AUTOENCODER)
+    assert code == 0, err
+    assert not list(Path().iterdir())
+    for expected in (
+        r"model\.first_stage +620 k +0 +[\d.]+ MB",
+        r"model\.loss +34\.5 k +1 +[\d.]+ kB",
+        r"batch +image \(8, 1, 8, 8\) float32",
+        r"not trained yet +parameters: 34\.5 k of model\.loss; ",
+        r"steps +800",
+        r"Nothing was written\.",
+    ):
+        assert re.search(expected, out), (expected, out)
+    code, late, err = sgm("train", "--dry-run", "autoencoder_digits", *AUTOENCODER, "model.loss.adversarial.start=0")
+    assert code == 0, err
+    assert "not trained yet" not in late
+    kept = [float(re.search(r"activations +([\d.]+) MB", text)[1]) for text in (out, late)]
+    assert kept[1] > kept[0]
+
+
+@pytest.mark.parametrize("name", usable_configs())
+def test_every_shipped_config_has_a_dry_run(sgm, name):
+    """With what its first lines ask for: data in a folder, a run of the autoencoder."""
+    write_mnist(Path("data/mnist"))
+    write_cifar10(Path("data/cifar10"))
+    if name == "latent_digits":
+        training = ("trainer.max_steps=1", "trainer.callbacks=[]", "--name", "autoencoder_digits")
+        assert sgm("train", "autoencoder_digits", *AUTOENCODER, *training)[0] == 0
+    before = sorted(Path().rglob("*"))
+    code, out, err = sgm("train", "--dry-run", name, "data.batch_size=4", "trainer.accelerator=cpu")
+    assert code == 0, err
+    assert re.search(r"forward, backward +loss [\d.]+, norm of the gradient [\d.]+", out), out
+    assert sorted(Path().rglob("*")) == before
 
 
 @pytest.mark.parametrize(
