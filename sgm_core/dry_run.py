@@ -91,11 +91,13 @@ def dry_run(run: Run, planned_sizes: Callable[[Measured], None]) -> Findings:
     run.check()
     planned_sizes(measure(run.config))
     seed_everything(run.config.to_dict().get("seed", 0), workers=True, verbose=False)
+    from sgm_core.cache.parts import keep_in
     from sgm_core.config.api import build_engine
 
     memory = HostMemory()
     data = run.config.build("data")
     engine = build_engine(run.config)
+    keep_in(engine, run.config.build("cache").dir, read_only=True)
     probe = Probe()
     trainer: Trainer = run.config.build("trainer")(
         default_root_dir=run.folder,

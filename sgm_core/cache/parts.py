@@ -45,6 +45,7 @@ class CachedPart:
         self.anchor = anchor
         self.weights: dict[str, Tensor] = {}
         self.dir: Path | None = Path("cache")
+        self.read_only = False
         self._module: nn.Module | None = None
         self._store: Store | None = None
         self._probed = False
@@ -89,12 +90,12 @@ class CachedPart:
         """Where its outputs are kept; None for nowhere."""
         if self._store is None and self.dir is not None:
             about = identity(self.source, self.weights)
-            self._store = Store(self.dir / folder_name(about), about)
+            self._store = Store(self.dir / folder_name(about), about, self.read_only)
         return self._store
 
-    def keep_in(self, folder: Path | None) -> None:
-        """Keep outputs in a sub-folder of this one, or not at all."""
-        self.dir, self._store = folder, None
+    def keep_in(self, folder: Path | None, read_only: bool = False) -> None:
+        """Keep outputs in a sub-folder of this one, or not at all; or only take those that are there."""
+        self.dir, self.read_only, self._store = folder, read_only, None
 
     def flush(self) -> None:
         """Write what is still in memory."""
@@ -240,10 +241,16 @@ def cached_parts(model: nn.Module) -> dict[str, CachedPart]:
     return {name: module.part for name, module in model.named_modules() if isinstance(module, _Cached)}
 
 
-def keep_in(model: nn.Module, folder: Path | None) -> None:
-    """Keep what the cached parts of a model give in this folder, or (None) compute it each time."""
+def keep_in(model: nn.Module, folder: Path | None, read_only: bool = False) -> None:
+    """Keep what the cached parts of a model give in this folder, or (None) compute it each time.
+
+    Args:
+        model: its cached parts.
+        folder: many models may share it.
+        read_only: take what is there, and write nothing.
+    """
     for part in cached_parts(model).values():
-        part.keep_in(folder)
+        part.keep_in(folder, read_only)
 
 
 def flush(model: nn.Module) -> None:

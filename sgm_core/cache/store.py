@@ -64,11 +64,13 @@ class Store:
     Args:
         folder: created with the first file.
         about: what the rows are of, for `about.json` in the folder.
+        read_only: nothing on the disk changes: new rows stay in memory, and a file that is no good is only forgotten.
     """
 
-    def __init__(self, folder: Path, about: Any = None) -> None:
+    def __init__(self, folder: Path, about: Any = None, read_only: bool = False) -> None:
         self.folder = folder
         self.about = about
+        self.read_only = read_only
         self._shards: dict[str, _Shard | None] = {}  # by file name; None: dropped
         self._index: dict[bytes, tuple[str, int]] = {}
         self._pending: dict[bytes, Row] = {}
@@ -97,6 +99,8 @@ class Store:
 
     def flush(self) -> None:
         """Write what waits."""
+        if self.read_only:
+            return
         if self._pending:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
@@ -179,7 +183,8 @@ class Store:
     def _drop(self, path: Path, reason: str) -> None:
         """Forget a file, here and on the disk."""
         warnings.warn(f"{path}: {reason}: dropped, and computed again", CacheWarning, stacklevel=2)
-        path.unlink(missing_ok=True)
+        if not self.read_only:
+            path.unlink(missing_ok=True)
         self._shards[path.name] = None
         for key in [key for key, (name, _) in self._index.items() if name == path.name]:
             del self._index[key]

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sgm_core.config.api import Config
-from sgm_core.config.check import Call, Checker, Fields, Items, Plan
+from sgm_core.config.check import Call, Checker, Fields, Items, Plan, Value
 from sgm_core.config.defaults import default_plan, default_value
 from sgm_core.config.schema import Parameter, Record, article
 from sgm_core.config.sections import Sections
 from sgm_core.config.tree import Node, Origin, join, key_of, split_path
+from sgm_core.config.unbuilt import Unbuilt
 from sgm_core.errors import SgmError
 from sgm_core.registry import Entry, did_you_mean
+from sgm_core.static.hints import StaticClass
+from sgm_core.static.names import Definition
+from sgm_core.static.signature import UNTOLD
 
 
 class Default(NamedTuple):
@@ -100,14 +104,19 @@ class Explained:
 _NOWHERE = Origin("")
 
 
-def explain(config: Config) -> Explained:
+def explain(config: Config, *, unbuilt: bool = False) -> Explained:
     """The whole tree of a config, after checking it. Nothing is built.
+
+    Args:
+        config: with or without mistakes.
+        unbuilt: leave cached parts unimported, as training does. Of their defaults, those that are literals are shown.
 
     Raises:
         ConfigError: everything that is wrong with the config.
     """
-    config.checked  # noqa: B018 - everything that is wrong, without the imports of cached parts
-    plan = Checker(whole=True).check(config.tree, Record(Sections), "")
+    plan: Plan = config.checked[0]  # everything that is wrong, without the imports of cached parts
+    if not unbuilt:
+        plan = Checker(whole=True).check(config.tree, Record(Sections), "")
     assert isinstance(plan, Call)
     return _call(plan, config.tree, config.tree.origin, "", "")
 
@@ -131,6 +140,8 @@ def _explain(plan: Plan, node: Node | None, default: Origin | Default, key: str 
                 for name, item in fields.items()
             ]
             return Explained(key, path, origin, shape="mapping", children=children)
+        case Value(Unbuilt()):
+            return _call(plan.value.plan, node, origin, key, path)
         case _:
             return Explained(key, path, origin, _shown(plan.value))
 
@@ -143,7 +154,7 @@ def _call(plan: Call, node: Node | None, origin: Origin | Default, key: str | in
         child_path, default = join(path, name), Default(_name(plan) if path else "config")
         if name in plan.arguments:
             children.append(_explain(plan.arguments[name], given.get(name), origin, name, child_path))
-        else:
+        elif plan.schema.parameters[name].default is not UNTOLD:
             children.append(_default(plan.target, plan.schema.parameters[name], default, child_path))
     if plan.entry is not None and "use" in given:
         origin = given["use"].origin
@@ -161,6 +172,8 @@ def _default(target: Any, parameter: Parameter, default: Default, path: str) -> 
 def _name(plan: Call) -> str:
     if plan.entry is not None:
         return plan.entry.qualified
+    if isinstance(plan.target, StaticClass):
+        return plan.target.__name__
     return getattr(plan.target, "__qualname__", None) or str(plan.target)
 
 
@@ -178,6 +191,9 @@ def _shown(value: Any) -> Any:
 @functools.cache
 def source_of(target: Any) -> str:
     """`file:line` of a definition, or its module where there is no Python source."""
+    if isinstance(target, StaticClass):
+        found = target.meaning
+        return f"{found.module.path}:{found.line}" if isinstance(found, Definition) else found.module
     try:
         return f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
     except (OSError, TypeError):

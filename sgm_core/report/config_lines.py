@@ -13,10 +13,12 @@ from sgm_core.config.lines import lines as explained_lines
 def config_lines(config: Config) -> list[list[str]]:
     """The lines that `sgm explain` shows: `[text, origin]`, with the defaults (`default of ...`).
 
+    Cached parts are not imported for it.
+
     Raises:
         ConfigError: everything that is wrong with the config.
     """
-    return [list(line) for item in explain(config).children for line in explained_lines(item, top=True)]
+    return [list(line) for item in explain(config, unbuilt=True).children for line in explained_lines(item, top=True)]
 
 
 def with_origins(lines: list[list[str]], old: list[list[str]], saved: Path) -> list[list[str]]:

@@ -49,9 +49,7 @@ def component_of(entry: Entry) -> Described:
         return Described(entry, problem=str(error))
     if not isinstance(definition, Definition):
         return Described(entry, problem=f"{entry.value} has no Python source that describes it")
-    node = definition.node
-    decorators = [decorator.lineno for decorator in getattr(node, "decorator_list", ())]
-    file, line = str(definition.module.path), min([node.lineno, *decorators])
+    file, line = str(definition.module.path), definition.line
     try:
         signature = signature_of(definition, KINDS[entry.kind].late if entry.kind in KINDS else ())
         doc, texts = documentation_of(definition), parameter_texts(definition)

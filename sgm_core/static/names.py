@@ -45,6 +45,12 @@ class Definition(NamedTuple):
         """`module:name` of where it is defined."""
         return f"{self.module.name}:{self.name}"
 
+    @property
+    def line(self) -> int:
+        """Where it begins in its file, with its decorators."""
+        decorators: list[ast.expr] = getattr(self.node, "decorator_list", [])
+        return min(node.lineno for node in (self.node, *decorators))
+
 
 class External(NamedTuple):
     """Something without source that is known by its name: built-in, compiled, or of the standard library."""

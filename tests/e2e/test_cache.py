@@ -15,6 +15,9 @@ from safetensors import safe_open
 
 import sgm_core as sgm
 from sgm_core.cli.app import main
+from sgm_core.config.explain import explain
+from sgm_core.config.lines import lines
+from sgm_core.report.config_lines import config_lines
 
 ENCODER = """\
     import json
@@ -262,6 +265,45 @@ def test_weights_of_init_from_reach_the_cached_parts_and_the_checkpoints(folder)
 def test_what_can_not_be_cached_is_said_with_the_reason(folder, capsys, change, message):
     assert main(["cache", "c.yaml", *change]) == 1
     assert re.search(message, capsys.readouterr().err, re.DOTALL)
+
+
+def test_a_dry_run_takes_what_is_cached_and_writes_nothing(folder, capsys):
+    def files():
+        return {path: path.stat().st_mtime_ns for path in Path().rglob("*") if "__pycache__" not in path.parts}
+
+    before = files()
+    assert main(["train", "--dry-run", "c.yaml"]) == 0
+    assert files() == before
+    assert "heavy_library" in sys.modules  # computed, for three steps
+    assert main(["cache", "c.yaml"]) == 0
+    shard = next(Path("cache").rglob("*.safetensors"))
+    forget_the_encoder()
+    before = files()
+    capsys.readouterr()
+    assert main(["train", "--dry-run", "c.yaml"]) == 0
+    assert "heavy_library" not in sys.modules
+    first = re.search(r"loss \S+", capsys.readouterr().out)[0]
+    assert files() == before
+    shard.write_bytes(shard.read_bytes()[:-100])
+    before = files()
+    assert main(["train", "--dry-run", "c.yaml"]) == 0
+    assert re.search(r"loss \S+", capsys.readouterr().out)[0] == first
+    assert files() == before  # what is broken is left for a run that writes
+
+
+def test_the_report_shows_a_cached_part_as_explain_does_and_does_not_import_it(folder):
+    config = sgm.load_config("c.yaml")
+    shown = config_lines(config)
+    assert "heavy_library" not in sys.modules
+    assert "encoder_plugin" not in sys.modules
+    assert any(origin == "default of sgm-encoder:encoder" for _, origin in shown)
+    imported = [list(line) for item in explain(config).children for line in lines(item, top=True)]
+    assert "encoder_plugin" in sys.modules  # the command imports it
+
+    def anywhere(found):  # each test installs the plugin elsewhere, and a file is parsed once
+        return [(text, re.sub(r"/installed\d+/", "/", origin)) for text, origin in found]
+
+    assert anywhere(shown) == anywhere(imported)
 
 
 def test_the_folder_is_that_of_the_config(folder):
