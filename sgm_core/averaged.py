@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from sgm_core.checkpoint import PROVENANCE_KEY, LoadReport, Provenance, load_into, read_checkpoint
-from sgm_core.randomness import own_random_state
+from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.roles import Average, LRScheduleFactory
 
 Batch = Mapping[str, Any]
+
+SEED_KEY = "sgm_seed"
+"""The entry of a checkpoint that holds the seed of its run."""
 
 
 class AveragedEngine(LightningModule, ABC):
@@ -28,7 +31,12 @@ class AveragedEngine(LightningModule, ABC):
         input_key: the batch entry that holds the images.
         latent_shape: (c, *grid) of what it was trained on.
         provenance: how to build it again, for its checkpoints.
+        seed: of all that is drawn in training. Where none is set, a checkpoint that is resumed says it; else it is
+            torch's (`torch.initial_seed()`) when training starts, that of rank 0.
     """
+
+    seed: int | None = None
+    _seed_of_fit: int | None = None
 
     model_ema: Average | None
     make_lr_schedule: LRScheduleFactory | None
@@ -67,6 +75,24 @@ class AveragedEngine(LightningModule, ABC):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.make_lr_schedule(optimizer), "interval": "step", "frequency": 1},
         }
+
+    # --- random numbers --------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Forget the seed of an earlier fit: this comes before a checkpoint is read."""
+        if stage == "fit":
+            self._seed_of_fit = self.seed
+
+    def on_train_start(self) -> None:
+        """All ranks get one seed; by now a checkpoint was read, whatever the strategy."""
+        if self._seed_of_fit is None:
+            self._seed_of_fit = self.trainer.strategy.broadcast(torch.initial_seed())
+
+    def draws_of_step(self, batch_idx: int) -> AbstractContextManager[None]:
+        """Inside, what is drawn is a function of (seed, step, batch, rank): that which a resumed run draws, or one that
+        logs at other intervals."""
+        seed = torch.initial_seed() if self._seed_of_fit is None else self._seed_of_fit  # without a trainer
+        return draws_of((seed, self.global_step, batch_idx, self.global_rank), self.device)
 
     # --- the average -----------------------------------------------------------------------------------------------
 
@@ -116,6 +142,13 @@ class AveragedEngine(LightningModule, ABC):
         return load_into(self, read_checkpoint(Path(path)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Every checkpoint says how to build the engine again."""
+        """Every checkpoint says how to build the engine again, and what it draws."""
         if self.provenance is not None:
             checkpoint[PROVENANCE_KEY] = self.provenance.with_shape(self.latent_shape).to_dict()
+        if self._seed_of_fit is not None:
+            checkpoint[SEED_KEY] = self._seed_of_fit
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run that is resumed draws what it would have drawn, unless it was given another seed."""
+        if self.seed is None:
+            self._seed_of_fit = checkpoint.get(SEED_KEY)

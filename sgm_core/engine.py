@@ -207,7 +207,8 @@ class DiffusionEngine(AveragedEngine):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logs `loss`, `global_step` and `lr_abs`."""
-        loss = self.shared_step(batch)
+        with self.draws_of_step(batch_idx):
+            loss = self.shared_step(batch)
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         self.log("loss", loss, prog_bar=True)
         self.log("global_step", float(self.global_step))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -55,3 +56,21 @@ def own_random_state(device: torch.device) -> Iterator[None]:
     else:
         with torch.random.fork_rng([device], device_type=device.type):
             yield
+
+
+@contextmanager
+def draws_of(key: Sequence[int], device: torch.device) -> Iterator[None]:
+    """Inside, whatever is drawn from torch's random states is a function of `key` alone; outside nothing was drawn.
+
+    Draws that take no generator (dropout, a first stage that samples, an embedder that adds noise) are among them. No
+    generator is given out: one on an accelerator would make what is drawn for texts, on the host, wait for it; and one
+    of the same seed as the global state would give the numbers of the noise to the first dropout too.
+
+    Args:
+        key: say seed, step and rank. Keys that differ, in length too, give other numbers.
+        device: where is drawn, beside the CPU.
+    """
+    digest = hashlib.sha256(repr(tuple(key)).encode()).digest()
+    with own_random_state(device):
+        torch.manual_seed(int.from_bytes(digest[:8], "little"))
+        yield

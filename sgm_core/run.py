@@ -32,6 +32,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
+from sgm_core.averaged import AveragedEngine
 from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, restoring, save_weights
 from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
@@ -93,14 +94,18 @@ class Run:
     def _train(self) -> int:
         quiet_libraries()
         step = 0 if self.resume_from is None else read_step(self.resume_from)
-        # with the step, so that a resumed run does not draw the noise of its first steps again
-        seed_everything(self.config.to_dict().get("seed", 0) + step, workers=True, verbose=False)
+        seed = self.config.to_dict().get("seed", 0)
+        seed_everything(seed, workers=True, verbose=False)
         started = time.monotonic()
         data = self.config.build("data")
         from sgm_core.config.api import build_engine
 
         with nullcontext() if self.resume_from is None else restoring():
             engine = build_engine(self.config)
+        if isinstance(engine, AveragedEngine):
+            engine.seed = seed  # the config's, also where it is not that of the checkpoint
+        # what keys its draws by no step (an engine or data of a plugin) does not get those of the first steps again
+        seed_everything(seed + step, workers=True, verbose=False)
         with stop_after_step() as stop:
             trainer = self.trainer(stop)
             say(f"run: {self.folder}")

@@ -127,17 +127,18 @@ class AutoencoderEngine(AveragedEngine):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logs `loss`, its parts as `train/...`, `global_step` and `lr_abs`, the autoencoder's learning rate."""
-        x, result = self.get_input(batch), self(batch)
-        self.latent_shape = tuple(result.z.shape[1:])
-        y = result.reconstruction
-        # where the last layer is frozen there is nothing to balance by
-        last_layer = self._last_layer() if self.adversarial_started else None
-        loss: Tensor
-        loss, parts = self.loss(x, y, result.log, last_layer, self.adversarial_started)
-        self.log("loss", loss, prog_bar=True)
-        if self.adversarial_started:
-            of_discriminator, judged = self.loss.discriminator_loss(x, y)
-            loss, parts = loss + of_discriminator, parts | judged
+        with self.draws_of_step(batch_idx):
+            x, result = self.get_input(batch), self(batch)
+            self.latent_shape = tuple(result.z.shape[1:])
+            y = result.reconstruction
+            # where the last layer is frozen there is nothing to balance by
+            last_layer = self._last_layer() if self.adversarial_started else None
+            loss: Tensor
+            loss, parts = self.loss(x, y, result.log, last_layer, self.adversarial_started)
+            self.log("loss", loss, prog_bar=True)
+            if self.adversarial_started:
+                of_discriminator, judged = self.loss.discriminator_loss(x, y)
+                loss, parts = loss + of_discriminator, parts | judged
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         self.log_dict({f"train/{name}": value.detach().float() for name, value in parts.items()})
         self.log("global_step", float(self.global_step))

@@ -1,0 +1,146 @@
+"""A run that is killed at any point and resumed is the run that was never killed, bit for bit."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from sgm_core.cli.app import main
+
+STEPS = 30
+"""Optimizer steps: two epochs and a part of the third."""
+SMALL = [
+    "model.network.channel_mult=[1]",
+    "model.network.dropout=0.2",  # draws from torch's global state
+    "model.loss_fn.offset_noise_level=0.1",
+    "model.lr_schedule={use: cosine, warmup_steps: 4, total_steps: 40}",
+    "model.sampler.num_steps=2",
+    f"trainer.max_steps={STEPS}",
+    "trainer.check_val_every_n_epoch=1",
+    "trainer.limit_val_batches=1",
+    "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "checkpoint.every_n_steps=5",
+]
+SETUPS = {
+    "alone": ["data.batch_size=128"],
+    "accumulating": ["data.batch_size=64", "trainer.accumulate_grad_batches=2"],
+    "workers": ["data.batch_size=128", "data.num_workers=1"],
+}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # the commands change it
+
+
+def saved(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def differences(a, b, at: str = "") -> list[str]:
+    """Where two checkpoints are not the same to the last bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        same = a.dtype == b.dtype and torch.equal(a, b)
+    elif isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [found for key in a for found in differences(a[key], b[key], f"{at}/{key}")]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [found for i, pair in enumerate(zip(a, b, strict=True)) for found in differences(*pair, f"{at}/{i}")]
+    else:
+        same = a == b
+    return [] if same else [at]
+
+
+def rows(run: Path) -> list[dict]:
+    """What was logged; a kill may tear nothing, and a resume logs nothing twice."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_the_same(run: Path, whole: Path) -> None:
+    assert rows(run) == rows(whole)
+    assert [row["step"] for row in rows(run)] == list(range(STEPS))
+    assert sum("val_loss" in row for row in rows(run)) == 2
+    one, other = saved(run), saved(whole)
+    assert one["global_step"] == STEPS
+    assert one["optimizer_states"][0]["state"]
+    assert any(key.startswith("model_ema.shadow.") for key in one["state_dict"])
+    assert not differences(one, other)
+
+
+def command(arguments: list[str]) -> None:
+    """What a child process does. It leads a group of processes: its workers are killed with it, as by a scheduler."""
+    os.setpgrp()
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))
+
+
+def train_until_killed(run: Path, arguments: list[str], step: int, delay: float) -> int:
+    """Kill (-9) a training some time after it logged a step. Gives the number of steps that it logged."""
+    # forkserver: each child is a process that has imported torch and trained nothing
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["sgm_core.run", "sgm_core.engine", "sgm_plugins.networks.unet"])
+    child = processes.Process(target=command, args=(arguments,))
+    child.start()
+    log, deadline = run / "metrics.jsonl", time.monotonic() + 60
+    while child.is_alive() and time.monotonic() < deadline:
+        if log.exists() and f'"step": {step},' in log.read_text():
+            break
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, f"it ended by itself: {child.exitcode}"
+    return log.read_text().count("\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+@pytest.mark.parametrize("setup", SETUPS)
+def test_a_run_killed_again_and_again_is_the_run_that_was_not(setup):
+    """Each life of the run is killed some steps after the checkpoint that it went on from."""
+    arguments = [*SMALL, *SETUPS[setup]]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert main(["train", "digits", *arguments, "--name", "whole"]) == 0
+        run, draw, at = Path("runs/killed"), random.Random(setup), []
+        arguments = ["train", "digits", *arguments, "--name", "killed"]
+        for first in (5, 10, 14, 22):
+            step = draw.randrange(first, first + 5)
+            at.append(train_until_killed(run, arguments, step, draw.uniform(0, 0.01)))
+            arguments = ["train", "--resume", str(run)]
+        assert main(arguments) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert len(at) == 4
+    assert max(at) < STEPS
+    assert_the_same(run, Path("runs/whole"))
+
+
+def test_other_intervals_of_logging_images_validation_and_saving_do_not_change_a_weight():
+    weights = []
+    for name, others in {
+        "often": ["trainer.log_every_n_steps=1", "trainer.callbacks=[{use: image_logger, every_n_steps: 2}]"],
+        "never": [
+            "trainer.log_every_n_steps=7",
+            "trainer.callbacks=[]",
+            "trainer.limit_val_batches=0",
+            "checkpoint.every_n_steps=100",
+        ],
+        "validated": ["trainer.val_check_interval=3", "trainer.num_sanity_val_steps=0"],
+    }.items():
+        arguments = [*SMALL, *SETUPS["alone"], "trainer.max_steps=14", *others]
+        assert main(["train", "digits", *arguments, "--name", name]) == 0
+        weights.append({key: saved(Path("runs") / name)[key] for key in ("state_dict", "optimizer_states")})
+    assert not differences(weights[0], weights[1])
+    assert not differences(weights[0], weights[2])
