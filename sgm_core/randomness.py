@@ -71,6 +71,9 @@ def draws_of(key: Sequence[int], device: torch.device) -> Iterator[None]:
         device: where is drawn, beside the CPU.
     """
     digest = hashlib.sha256(repr(tuple(key)).encode()).digest()
+    seed = int.from_bytes(digest[:8], "little")
     with own_random_state(device):
-        torch.manual_seed(int.from_bytes(digest[:8], "little"))
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` takes 0.2 ms, and seeds every other device too
+        if device.type not in ("cpu", "meta"):
+            torch.get_device_module(device).manual_seed(seed)
         yield

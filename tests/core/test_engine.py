@@ -346,6 +346,57 @@ def test_another_logging_interval_does_not_change_the_training():
     assert equal(*results)
 
 
+def test_what_others_draw_while_it_trains_does_not_change_the_training():
+    """A callback of a user, say, from torch's own random state."""
+
+    class Draw(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            torch.rand(1 + batch_idx)
+
+    results = []
+    for callbacks in ([], [Draw()]):
+        engine = make_engine()
+        torch.manual_seed(1)
+        fit(engine, callbacks=callbacks)
+        results.append(snapshot(engine))
+    assert equal(*results)
+
+
+def test_a_plain_trainer_resumes_with_the_seed_of_the_checkpoint(tmp_path):
+    """And trains with torch's where there is none; a second fit of an engine takes the seed of its own time."""
+    engine = make_engine()
+    torch.manual_seed(7)
+    fit(engine, steps=2).save_checkpoint(tmp_path / "two.ckpt")
+    results = []
+    for seed, checkpoint in ((7, None), (8, tmp_path / "two.ckpt"), (8, None)):
+        engine = make_engine()
+        torch.manual_seed(seed)
+        fit(engine, steps=4, checkpoint=checkpoint)
+        results.append(snapshot(engine))
+    assert equal(results[0], results[1])
+    assert not equal(results[0], results[2])
+    again = make_engine()
+    for seed in (8, 7):
+        again.load_state_dict(make_engine().state_dict())
+        torch.manual_seed(seed)
+        fit(again, steps=4)
+    parameters = again.trained_parameters()
+    assert all(torch.equal(parameter, results[0][name]) for name, parameter in parameters.items())
+
+
+def test_each_seed_step_batch_and_rank_draws_its_own(monkeypatch):
+    engine, drawn = make_engine(), []
+    for seed, step, batch_idx, rank in ((1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)):
+        monkeypatch.setattr(type(engine), "global_step", step)
+        monkeypatch.setattr(type(engine), "global_rank", rank)
+        torch.manual_seed(seed)
+        with engine.draws_of_step(batch_idx):
+            drawn.append(torch.rand(()).item())
+        with engine.draws_of_step(batch_idx):
+            assert torch.rand(()).item() == drawn[-1]
+    assert len(set(drawn)) == 5
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

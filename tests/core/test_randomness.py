@@ -3,7 +3,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from sgm_core.randomness import own_random_state, randn, randn_like
+from sgm_core.randomness import draws_of, own_random_state, randn, randn_like
 
 
 def generator(seed: int) -> torch.Generator:
@@ -58,4 +58,14 @@ def test_the_random_state_of_a_mac_is_put_back_too(monkeypatch):
         states.append("drawn")
         torch.randn(3)
     assert states == ["before", "drawn", "before"]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_draws_of_a_key_are_its_own_and_leave_the_random_state_as_it_was():
+    before, drawn = torch.get_rng_state(), {}
+    for key in ((1, 2), (2, 1), (12,), (1, 2, 0), (1, 2)):
+        with draws_of(key, torch.device("cpu")):
+            value = torch.rand(()).item()
+        assert drawn.setdefault(key, value) == value
+    assert len(set(drawn.values())) == len(drawn) == 4
     assert torch.equal(torch.get_rng_state(), before)

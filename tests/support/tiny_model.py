@@ -76,7 +76,7 @@ def make_batch(n: int = 4, size: int = 8) -> dict:
     return {"image": torch.linspace(-1, 1, n * size**2).view(n, 1, size, size), "cls": torch.arange(n)}
 
 
-def fit(engine, steps=4, callbacks=(), **arguments) -> L.Trainer:
+def fit(engine, steps=4, callbacks=(), checkpoint=None, **arguments) -> L.Trainer:
     data = DataLoader([{k: v[0] for k, v in make_batch(1).items()}] * 64, batch_size=4)
     trainer = L.Trainer(
         max_steps=steps,
@@ -90,7 +90,7 @@ def fit(engine, steps=4, callbacks=(), **arguments) -> L.Trainer:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(engine, data)
+        trainer.fit(engine, data, ckpt_path=checkpoint, weights_only=True)
     return trainer
 
 
