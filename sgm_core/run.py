@@ -16,16 +16,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-import signal
 import sys
-import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
@@ -46,15 +43,14 @@ from sgm_core.progress import StepProgressBar
 from sgm_core.registry import index
 from sgm_core.report.reporter import Reporter
 from sgm_core.saving import AtomicCheckpoints, Saver
-
-EXIT_INTERRUPTED = 130
+from sgm_core.signals import Requests
 
 _PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
 """How a message begins that is about a part of the model."""
 
 
 class Interrupted(BaseException):
-    """Ctrl-C, after the step was finished and saved. No Exception: nothing on the way may swallow it."""
+    """Ctrl-C or SIGTERM, after the step was finished and saved. No Exception: nothing on the way may swallow it."""
 
 
 @dataclass
@@ -106,20 +102,21 @@ class Run:
             engine.seed = seed  # the config's, also where it is not that of the checkpoint
         # what keys its draws by no step (an engine or data of a plugin) does not get those of the first steps again
         seed_everything(seed + step, workers=True, verbose=False)
-        with stop_after_step() as stop:
-            trainer = self.trainer(stop)
+        requests = Requests()
+        with requests.listening():
+            trainer = self.trainer(requests)
             say(f"run: {self.folder}")
             try:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
             except Interrupted:
                 say(f"Interrupted at step {trainer.global_step}; saved. Go on with: sgm train --resume {self.folder}")
-                return EXIT_INTERRUPTED
+                return requests.exit_code
             except ValueError as error:
                 raise self.located(error) from error
             except SystemExit:  # how Lightning ends after a second Ctrl-C
-                if not stop.is_set():
+                if not requests.stop.is_set():
                     raise
-                return EXIT_INTERRUPTED
+                return requests.exit_code
         if trainer.is_global_zero:
             self.report(trainer, engine, time.monotonic() - started)
         return 0
@@ -135,7 +132,7 @@ class Run:
             return error
         return SgmError(f"{node.origin} model.{error}")
 
-    def trainer(self, stop: threading.Event) -> Trainer:
+    def trainer(self, requests: Requests) -> Trainer:
         """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""
         make = self.config.build("trainer")
         given = getattr(make, "keywords", {})
@@ -148,7 +145,9 @@ class Run:
         if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, StepProgressBar()]
         checkpoint = self.config.build("checkpoint")
-        saver = Saver(self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, stop, Interrupted)
+        saver = Saver(
+            self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted
+        )
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
@@ -260,27 +259,6 @@ def make_folder(folder: Path) -> bool:
     except OSError as error:
         raise SgmError(f"{folder}: can not be written: {error.strerror}. Choose another folder with --runs") from error
     return created
-
-
-@contextmanager
-def stop_after_step() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, so that the step is finished and saved; the second stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield stop
-        return
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        say("\nstopping after this step; Ctrl-C again stops at once, without saving")
-
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def quiet_libraries() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from sgm_core.checkpoint import PROVENANCE_KEY
 from sgm_core.files import replacing
+from sgm_core.signals import Requests
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -38,25 +38,26 @@ class Saver(Checkpoint):
         folder: of the checkpoints.
         every_n_steps: optimizer steps between two of them.
         keep_last: how many `step-*.ckpt` stay.
-        stop: once set, the run saves after the step and ends by raising `error`.
+        requests: what signals asked for. Once it says stop, the run saves after the step and ends by raising `error`.
     """
 
     def __init__(
-        self, folder: Path, every_n_steps: int, keep_last: int, stop: threading.Event, error: type[BaseException]
+        self, folder: Path, every_n_steps: int, keep_last: int, requests: Requests, error: type[BaseException]
     ) -> None:
         self.folder = folder
         self.every_n_steps = every_n_steps
         self.keep_last = keep_last
-        self.stop = stop
+        self.requests = requests
         self.error = error
         self.saved_step = self.step_before = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
+        self.requests.listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.step_before = trainer.global_step
-        if self.stop.is_set() and self.saved_step == self.step_before:  # by now the saved step is logged too
+        if self.requests.stop.is_set() and self.saved_step == self.step_before:  # by now the saved step is logged too
             raise self.error
 
     def on_train_batch_end(
@@ -66,7 +67,9 @@ class Saver(Checkpoint):
         if step == self.step_before:  # amid an accumulation: its gradients are in no checkpoint
             return
         # the last step is saved here and not in on_train_end, where Lightning counts a cut epoch as a whole one
-        if step % self.every_n_steps == 0 or step == trainer.max_steps or self.stop.is_set():
+        asked = self.requests.stop.is_set() or self.requests.save.is_set()
+        if step % self.every_n_steps == 0 or step == trainer.max_steps or asked:
+            self.requests.save.clear()
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

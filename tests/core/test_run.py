@@ -2,7 +2,6 @@
 
 import json
 import socket
-import threading
 import warnings
 
 import pytest
@@ -14,6 +13,7 @@ import sgm_core as sgm
 from sgm_core.checkpoint import find_checkpoint, read_step
 from sgm_core.roles import Loss
 from sgm_core.run import Run, start_run
+from sgm_core.signals import Requests
 
 FAST = [
     "model.network.channel_mult=[1]",
@@ -62,7 +62,7 @@ def test_devices_are_a_number_or_auto_and_the_cpu_is_an_accelerator(devices, acc
     """B38: the reference forced a GPU, and `devices` had to be a text like "0,"."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     overrides = [f"trainer.accelerator={accelerator}", *([] if devices == "null" else [f"trainer.devices={devices}"])]
-    trainer = new_run(tmp_path, *overrides).trainer(threading.Event())
+    trainer = new_run(tmp_path, *overrides).trainer(Requests())
     assert isinstance(trainer.accelerator, CPUAccelerator)
     assert isinstance(trainer.strategy, SingleDeviceStrategy)
     assert trainer.num_devices == 1

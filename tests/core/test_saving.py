@@ -1,6 +1,5 @@
 """Checkpoints of an engine that is no DiffusionEngine."""
 
-import threading
 
 import lightning as L
 import pytest
@@ -12,6 +11,7 @@ from sgm_core.checkpoint import load_engine, read_checkpoint
 from sgm_core.config.api import config_from
 from sgm_core.run import start_run
 from sgm_core.saving import Saver
+from sgm_core.signals import Requests
 
 
 class Line(L.LightningModule):
@@ -65,6 +65,6 @@ def test_every_rank_takes_part_in_saving_and_the_first_keeps_the_folder(first, t
             saved.append(path.name)
             path.write_text("whole")
 
-    Saver(tmp_path, 1, 3, threading.Event(), KeyboardInterrupt).save(Rank())
+    Saver(tmp_path, 1, 3, Requests(), KeyboardInterrupt).save(Rank())
     assert saved == ["step-00000003.ckpt"]
     assert (tmp_path / "last.ckpt").exists() == first
