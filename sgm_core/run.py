@@ -28,6 +28,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from sgm_core.averaged import AveragedEngine
 from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, restoring, save_weights
@@ -38,6 +39,8 @@ from sgm_core.files import replacing
 from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.session import current, hook_entries
+from sgm_core.lock import FILE as LOCK
+from sgm_core.lock import locked
 from sgm_core.metrics import JSONLMetrics
 from sgm_core.progress import StepProgressBar
 from sgm_core.registry import index
@@ -71,7 +74,12 @@ class Run:
         self.check()
         created = make_folder(self.folder)
         try:
-            return self._train()
+            if rank_zero_only.rank:  # of the processes of one run the first holds the folder for all
+                return self._train()
+            with locked(self.folder):
+                if self.resume_from is None and not created:
+                    refuse_taken(self.folder)  # a run may have begun here and ended since we looked
+                return self._train()
         finally:
             if created and not any(self.folder.iterdir()):
                 self.folder.rmdir()
@@ -228,10 +236,18 @@ def start_run(config: Config, runs: Path, name: str) -> Run:
     """
     if Path(name).name != name:
         raise SgmError(f"--name {name}: a plain folder name is needed; --runs says where it goes")
-    folder = runs / name
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    refuse_taken(runs / name)
+    return Run(config, runs / name)
+
+
+def refuse_taken(folder: Path) -> None:
+    """A new run has a new folder.
+
+    Raises:
+        SgmError: there is something in it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
         raise SgmError(f"{folder} exists already: choose another --name, or go on with it: --resume {folder}")
-    return Run(config, folder)
 
 
 def resume_run(folder: Path, overrides: Iterable[str] = ()) -> Run:

@@ -114,3 +114,48 @@ def test_sigusr1_saves_and_goes_on(start):
     kept = [int(path.stem.removeprefix("step-")) for path in (RUN / "checkpoints").glob("step-*.ckpt")]
     assert len(kept) == 3
     assert max(kept) == saved()
+
+
+# --- one run in a folder -------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(start):
+    first = start(*ENDLESS, "checkpoint.every_n_steps=1")
+    wait_for((RUN / "checkpoints" / "last.ckpt").exists, first)
+    second = start("--resume", str(RUN))
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert err.startswith(f"runs/a: in use by process {first.pid} on this machine")
+    assert "Traceback" not in err
+    before = steps()
+    wait_for(lambda: steps() > before, first)
+    first.send_signal(signal.SIGTERM)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 143, err
+    assert not (RUN / ".running.json").exists()
+
+
+def test_of_two_runs_that_start_at_once_one_gets_the_folder(start):
+    children = [start(*ENDLESS), start(*ENDLESS)]
+    deadline = time.monotonic() + 120
+    while all(child.poll() is None for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    [loser] = [child for child in children if child.poll() is not None]
+    [winner] = [child for child in children if child.poll() is None]
+    assert "runs/a" in loser.stderr.read()
+    assert loser.returncode == 1
+    wait_for(lambda: steps() >= 2, winner)
+
+
+def test_after_a_kill_9_the_folder_is_free_again(start):
+    first = start(*ENDLESS, "checkpoint.every_n_steps=1")
+    wait_for((RUN / "checkpoints" / "last.ckpt").exists, first)
+    first.kill()
+    first.wait()
+    assert (RUN / ".running.json").exists()
+    step = saved()
+    second = start("--resume", str(RUN), f"trainer.max_steps={step + 1}")
+    _, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert saved() == step + 1
+    assert not list(RUN.glob(".running*"))
