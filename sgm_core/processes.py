@@ -12,9 +12,10 @@ def start_of(pid: int) -> str | None:
 
     A process that has ended, of which only the exit code is left (a zombie), is none.
     """
-    if sys.platform == "linux":
+    platform: str = sys.platform  # a type checker would see one of the three ways alone
+    if platform == "linux":
         return _start_on_linux(pid)
-    if sys.platform == "win32":
+    if platform == "win32":
         return _start_on_windows(pid)
     found = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, started = found.stdout.strip().partition(" ")

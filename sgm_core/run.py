@@ -5,6 +5,7 @@ runs/NAME/
     lock.json           the components it uses and the plugins with hooks, with distribution and version
     metrics.jsonl       a line per logged step; metrics.csv, the same as a table
     images/             grids
+    nonfinite/          batches at which the loss or a gradient was not finite
     checkpoints/        last.ckpt and step-*.ckpt
     model.safetensors   the weights at the end, with config and lock
     run.json            state, environment, origins of the config, throughput
@@ -28,7 +29,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from sgm_core.averaged import AveragedEngine
 from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, restoring, save_weights
@@ -36,6 +37,7 @@ from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
+from sgm_core.finite import FiniteGuard
 from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.session import current, hook_entries
@@ -74,7 +76,7 @@ class Run:
         self.check()
         created = make_folder(self.folder)
         try:
-            if rank_zero_only.rank:  # of the processes of one run the first holds the folder for all
+            if getattr(rank_zero_only, "rank", 0):  # of the processes of one run the first holds the folder for all
                 return self._train()
             with locked(self.folder):
                 if self.resume_from is None and not created:
@@ -152,7 +154,7 @@ class Run:
         callbacks = [*callbacks, *added_callbacks(self.config)]
         if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, StepProgressBar()]
-        checkpoint = self.config.build("checkpoint")
+        checkpoint, nonfinite = self.config.build("checkpoint"), self.config.build("nonfinite")
         saver = Saver(
             self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted
         )
@@ -161,6 +163,7 @@ class Run:
             logger=self.loggers(given.get("logger")),
             callbacks=[
                 WriteConfig(self),
+                *([FiniteGuard(self.folder, nonfinite.skip)] if nonfinite.check else []),
                 *callbacks,
                 Compartments(current()),
                 Reporter(self.config, self.folder),

@@ -32,6 +32,19 @@ class Checkpointing:
 
 
 @dataclass
+class Guarding:
+    """What is done about a loss or a gradient that is not finite.
+
+    Attributes:
+        check: look before each optimizer step, and stop before the weights are hurt; waits once a step for the device.
+        skip: steps of the run that are left out instead, each with its batch saved, before one ends it.
+    """
+
+    check: bool = True
+    skip: Annotated[int, Ge(0)] = 0
+
+
+@dataclass
 class Caching:
     """Where the outputs of parts that are cached are kept.
 
@@ -51,6 +64,7 @@ class Sections:
         data: what it is trained on.
         trainer: arguments of `lightning.Trainer`.
         checkpoint: when the run saves.
+        nonfinite: what is done about a loss or a gradient that is not finite.
         cache: where the outputs of cached parts are kept.
         seed: of the weights, the data order and the noise.
         vars: values of your own, for `${vars.NAME}`.
@@ -60,6 +74,7 @@ class Sections:
     data: DataModule | None = None
     trainer: TrainerFactory = Trainer
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    nonfinite: Guarding = field(default_factory=Guarding)
     cache: Caching = field(default_factory=Caching)
     seed: Annotated[int, Ge(0)] = 0
     vars: dict[str, Any] = field(default_factory=dict)

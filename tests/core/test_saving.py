@@ -1,6 +1,5 @@
 """Checkpoints of an engine that is no DiffusionEngine."""
 
-
 import lightning as L
 import pytest
 import torch
