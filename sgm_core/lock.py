@@ -42,6 +42,18 @@ def locked(folder: Path) -> Iterator[None]:
             path.unlink()
 
 
+def refuse_held(folder: Path) -> None:
+    """Refuse a folder that another run holds now, before anything in it is read: what is there changes meanwhile.
+
+    Raises:
+        SgmError: as `locked`.
+    """
+    held = _read(folder / FILE)
+    refusal = None if held is None else _refusal(folder / FILE, held)
+    if refusal is not None:
+        raise SgmError(refusal)
+
+
 def _create(path: Path, text: str) -> bool:
     """Create the file with its content at once, so that nobody reads half of it; false if there is one."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -6,7 +6,7 @@ runs/NAME/
     metrics.jsonl       a line per logged step; metrics.csv, the same as a table
     images/             grids
     nonfinite/          batches at which the loss or a gradient was not finite
-    checkpoints/        last.ckpt and step-*.ckpt
+    checkpoints/        last.ckpt and step-*.ckpt, each of these with size and sha256 beside it
     model.safetensors   the weights at the end, with config and lock
     run.json            state, environment, origins of the config, throughput
     report.html         all of it as a page, alive while the run goes on
@@ -22,7 +22,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from sgm_core.averaged import AveragedEngine
-from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, restoring, save_weights
+from sgm_core.checkpoint import read_step, restoring, save_weights
 from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
 from sgm_core.errors import SgmError
@@ -42,12 +42,13 @@ from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.session import current, hook_entries
 from sgm_core.lock import FILE as LOCK
-from sgm_core.lock import locked
+from sgm_core.lock import locked, refuse_held
+from sgm_core.manifest import newest_valid
 from sgm_core.metrics import JSONLMetrics
 from sgm_core.progress import StepProgressBar
 from sgm_core.registry import index
 from sgm_core.report.reporter import Reporter
-from sgm_core.saving import AtomicCheckpoints, Saver
+from sgm_core.saving import AtomicCheckpoints, Saver, set_aside
 from sgm_core.signals import Requests
 
 _PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
@@ -65,6 +66,8 @@ class Run:
     config: Config
     folder: Path
     resume_from: Path | None = None
+    skipped: list[Path] = field(default_factory=list)
+    """Checkpoints that are newer, and broken."""
 
     def train(self) -> int:
         """Build, fit, export. Gives the exit code.
@@ -76,11 +79,13 @@ class Run:
         self.check()
         created = make_folder(self.folder)
         try:
-            if getattr(rank_zero_only, "rank", 0):  # of the processes of one run the first holds the folder for all
+            if not is_first_process():  # which holds the folder for all of them
                 return self._train()
             with locked(self.folder):
                 if self.resume_from is None and not created:
                     refuse_taken(self.folder)  # a run may have begun here and ended since we looked
+                if self.resume_from is not None:
+                    set_aside(self.resume_from, self.skipped)
                 return self._train()
         finally:
             if created and not any(self.folder.iterdir()):
@@ -254,17 +259,19 @@ def refuse_taken(folder: Path) -> None:
 
 
 def resume_run(folder: Path, overrides: Iterable[str] = ()) -> Run:
-    """A run that goes on from its last checkpoint.
+    """A run that goes on from its newest valid checkpoint; says what is wrong with those that are newer.
 
     Raises:
-        SgmError: not a run folder, or nothing saved in it.
+        SgmError: not a run folder, or nothing saved in it that can be read.
     """
     if not (folder / "config.yaml").is_file():
         raise SgmError(f"--resume {folder}: not a run folder (it has no config.yaml)")
-    checkpoint = find_checkpoint(folder)
-    if checkpoint.suffix != ".ckpt":
-        raise CheckpointError(f"--resume {folder}: it has weights but no checkpoint to go on from")
-    return Run(saved_config(folder / "config.yaml", overrides), folder, checkpoint)
+    config = saved_config(folder / "config.yaml", overrides)
+    first = is_first_process()
+    if first:
+        refuse_held(folder)
+    checkpoint, skipped = newest_valid(folder, say if first else lambda line: None)
+    return Run(config, folder, checkpoint, skipped)
 
 
 def make_folder(folder: Path) -> bool:
@@ -278,6 +285,11 @@ def make_folder(folder: Path) -> bool:
     except OSError as error:
         raise SgmError(f"{folder}: can not be written: {error.strerror}. Choose another folder with --runs") from error
     return created
+
+
+def is_first_process() -> bool:
+    """Whether this is the first, or the only one, of the processes of a run."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def quiet_libraries() -> None:

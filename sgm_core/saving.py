@@ -15,11 +15,14 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from sgm_core.checkpoint import PROVENANCE_KEY
 from sgm_core.files import replacing
+from sgm_core.manifest import SUFFIX, write_manifest
 from sgm_core.signals import Requests
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its final place, to the disk, then renames it: a kill leaves the old file.
+
+    Size and sha256 of what is written go into a manifest beside it.
 
     Lightning's own goes through TMPDIR and a copy, which tears when that is another file system.
     """
@@ -29,6 +32,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             torch.save(checkpoint, temporary)
+            write_manifest(temporary, path)
 
 
 class Saver(Checkpoint):
@@ -93,6 +97,10 @@ class Saver(Checkpoint):
             make_last(path)
             for old in self.steps()[: -self.keep_last or None]:
                 old.unlink()
+            for orphan in self.folder.glob(f"step-*.ckpt{SUFFIX}"):
+                kept = self.folder / orphan.name.removesuffix(SUFFIX)
+                if kept != path and not kept.exists():  # that of this step vouches for last.ckpt too
+                    orphan.unlink()
 
     def steps(self) -> list[Path]:
         """The `step-*.ckpt` files, oldest first."""
@@ -106,3 +114,15 @@ def make_last(path: Path) -> None:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)
+
+
+def set_aside(checkpoint: Path, skipped: list[Path]) -> None:
+    """Make `checkpoint` the last one, and the skipped ones no checkpoints: `step-00000500.ckpt.broken`.
+
+    They would else count among the newest that are kept, in place of those that are written from now on.
+    """
+    for path in skipped:
+        if path.name == "last.ckpt":
+            make_last(checkpoint)
+        elif path.exists():
+            path.replace(path.with_name(f"{path.name}.broken"))

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="folder of the run under --runs (default: the config's name and the time)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
     parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with a run from its last checkpoint, with its config"
+        "--resume", type=Path, metavar="RUN", help="go on with a run from its newest valid checkpoint, with its config"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="take three steps, say what the run needs, and write nothing"

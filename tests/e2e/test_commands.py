@@ -62,6 +62,7 @@ def test_train_writes_the_whole_run_folder(sgm):
     }  # fmt: skip
     assert {path.name for path in (run / "checkpoints").iterdir()} == {
         "last.ckpt", "step-00000002.ckpt", "step-00000004.ckpt",
+        "step-00000002.ckpt.sha256.json", "step-00000004.ckpt.sha256.json",
     }  # fmt: skip
     assert sorted(metrics(run)) == [0, 1, 2, 3]
     assert metrics(run, "lr_abs")[0] == pytest.approx(2e-3)
@@ -91,7 +92,8 @@ def test_old_checkpoints_go_and_the_last_stays(sgm):
     assert sgm("train", "digits", *FAST, *arguments, "--name", "a")[0] == 0
     checkpoints = Path("runs/a/checkpoints")
     assert sorted(path.name for path in checkpoints.iterdir()) == [
-        "last.ckpt", "step-00000004.ckpt", "step-00000005.ckpt",
+        "last.ckpt", "step-00000004.ckpt", "step-00000004.ckpt.sha256.json",
+        "step-00000005.ckpt", "step-00000005.ckpt.sha256.json",
     ]  # fmt: skip
     assert torch.load(checkpoints / "last.ckpt", weights_only=True)["global_step"] == 5
 

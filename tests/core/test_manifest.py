@@ -1,0 +1,194 @@
+"""Checkpoints that are not what was written are found, passed over, and never run."""
+
+import os
+import pickle
+import random
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import sgm_core as sgm
+from sgm_core.checkpoint import CheckpointError, read_step
+from sgm_core.manifest import fault, manifest_of, newest_valid
+from sgm_core.run import resume_run, start_run
+from sgm_core.saving import AtomicCheckpoints, make_last
+
+STEPS = (2, 4, 6)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """The checkpoints of a run, small ones."""
+    folder = tmp_path / "a" / "checkpoints"
+    for step in STEPS:
+        weights = {"weight": torch.arange(500.0) + step}
+        path = folder / f"step-{step:08d}.ckpt"
+        AtomicCheckpoints().save_checkpoint({"global_step": step, "state_dict": weights}, path)
+        make_last(path)
+    return folder.parent
+
+
+def path_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}.ckpt"
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """In place, so that `last.ckpt`, the same file, changes too."""
+    with path.open("r+b") as file:
+        file.truncate()
+        file.write(content)
+
+
+def test_of_whole_checkpoints_the_last_is_taken(run):
+    said = []
+    assert newest_valid(run, said.append) == (run / "checkpoints" / "last.ckpt", [])
+    assert said == []
+
+
+def test_200_random_bit_flips_are_200_found(run):
+    path, draw = path_of(run, 6), random.Random(0)
+    content = path.read_bytes()
+    found = 0
+    for _ in range(200):
+        bit = draw.randrange(8 * len(content))
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        rewrite(path, bytes(changed))
+        found += fault(path) is not None and fault(run / "checkpoints" / "last.ckpt") is not None
+    assert found == 200
+    rewrite(path, content)
+    assert fault(path) is None
+
+
+BROKEN = {
+    "truncated": (lambda content: content[: len(content) // 2], "bytes and was written with"),
+    "empty": (lambda content: b"", "it is empty"),
+    "garbage": (lambda content: random.Random(1).randbytes(len(content)), "sha256"),
+    "flipped": (lambda content: content[:900] + bytes([content[900] ^ 4]) + content[901:], "sha256"),
+    "longer": (lambda content: content + b"\0", "bytes and was written with"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken_ones_are_passed_over_with_path_and_reason(run, how):
+    change, reason = BROKEN[how]
+    for step in (6, 4):
+        rewrite(path_of(run, step), change(path_of(run, step).read_bytes()))
+    said = []
+    chosen, skipped = newest_valid(run, said.append)
+    assert chosen == path_of(run, 2)
+    assert skipped == [run / "checkpoints" / "last.ckpt", path_of(run, 6), path_of(run, 4)]
+    assert [line.partition(": ")[0] for line in said] == [f"skipped {path}" for path in skipped]
+    assert all(reason in line for line in said)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "garbage"])
+def test_without_a_manifest_reading_tells(run, how):
+    """Of an older version, which wrote none."""
+    for path in run.rglob("*.json"):
+        path.unlink()
+    assert newest_valid(run, pytest.fail)[0].name == "last.ckpt"
+    rewrite(path_of(run, 6), BROKEN[how][0](path_of(run, 6).read_bytes()))
+    assert newest_valid(run, [].append)[0] == path_of(run, 4)
+
+
+def test_a_manifest_that_says_nothing_vouches_for_nothing(run):
+    for text in ("", "[]", "{}", "\xff"):
+        manifest_of(path_of(run, 4)).write_text(text, encoding="latin-1")
+        assert fault(path_of(run, 4)) is not None
+        assert fault(path_of(run, 6)) is None
+
+
+def test_last_may_be_a_copy_and_the_only_one(run):
+    """A file system without links, and `keep_last: 0`."""
+    last = run / "checkpoints" / "last.ckpt"
+    last.unlink()
+    shutil.copyfile(path_of(run, 6), last)
+    path_of(run, 6).unlink()
+    assert newest_valid(run, pytest.fail) == (last, [])
+    rewrite(last, BROKEN["flipped"][0](last.read_bytes()))
+    assert newest_valid(run, [].append) == (path_of(run, 4), [last])
+
+
+class Runs:
+    """Pickled, it is a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def payloads(marker: Path) -> dict[str, object]:
+    return {
+        "os.system": Runs(os.system, f"touch {marker}"),
+        "eval": Runs(eval, f"open({str(marker)!r}, 'w')"),
+        "exec": Runs(exec, f"open({str(marker)!r}, 'w')"),
+        "open": Runs(open, str(marker), "w"),
+        "nested": {"global_step": 8, "state_dict": {"a": Runs(Path.touch, marker)}},
+    }
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["os.system", "eval", "exec", "open", "nested"])
+def test_a_malicious_pickle_is_passed_over_and_never_run(run, tmp_path, name, zipped):
+    marker = tmp_path / "ran"
+    payload = payloads(marker)[name]
+    bad = path_of(run, 8)
+    if zipped:
+        torch.save(payload, bad)
+    else:
+        bad.write_bytes(pickle.dumps(payload))
+    make_last(bad)
+    for path in run.rglob("*.json"):  # nothing but reading is left to find it
+        path.unlink()
+    said = []
+    chosen, skipped = newest_valid(run, said.append)
+    assert chosen == path_of(run, 6)
+    assert len(skipped) == len(said) == 2
+    assert all("not a checkpoint to go on from" in line for line in said)
+    assert not marker.exists()
+
+
+def test_where_nothing_is_whole_there_is_one_message(run):
+    for step in STEPS:
+        rewrite(path_of(run, step), b"")
+    with pytest.raises(CheckpointError, match="none of its 4 checkpoints"):
+        newest_valid(run, [].append)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        newest_valid(run, pytest.fail)
+    (run / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match="weights"):
+        newest_valid(run, pytest.fail)
+
+
+def test_a_run_goes_on_from_the_one_before_and_keeps_what_it_writes(tmp_path, capsys):
+    fast = [
+        "model.network.channel_mult=[1]", "data.batch_size=8", "trainer.max_steps=6", "trainer.limit_val_batches=0",
+        "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.callbacks=[]",
+        "checkpoint.every_n_steps=1", "checkpoint.keep_last=2",
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert start_run(sgm.load_config("digits", overrides=fast), tmp_path, "a").train() == 0
+        folder = tmp_path / "a" / "checkpoints"
+        rewrite(folder / "step-00000006.ckpt", BROKEN["flipped"][0]((folder / "step-00000006.ckpt").read_bytes()))
+        capsys.readouterr()
+        run = resume_run(tmp_path / "a", ["trainer.max_steps=7"])
+        assert (
+            f"skipped {folder / 'step-00000006.ckpt'}: its content is not what was written" in capsys.readouterr().err
+        )
+        assert read_step(run.resume_from) == 5
+        assert (folder / "step-00000006.ckpt").exists()  # nothing changes before the folder is ours
+        assert run.train() == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "last.ckpt", "step-00000006.ckpt", "step-00000006.ckpt.broken", "step-00000006.ckpt.sha256.json",
+        "step-00000007.ckpt", "step-00000007.ckpt.sha256.json",
+    ]  # fmt: skip
+    assert newest_valid(tmp_path / "a", pytest.fail)[0].name == "last.ckpt"
+    assert read_step(folder / "last.ckpt") == 7
