@@ -69,11 +69,11 @@ class FiniteGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         losses, self._losses = self._losses, []
-        largest = largest_gradient(optimizer)
+        total = total_of_gradients(optimizer)
         device = pl_module.device
         loss = torch.stack([torch.zeros((), device=device), *(loss.float() for loss in losses)]).sum()
-        gradient = torch.zeros_like(loss) if largest is None else largest.to(device)
-        bad = torch.stack([loss, gradient]).isfinite().logical_not().float()
+        gradient = torch.zeros_like(loss) if total is None else total.to(device)
+        bad = torch.stack([loss.isfinite(), gradient.isfinite()]).logical_not().float()
         if trainer.world_size > 1:  # each rank has its own loss, and its own part of a sharded gradient
             bad = trainer.strategy.reduce(bad, reduce_op="sum")
         bad_loss, bad_gradient = bad.tolist()  # the one wait
@@ -112,13 +112,23 @@ class FiniteGuard(Callback):
         return f"batch, random state and weights are in {path}"
 
 
-def largest_gradient(optimizer: Optimizer) -> Tensor | None:
-    """The largest absolute value of all gradients, nan if one is; no wait, no copy. None without gradients."""
+def total_of_gradients(optimizer: Optimizer) -> Tensor | None:
+    """A number that is finite if all gradients are, and only then; no wait, no copy. None without gradients.
+
+    On the CPU a sum, at the speed of the memory (the largest value takes 14 times as long there); elsewhere the largest
+    value, which one kernel finds for many tensors.
+    """
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in grads]  # a shard of FSDP
     dense = [grad.coalesce().values() if grad.is_sparse else grad for grad in local]
     dense = [grad for grad in dense if grad.numel()]
-    return torch.nn.utils.get_total_norm(dense, math.inf).float() if dense else None
+    if not dense:
+        return None
+    if all(grad.device.type == "cpu" for grad in dense):
+        # in float32 at least: finite gradients in half precision may have a sum that is not
+        sums = [grad.sum(dtype=torch.promote_types(grad.dtype, torch.float32)) for grad in dense]
+        return torch.stack([total.double() for total in sums]).sum()
+    return torch.nn.utils.get_total_norm(dense, math.inf).float()
 
 
 def overflow_of_scaler(trainer: Trainer) -> bool:

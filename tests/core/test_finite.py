@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 import sgm_core as sgm
-from sgm_core.finite import FiniteGuard, NonFiniteError, plain
+from sgm_core.finite import FiniteGuard, NonFiniteError, plain, total_of_gradients
 from sgm_core.roles import Loss
 from sgm_core.run import resume_run, start_run
 
@@ -154,6 +154,21 @@ def test_what_is_kept_is_plain_data():
     assert found["a"][0] == 1
     assert not found["a"][1][0].requires_grad
     assert (found["2"], found["n"]) == ("strange", None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_large_gradients_are_no_fault_and_one_bad_value_among_many_is(dtype):
+    parameters = [torch.nn.Parameter(torch.zeros(5000, dtype=dtype)) for _ in range(3)]
+    optimizer = torch.optim.SGD([*parameters, torch.nn.Parameter(torch.zeros(2))])
+    assert total_of_gradients(optimizer) is None
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 6e4)  # their sum is past the range of float16
+    assert total_of_gradients(optimizer).isfinite()
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        parameters[1].grad[77] = bad
+        assert not total_of_gradients(optimizer).isfinite()
+    parameters[2].grad[3] = float("inf")  # beside one of the other sign
+    assert not total_of_gradients(optimizer).isfinite()
 
 
 # --- in a run ------------------------------------------------------------------------------------------------------
