@@ -30,6 +30,10 @@ FLAGS = [
 ]
 
 
+class RefusedError(AssertionError):
+    """The browser answered with an error: a document that is about to be replaced evaluates nothing, say."""
+
+
 class Browser:
     """One tab, without a network. What the page says on its console, and what it asks for, is kept.
 
@@ -78,7 +82,8 @@ class Browser:
             answer = self._next(30)
             assert answer is not None, f"{method}: no answer"
             if answer.get("id") == self._number:
-                assert "error" not in answer, f"{method}: {answer['error']}"
+                if "error" in answer:
+                    raise RefusedError(f"{method}: {answer['error']}")
                 return answer["result"]
 
     def _next(self, seconds: float) -> dict[str, Any] | None:
@@ -129,6 +134,16 @@ class Browser:
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
+
+    def wait_for(self, condition: str, seconds: float = 60) -> None:
+        """Wait until an expression is true in the page."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RefusedError):
+                if self.evaluate(condition) is True:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"not true in {seconds} s: {condition}")
 
     def screenshot(self, file: Path, *, whole: bool = False) -> None:
         """Write what is seen, or the whole page, as PNG."""
