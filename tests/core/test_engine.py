@@ -445,6 +445,18 @@ def test_log_images_cuts_every_kind_of_entry_alike():
         engine.log_images(batch, 2, n_rows=4)
 
 
+def test_the_same_seed_gives_the_same_pictures_whatever_was_drawn_before():
+    """Of a first stage and an embedder that draw, too; grids over time differ by the weights alone."""
+    engine, extra = make_noisy_engine(), torch.zeros(2, 1, 8, 8)
+    pictures = []
+    for seed in (0, 0, 1):
+        torch.rand(3)
+        pictures.append(engine.log_images({"image": extra, "extra": extra}, 2, seed=seed))
+    assert equal(pictures[0], pictures[1])
+    for key in ("reconstructions", "samples"):
+        assert not torch.equal(pictures[0][key], pictures[2][key])
+
+
 def test_log_images_takes_more_than_the_batch_has():
     assert len(make_engine().log_images(make_batch(2), 8)["inputs"]) == 2
 
