@@ -1,6 +1,7 @@
 """What is logged of the losses: by noise level in training, at fixed levels and noise in validation."""
 
 import json
+import os
 import warnings
 from collections import defaultdict
 
@@ -16,6 +17,7 @@ from sgm_core.randomness import seed_of
 from sgm_core.roles import Loss
 from sgm_core.slots import EmbedderSlot
 from sgm_plugins.conditioners.general import GeneralConditioner
+from sgm_plugins.datamodules.digits import Digits
 from sgm_plugins.embedders.classes import ClassEmbedder
 from sgm_plugins.sigma_samplers import EDMSigmaSampler
 
@@ -353,3 +355,49 @@ def test_other_intervals_of_validation_and_logging_change_neither_weight_nor_ave
     for weights, moments in states[1:]:
         assert equal(weights, states[0][0])
         assert all(torch.equal(a, b) for a, b in zip(moments, states[0][1], strict=True))
+
+
+# --- two processes -------------------------------------------------------------------------------------------------
+
+
+class Tell(L.Callback):
+    """What each process saw, and a checkpoint after the last step."""
+
+    def __init__(self, folder, watched):
+        self.folder, self.watched = folder, watched
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 3:
+            torch.save(dict(self.watched.seen), self.folder / f"seen-{trainer.global_rank}-of-{trainer.world_size}.pt")
+            trainer.save_checkpoint(self.folder / f"of-{trainer.world_size}.ckpt")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that are forked")
+def test_two_real_processes_log_what_both_saw_and_validate_as_one_does(tmp_path):
+    logged = {}
+    for processes in (1, 2):
+        engine = make_engine(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+        watched = Watched(engine)
+        options = {} if processes == 1 else {"strategy": "ddp_fork", "devices": 2}
+        made = trainer(
+            tmp_path / str(processes), max_steps=3, log_every_n_steps=2, val_check_interval=3,
+            callbacks=[watched, Tell(tmp_path, watched)], **options,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made.fit(engine, datamodule=Digits(batch_size=90))  # four batches to validate on
+        logged[processes] = {row["step"]: row for row in rows(tmp_path / str(processes))}
+    one, two = ({k: v for k, v in logged[n][2].items() if "val_loss" in k} for n in (1, 2))
+    assert len(two) == 18
+    assert two == pytest.approx(one, rel=1e-5)
+    watched.seen = defaultdict(list)
+    for rank in range(2):
+        for step, seen in torch.load(tmp_path / f"seen-{rank}-of-2.pt").items():
+            watched.seen[step] += seen
+    assert len(watched.seen[0]) == 180
+    bins = {k: v for k, v in logged[2][1].items() if k.startswith("loss/")}
+    assert bins == pytest.approx(watched.means(SigmaLevels(EDMSigmaSampler(), 8), range(2)), rel=1e-5)
+    unlogged = torch.load(tmp_path / "of-2.ckpt", weights_only=True)["sgm_loss_by_level"]
+    assert unlogged[1].sum() == 180, "the third step of both"
+    assert unlogged[0].sum().item() == pytest.approx(sum(loss for _, loss in watched.seen[2]), rel=1e-5)
