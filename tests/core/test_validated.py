@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import warnings
 from collections import defaultdict
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -291,6 +293,13 @@ def test_a_level_without_samples_in_this_interval_is_not_logged_again(tmp_path):
         expected = watched.means(levels, [row["step"]])
         assert {k: v for k, v in row.items() if k.startswith("loss/")} == pytest.approx(expected)
         assert len(expected) <= 4, "four samples can not be at more levels"
+
+
+def test_what_is_logged_is_what_the_documentation_says(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    documented = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+    fit(make_engine(), tmp_path, loader(), max_steps=2, log_every_n_steps=1, val_check_interval=2)
+    assert {re.sub(r"sigma_.*", "sigma_*", key) for row in rows(tmp_path) for key in row} == documented
 
 
 @pytest.mark.parametrize("levels", [0, []])

@@ -199,3 +199,16 @@ def test_a_dry_run_estimates_the_peak_that_the_device_measures(tmp_path, monkeyp
     assert found.device == torch.cuda.get_device_name()
     assert found.estimate <= found.peak < 1.4 * found.estimate
     assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_measures_on_the_device_what_it_measures_on_the_cpu():
+    """At the same levels, with the same noise."""
+    totals = []
+    for device in ("cuda", "cpu"):
+        torch.manual_seed(0)
+        engine, batch = digits()
+        engine = engine.to(device)
+        engine.on_validation_epoch_start()
+        engine.validation_step({key: value.to(device) for key, value in batch.items()}, 0)
+        totals.append(engine._validated["val_loss_ema"].totals.cpu())
+    torch.testing.assert_close(*totals, rtol=1e-3, atol=1e-3)
