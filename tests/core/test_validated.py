@@ -366,6 +366,18 @@ def test_other_intervals_of_validation_and_logging_change_neither_weight_nor_ave
         assert all(torch.equal(a, b) for a, b in zip(moments, states[0][1], strict=True))
 
 
+def test_conditions_are_dropped_in_training_mode_only():
+    engine = always_dropping()
+    engine.model.diffusion_model.dropout.p = 0.0
+    for training in (True, False):
+        engine.train(training)
+        one, other = (
+            engine(DATA["image"], {"cls": DATA["cls"] * 0 + label}, torch.Generator().manual_seed(0))
+            for label in (1, 2)
+        )
+        assert torch.equal(one, other) == training
+
+
 # --- two processes -------------------------------------------------------------------------------------------------
 
 
