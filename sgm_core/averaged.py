@@ -136,7 +136,8 @@ class AveragedEngine(LightningModule, ABC):
         self._step_values = [*(self._step_values if micro else []), present]
         means = torch.stack(self._step_values).mean(dim=0)
         steps_now = micro + 1 == trainer.accumulate_grad_batches or trainer.is_last_batch
-        if trainer.world_size > 1 and steps_now and (self.global_step + 1) % max(trainer.log_every_n_steps, 1) == 0:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its connector sets it
+        if trainer.world_size > 1 and steps_now and every and (self.global_step + 1) % every == 0:
             means = trainer.strategy.reduce(means, reduce_op="mean")
         for name, mean in zip(values, means.unbind(), strict=True):
             self.log(name, mean, prog_bar=name in prog_bar)

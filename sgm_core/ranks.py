@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 
 def is_first_process() -> bool:
@@ -37,11 +42,12 @@ def agreed(key: str, decide: Callable[[], str], otherwise: Callable[[], str]) ->
     return os.environ[variable] if variable in os.environ else otherwise()
 
 
-def _agent_store():  # type: ignore[no-untyped-def]  # torch.distributed is imported only where it is used
+def _agent_store() -> Store | None:
     """The store that torchrun's agent keeps for its processes; none elsewhere."""
     if not TorchElasticEnvironment.detect() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import TCPStore  # type: ignore[attr-defined]  # public in torch.distributed
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     return PrefixStore(f"sgm/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

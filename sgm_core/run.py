@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
@@ -38,7 +39,7 @@ from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
-from sgm_core.finite import FiniteGuard
+from sgm_core.finite import FiniteGuard, NonFiniteError
 from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.session import current, hook_entries
@@ -128,8 +129,12 @@ class Run:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
             except Interrupted:
                 say(f"Interrupted at step {trainer.global_step}; saved. Go on with: sgm train --resume {self.folder}")
-                # of a child that fails, Lightning's launcher kills the parent: which may still be writing the report
-                return requests.exit_code if trainer.is_global_zero or not launched_by_lightning(trainer) else 0
+                return 0 if is_child(trainer) else requests.exit_code
+            except NonFiniteError as error:
+                if not is_child(trainer):
+                    raise
+                sys.stderr.write(f"{error}\n")
+                return 0
             except ValueError as error:
                 raise self.located(error) from error
             except SystemExit:  # how Lightning ends after a second Ctrl-C
@@ -310,9 +315,11 @@ def job_environment() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if slurm_job() is not None else []
 
 
-def launched_by_lightning(trainer: Trainer) -> bool:
-    """Whether the other processes were started by the first one, and not by torchrun or SLURM."""
-    return isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
+def is_child(trainer: Trainer) -> bool:
+    """Whether the first process started this one, and not torchrun or SLURM. Lightning kills the parent of a child that
+    fails; where all of them end alike, as after a signal, the parent is to have the time to say so."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and not trainer.is_global_zero
 
 
 def quiet_libraries() -> None:

@@ -138,20 +138,19 @@ def in_chunks(x: Tensor, size: int | None) -> Iterator[Tensor]:
 
 def uniform(bits: Bits) -> NDArray[np.float64]:
     """In [0, 1), with 24 random bits: float32 holds each of them."""
-    return (bits >> np.uint64(40)) * 2.0**-24
+    return (bits >> np.uint64(40)).astype(np.float64) * 2.0**-24
 
 
 def normal(bits: Bits) -> NDArray[np.float64]:
     """(n, m) -> (n, 2 m) standard normal: Box and Muller 1958."""
-    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)) + np.float64(1)) * 2.0**-32))
-    angle = (bits & np.uint64(0xFFFFFFFF)) * (2 * np.pi * 2.0**-32)
-    both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1, dtype=np.float64)
-    return both.reshape(len(bits), -1)
+    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)).astype(np.float64) + 1) * 2.0**-32))
+    angle = (bits & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi * 2.0**-32)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(len(bits), -1)
 
 
 def exponential(bits: Bits) -> NDArray[np.float64]:
     """Of rate 1, above 0."""
-    return np.asarray(-np.log(((bits >> np.uint64(11)) + np.float64(0.5)) * 2.0**-53))
+    return np.asarray(-np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53))
 
 
 def integers(high: int) -> Callable[[Bits], NDArray[np.int64]]:

@@ -55,16 +55,18 @@ class FSDP2Strategy(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """On every process; whole tensors on the first one, nothing on the others."""
         assert self.lightning_module is not None
-        return self._gathered(self.lightning_module.state_dict())
+        state: dict[str, Any] = self._gathered(self.lightning_module.state_dict())
+        return state
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """As `lightning_module_state_dict`."""
-        return self._gathered(getattr(optimizer, "_optimizer", optimizer).state_dict())
+        state: dict[str, Any] = self._gathered(getattr(optimizer, "_optimizer", optimizer).state_dict())
+        return state
 
     def _gathered(self, state: Any) -> Any:
         def gather(value: Tensor) -> Tensor | None:
-            whole = value.detach().full_tensor() if isinstance(value, DTensor) else value.detach()
-            return whole.cpu() if self.is_global_zero else None
+            whole: Tensor = value.full_tensor() if isinstance(value, DTensor) else value
+            return whole.detach().cpu() if self.is_global_zero else None
 
         return mapped(state, gather)
 
