@@ -33,6 +33,7 @@ from sgm_core.roles import (
     OptimizerFactory,
     Sampler,
 )
+from sgm_core.sample_draws import in_chunks
 from sgm_core.shapes import only_measured
 from sgm_core.validated import ValidatedEngine
 
@@ -170,6 +171,15 @@ class DiffusionEngine(ValidatedEngine):
             if parameter.requires_grad and name.startswith(("model.", "conditioner."))
         }
 
+    def sharded_parts(self) -> list[nn.Module]:
+        """The network and the embedders that are trained."""
+        trained = [embedder for embedder in self._embedders() if any(p.requires_grad for p in embedder.parameters())]
+        return [self.model.diffusion_model, *trained]
+
+    def _embedders(self) -> Iterable[nn.Module]:
+        found: Iterable[nn.Module] = getattr(self.conditioner, "embedders", ())
+        return found
+
     # --- first stage -----------------------------------------------------------------------------------------------
 
     def _first_stage_context(self) -> AbstractContextManager[None]:
@@ -179,9 +189,8 @@ class DiffusionEngine(ValidatedEngine):
     @torch.no_grad()
     def encode_first_stage(self, x: Tensor) -> Tensor:
         """Images (b, c, h, w) in [-1, 1] -> scaled latents, a chunk at a time."""
-        chunks = torch.split(x, self.first_stage_chunk or len(x))
         with self._first_stage_context():
-            latents = [self.first_stage_model.encode(chunk) for chunk in chunks]
+            latents = [self.first_stage_model.encode(chunk) for chunk in in_chunks(x, self.first_stage_chunk)]
         return self.scale_factor * (latents[0] if len(latents) == 1 else torch.cat(latents))
 
     @torch.no_grad()
@@ -196,6 +205,11 @@ class DiffusionEngine(ValidatedEngine):
         return images[0] if len(images) == 1 else torch.cat(images)
 
     # --- training --------------------------------------------------------------------------------------------------
+
+    def count_samples(self, batch: Batch) -> int:
+        """As of all engines; a video network knows its number of frames where the batch does not say it."""
+        frames = batch.get("num_video_frames") or getattr(self.model.diffusion_model, "num_video_frames", None)
+        return super().count_samples({**batch, "num_video_frames": frames})
 
     def forward(self, x: Tensor, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The loss of each sample, (b,), for latents x (b, c, *grid) and their batch of conditions.
@@ -218,10 +232,10 @@ class DiffusionEngine(ValidatedEngine):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logs `loss`, `global_step` and `lr_abs`; and, see `on_before_optimizer_step`, `loss/sigma_*`."""
-        with self.draws_of_step(batch_idx):
+        with self.draws_of_step(batch_idx, batch):
             loss = self.shared_step(batch)
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
-        self.log("loss", loss, prog_bar=True)
+        self.log_step({"loss": loss}, batch_idx)
         self.log("global_step", float(self.global_step))
         self.log("lr_abs", float(optimizer.param_groups[0]["lr"]))
         return loss

@@ -128,7 +128,7 @@ class AutoencoderEngine(AveragedEngine):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logs `loss`, its parts as `train/...`, `global_step` and `lr_abs`, the autoencoder's learning rate."""
-        with self.draws_of_step(batch_idx):
+        with self.draws_of_step(batch_idx, batch):
             x, result = self.get_input(batch), self(batch)
             self.latent_shape = tuple(result.z.shape[1:])
             y = result.reconstruction
@@ -136,12 +136,12 @@ class AutoencoderEngine(AveragedEngine):
             last_layer = self._last_layer() if self.adversarial_started else None
             loss: Tensor
             loss, parts = self.loss(x, y, result.log, last_layer, self.adversarial_started)
-            self.log("loss", loss, prog_bar=True)
+            logged = {"loss": loss}
             if self.adversarial_started:
                 of_discriminator, judged = self.loss.discriminator_loss(x, y)
                 loss, parts = loss + of_discriminator, parts | judged
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
-        self.log_dict({f"train/{name}": value.detach().float() for name, value in parts.items()})
+        self.log_step(logged | {f"train/{name}": value for name, value in parts.items()}, batch_idx)
         self.log("global_step", float(self.global_step))
         self.log("lr_abs", float(optimizer.param_groups[0]["lr"]))
         return loss

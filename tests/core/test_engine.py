@@ -15,6 +15,8 @@ from support.tiny_model import (
 )
 from torch import nn
 
+import sgm_core as sgm
+from sgm_core.randomness import randn
 from sgm_core.slots import EmbedderSlot
 from sgm_plugins.averages.ema import EMA
 from sgm_plugins.conditioners.general import GeneralConditioner
@@ -343,16 +345,77 @@ def test_a_plain_trainer_resumes_with_the_seed_of_the_checkpoint(tmp_path):
 
 
 def test_each_seed_step_batch_and_rank_draws_its_own(monkeypatch):
-    engine, drawn = make_engine(), []
+    engine, drawn, batch = make_engine(), [], {"image": torch.zeros(4, 1, 8, 8)}
     for seed, step, batch_idx, rank in ((1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)):
         monkeypatch.setattr(type(engine), "global_step", step)
         monkeypatch.setattr(type(engine), "global_rank", rank)
         torch.manual_seed(seed)
-        with engine.draws_of_step(batch_idx):
-            drawn.append(torch.rand(()).item())
-        with engine.draws_of_step(batch_idx):
-            assert torch.rand(()).item() == drawn[-1]
-    assert len(set(drawn)) == 5
+        with engine.draws_of_step(batch_idx, batch):
+            drawn.append((torch.rand(()).item(), randn((4,)).tolist()))
+        with engine.draws_of_step(batch_idx, batch):
+            assert (torch.rand(()).item(), randn((4,)).tolist()) == drawn[-1]
+    assert len({of_torch for of_torch, _ in drawn}) == 5
+    of_samples = [number for _, samples in drawn[:4] for number in samples]
+    assert len(set(of_samples)) == 16
+    assert drawn[4][1] == drawn[3][1]  # the second process draws what the second batch of one process would
+
+
+@pytest.mark.parametrize("config", ["digits", "autoencoder_digits"])
+def test_a_step_of_two_batches_has_the_loss_and_gradient_of_one_batch_of_both(config, monkeypatch):
+    """As two processes, or an accumulation: what is drawn (noise, its level, dropped conditions, latents of an
+    autoencoder) belongs to the samples."""
+    engine = sgm.build_engine(sgm.load_config(config))
+    batch = next(iter(sgm.load_config(config, overrides=["data.batch_size=12"]).build("data").train_dataloader()))
+    monkeypatch.setattr(type(engine), "log", lambda *args, **kwargs: None)
+    monkeypatch.setattr(type(engine), "log_step", lambda *args, **kwargs: None)
+    monkeypatch.setattr(type(engine), "optimizers", lambda self: torch.optim.SGD(self.parameters(), lr=0.1))
+    results = []
+    for parts in (1, 2, 3):
+        engine.zero_grad()
+        losses = []
+        for i in range(parts):
+            part = {key: value[i * 12 // parts : (i + 1) * 12 // parts] for key, value in batch.items()}
+            monkeypatch.setattr(type(engine), "global_rank", i)
+            monkeypatch.setattr(engine, "_trainer", Processes(parts))
+            loss = engine.training_step(part, 0) / parts
+            loss.backward()
+            losses.append(loss.detach())
+        gradients = [p.grad.clone() for p in engine.trained_parameters().values() if p.grad is not None]
+        results.append((sum(losses), gradients))
+    for loss, gradients in results[1:]:
+        assert torch.allclose(loss, results[0][0], rtol=1e-6)
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients, results[0][1], strict=True))
+
+
+class Processes:
+    """What the draws need to know of a trainer."""
+
+    accumulate_grad_batches = 1
+    global_step = 0
+    train_dataloader = None
+
+    def __init__(self, n: int) -> None:
+        self.world_size = n
+
+
+def test_a_short_last_batch_draws_nothing_that_another_process_draws(monkeypatch):
+    engine, drawn = make_engine(), []
+    trainer = Processes(2)
+    trainer.train_dataloader = torch.utils.data.DataLoader(range(7), batch_size=4)
+    monkeypatch.setattr(engine, "_trainer", trainer)
+    for rank, b in enumerate((4, 3)):
+        monkeypatch.setattr(type(engine), "global_rank", rank)
+        with engine.draws_of_step(0, {"image": torch.zeros(b, 1, 8, 8)}):
+            drawn += randn((b,)).tolist()
+    assert len(set(drawn)) == 7
+
+
+def test_frames_are_no_samples_and_their_clips_are():
+    engine = make_engine()
+    batch = {"image": torch.zeros(12, 1, 8, 8)}
+    assert [engine.count_samples({**batch, "num_video_frames": n}) for n in (3, 5, None)] == [4, 12, 12]
+    engine.model.diffusion_model.num_video_frames = 6
+    assert engine.count_samples(batch) == 2
 
 
 @pytest.mark.parametrize(

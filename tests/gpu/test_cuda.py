@@ -93,7 +93,7 @@ def test_a_training_step_never_waits_for_the_device():
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with engine.draws_of_step(0):
+        with engine.draws_of_step(0, batch):
             loss = engine.shared_step(batch)
         loss.backward()
         optimizer.step()
