@@ -3,6 +3,7 @@
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
 import sgm_core as sgm
@@ -59,11 +60,12 @@ def test_every_rank_takes_part_in_saving_and_the_first_keeps_the_folder(first, t
 
     class Rank:
         global_step, is_global_zero, max_steps = 3, first, 3
+        strategy = SingleDeviceStrategy()
 
         def save_checkpoint(self, path):
             saved.append(path.name)
             path.write_text("whole")
 
-    Saver(tmp_path, 1, 3, Requests(), KeyboardInterrupt).save(Rank())
+    Saver(tmp_path, 1, 3, Requests(), KeyboardInterrupt).save(Rank(), ends=True)
     assert saved == ["step-00000003.ckpt"]
     assert (tmp_path / "last.ckpt").exists() == first

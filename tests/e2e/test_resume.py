@@ -148,7 +148,7 @@ def test_a_resumed_run_draws_what_it_would_have_drawn_unless_it_gets_another_see
         "data.batch_size=8",
     ]
     losses = {}
-    for name, resume in {"whole": None, "resumed": [], "other": ["seed=5"]}.items():
+    for name, resume in {"whole": None, "resumed": [], "other": ["seed=5", "--allow-change"]}.items():
         steps = 4 if resume is None else 2
         assert main(["train", config, *fast, f"trainer.max_steps={steps}", "--name", name]) == 0
         if resume is not None:
