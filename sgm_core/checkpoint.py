@@ -334,12 +334,23 @@ def load_engine(path: str | Path, verify: bool | None = None) -> DiffusionEngine
             not installed (with the command that installs them), weights that do not fit.
         ConfigError, BuildError: the config does not build with the installed versions.
     """
-    from sgm_core.cache.parts import keep_in
-    from sgm_core.config.api import build_engine, config_from
     from sgm_core.manifest import to_load
 
     refuse_url(path)
-    checkpoint = read_checkpoint(to_load(Path(path), verify))
+    engine = rebuilt(read_checkpoint(to_load(Path(path), verify)))
+    engine.eval()
+    return engine
+
+
+def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
+    """The engine of a checkpoint, in training mode. It caches nothing.
+
+    Raises:
+        CheckpointError, ConfigError, BuildError: as `load_engine`.
+    """
+    from sgm_core.cache.parts import keep_in
+    from sgm_core.config.api import build_engine, config_from
+
     provenance = checkpoint.provenance
     if provenance is None:
         raise CheckpointError(
@@ -358,7 +369,6 @@ def load_engine(path: str | Path, verify: bool | None = None) -> DiffusionEngine
     load_into(engine, checkpoint)
     if provenance.latent_shape is not None:
         engine.latent_shape = tuple(provenance.latent_shape)
-    engine.eval()
     return cast("DiffusionEngine", engine)
 
 

@@ -41,11 +41,25 @@ class AtomicCheckpoints(TorchCheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
-                with temporary.open("wb") as file:  # torch's own writer would not tell why it fails
-                    torch.save(checkpoint, file)
+                write_torch(checkpoint, temporary)
                 write_manifest(temporary, path)
         except OSError as error:
             self.failure = error
+
+
+def write_torch(content: Any, path: Path) -> None:
+    """As `torch.save`.
+
+    Raises:
+        OSError: it can not be written. Torch's own writer makes a RuntimeError of it that does not tell why.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # raised while an OSError was on its way: the archive can not be closed either
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 class Saver(Checkpoint):

@@ -44,7 +44,10 @@ class TensorBoardMetrics(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """As Lightning's, but for a full disk."""
         with self._tolerant:
-            super().log_metrics(metrics, step)
+            try:
+                super().log_metrics(metrics, step)
+            except ValueError as error:  # Lightning's, of whatever the writer raises
+                raise error.__cause__ or error from None
 
     def save(self) -> None:
         """As Lightning's, but for a full disk."""
