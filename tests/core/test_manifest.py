@@ -1,14 +1,13 @@
 """Checkpoints that are not what was written are found, passed over, and never run."""
 
-import os
 import pickle
-import random
 import shutil
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from support.broken_files import BROKEN, flips, payloads, rewrite
 
 import sgm_core as sgm
 from sgm_core import manifest
@@ -37,13 +36,6 @@ def path_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}.ckpt"
 
 
-def rewrite(path: Path, content: bytes) -> None:
-    """In place, so that `last.ckpt`, the same file, changes too."""
-    with path.open("r+b") as file:
-        file.truncate()
-        file.write(content)
-
-
 def test_of_whole_checkpoints_the_last_is_taken(run):
     said = []
     assert newest_valid(run, said.append) == (run / "checkpoints" / "last.ckpt", [])
@@ -51,27 +43,12 @@ def test_of_whole_checkpoints_the_last_is_taken(run):
 
 
 def test_200_random_bit_flips_are_200_found(run):
-    path, draw = path_of(run, 6), random.Random(0)
+    path, last = path_of(run, 6), run / "checkpoints" / "last.ckpt"
     content = path.read_bytes()
-    found = 0
-    for _ in range(200):
-        bit = draw.randrange(8 * len(content))
-        changed = bytearray(content)
-        changed[bit // 8] ^= 1 << bit % 8
-        rewrite(path, bytes(changed))
-        found += fault(path) is not None and fault(run / "checkpoints" / "last.ckpt") is not None
+    found = sum(fault(path) is not None and fault(last) is not None for _ in flips(path, 200))
     assert found == 200
-    rewrite(path, content)
+    assert path.read_bytes() == content
     assert fault(path) is None
-
-
-BROKEN = {
-    "truncated": (lambda content: content[: len(content) // 2], "bytes and was written with"),
-    "empty": (lambda content: b"", "it is empty"),
-    "garbage": (lambda content: random.Random(1).randbytes(len(content)), "sha256"),
-    "flipped": (lambda content: content[:900] + bytes([content[900] ^ 4]) + content[901:], "sha256"),
-    "longer": (lambda content: content + b"\0", "bytes and was written with"),
-}
 
 
 @pytest.mark.parametrize("how", BROKEN)
@@ -113,26 +90,6 @@ def test_last_may_be_a_copy_and_the_only_one(run):
     assert newest_valid(run, pytest.fail) == (last, [])
     rewrite(last, BROKEN["flipped"][0](last.read_bytes()))
     assert newest_valid(run, [].append) == (path_of(run, 4), [last])
-
-
-class Runs:
-    """Pickled, it is a call."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
-
-
-def payloads(marker: Path) -> dict[str, object]:
-    return {
-        "os.system": Runs(os.system, f"touch {marker}"),
-        "eval": Runs(eval, f"open({str(marker)!r}, 'w')"),
-        "exec": Runs(exec, f"open({str(marker)!r}, 'w')"),
-        "open": Runs(open, str(marker), "w"),
-        "nested": {"global_step": 8, "state_dict": {"a": Runs(Path.touch, marker)}},
-    }
 
 
 @pytest.mark.parametrize("zipped", [True, False])
