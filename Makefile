@@ -28,6 +28,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/digits_quality.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/faults.py
 
 clean:
 	rm -rf .venv

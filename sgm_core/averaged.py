@@ -205,12 +205,16 @@ class AveragedEngine(LightningModule, ABC):
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def load_weights(self, path: Path | str) -> LoadReport:
-        """Take the weights of a `.ckpt` or `.safetensors` file, strictly. If it has no average, that starts from them.
+        """Take the weights of a `.ckpt` or `.safetensors` file or of a run folder, strictly. If it has no average, that
+        starts from them.
 
         Raises:
-            CheckpointError: the file can not be read, or its keys or shapes are not those of this model.
+            CheckpointError: the file can not be read or is not what its manifest says, or its keys or shapes are not
+                those of this model.
         """
-        return load_into(self, read_checkpoint(Path(path)))
+        from sgm_core.manifest import to_load
+
+        return load_into(self, read_checkpoint(to_load(Path(path), verify=True)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Every checkpoint says how to build the engine again, and what it draws."""

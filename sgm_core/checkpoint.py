@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -133,6 +134,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: no such file, truncated, not a checkpoint, or holding more than plain data.
     """
+    refuse_url(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
@@ -163,12 +165,19 @@ def _read_torch(path: Path) -> Checkpoint:
 
 
 def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -> None:
-    """Export the state dict (averaged weights too) as one `.safetensors` file that `load_engine` reads."""
+    """Export the state dict of an engine as one `.safetensors` file that `load_engine` reads, see `write_weights`."""
     write_weights(engine.state_dict(), path, provenance)
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
-    """As `save_weights`, of a state dict at hand."""
+    """Write a state dict as one `.safetensors` file that `load_engine` reads.
+
+    The averages are those keys that begin with `model_ema.`: `model_ema.shadow.NAME` is the average of the raw NAME.
+
+    Raises:
+        OSError: it can not be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     weights: dict[str, Tensor] = {}
@@ -181,7 +190,10 @@ def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenanc
         weights[key] = tensor
     metadata = {PROVENANCE_KEY: provenance.to_json()} if provenance else None
     with replacing(path) as temporary:
-        save_file(weights, temporary, metadata=metadata)
+        try:
+            save_file(weights, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(str(error).rpartition("error: ")[2]) from error
 
 
 # --- loading -------------------------------------------------------------------------------------------------------
@@ -293,9 +305,12 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
     """
     if _restoring.get() or only_measured():
         return
+    refuse_url(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such run or checkpoint to take the weights from; train it first")
-    checkpoint = read_checkpoint(find_checkpoint(path))
+    from sgm_core.manifest import to_load
+
+    checkpoint = read_checkpoint(to_load(path, verify=True))
     weights = checkpoint.weights
     found: dict[str, Tensor] = {}
     for start in (prefix, f"{AVERAGE_PREFIX}shadow.{prefix}"):  # the average, where there is one, comes last
@@ -309,18 +324,38 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
     part.load_state_dict(found)
 
 
-def load_engine(path: str | Path) -> DiffusionEngine:
+def load_engine(path: str | Path, verify: bool | None = None) -> DiffusionEngine:
     """The engine that a run folder, a `.ckpt` or a `.safetensors` export holds: built, loaded, in eval mode.
 
+    Of a run folder it is the newest checkpoint that is whole, with a warning for each that is not.
+
+    Args:
+        path: the folder or file.
+        verify: whether the content of a checkpoint is compared with the sum in its manifest, for which all of it is
+            read. None does so up to 2 GiB; the size is always compared.
+
     Raises:
-        CheckpointError: no such file, no config in it, components that are not installed (with the command that
-            installs them), weights that do not fit.
+        CheckpointError: no such file, one that is not what its manifest says, no config in it, components that are
+            not installed (with the command that installs them), weights that do not fit.
         ConfigError, BuildError: the config does not build with the installed versions.
+    """
+    from sgm_core.manifest import to_load
+
+    refuse_url(path)
+    engine = rebuilt(read_checkpoint(to_load(Path(path), verify)))
+    engine.eval()
+    return engine
+
+
+def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
+    """The engine of a checkpoint, in training mode. It caches nothing.
+
+    Raises:
+        CheckpointError, ConfigError, BuildError: as `load_engine`.
     """
     from sgm_core.cache.parts import keep_in
     from sgm_core.config.api import build_engine, config_from
 
-    checkpoint = read_checkpoint(find_checkpoint(Path(path)))
     provenance = checkpoint.provenance
     if provenance is None:
         raise CheckpointError(
@@ -339,7 +374,6 @@ def load_engine(path: str | Path) -> DiffusionEngine:
     load_into(engine, checkpoint)
     if provenance.latent_shape is not None:
         engine.latent_shape = tuple(provenance.latent_shape)
-    engine.eval()
     return cast("DiffusionEngine", engine)
 
 
@@ -355,6 +389,28 @@ def find_checkpoint(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise CheckpointError(f"{path}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")
+
+
+def read_provenance(path: Path) -> Provenance | None:
+    """How the engine of a `.ckpt` was built; none for one that Python code gave objects.
+
+    Raises:
+        CheckpointError: it can not be read.
+    """
+    return read_checkpoint(path).provenance
+
+
+def refuse_url(path: Path | str) -> None:
+    """Checkpoints are read from disk.
+
+    Raises:
+        CheckpointError: this is an address in a network.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a path that was an address has lost a slash
+        raise CheckpointError(
+            f"{path}: nothing is read from a network, where it could be another file tomorrow; download it, check its "
+            "sum, and give the file"
+        )
 
 
 def read_step(path: Path) -> int:

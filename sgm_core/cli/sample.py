@@ -27,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     parser.add_argument("--batch-size", type=int, default=64, help="images drawn at once (default: 64)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files (default: RUN/samples)")
+    parser.add_argument("--raw", action="store_true", help="with the raw weights, not with their average")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare all of a checkpoint with its sum, however large (default: 2 GiB)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (default)")
 
 
@@ -42,10 +46,12 @@ def run(options: argparse.Namespace) -> int:
     from sgm_core.drawing import image_grid, save_image, to_pil
     from sgm_core.engine import as_entry
 
-    engine = load_engine(options.model)
+    engine = load_engine(options.model, verify=True if options.verify else None)
     if not callable(getattr(engine, "generate", None)):  # any LightningModule may be an engine
         name = type(engine).__name__
         raise SgmError(f"{options.model}: its {name} draws no images; sample from a diffusion model (built on it)")
+    if options.raw:
+        engine.model_ema = None
     check_keys(engine.conditioner, given)
     conditions = {key: as_entry(repeated(value, n)) for key, value in given.items()}
     engine.conditioner.check(conditions)

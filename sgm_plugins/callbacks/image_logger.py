@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from sgm_core.drawing import image_grid, save_image
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_core.files import Tolerant, replacing
 from sgm_core.hooks.images import extra_images
 from sgm_core.roles import Callback
 
@@ -67,6 +67,7 @@ class ImageLogger(Callback):
         self.ucg_keys = ucg_keys
         self._batch: Any = None
         self._last_step = -1
+        self._tolerant = Tolerant("the pictures of a logger")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out before training whether the engine can draw.
@@ -142,7 +143,8 @@ class ImageLogger(Callback):
             warnings.warn(f"image_logger: the pictures of step {step} were not written: {error}", stacklevel=2)
         for logger in trainer.loggers:
             for key, grid in grids.items():
-                hand_over(logger, key, grid, step)
+                with self._tolerant:
+                    hand_over(logger, key, grid, step)
 
 
 class Draws(Protocol):

@@ -185,6 +185,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     },
     "loggers/csv": {},
     "loggers/tensorboard": {},
+    "loggers/wandb": {"offline": True},
 }  # fmt: skip
 """Arguments and inputs of each. A built-in that is new needs a line, or its test fails."""
 
@@ -194,7 +195,8 @@ BUILT_INS: dict[str, dict[str, Any]] = {
 )
 def test_every_built_in_keeps_its_contract(name, tmp_path, monkeypatch):
     assert name in BUILT_INS, f"add {name} to the table of arguments"
-    for module in {"loggers/tensorboard": ["tensorboard"], "callbacks/rich_progress_bar": ["rich"],
+    for module in {"loggers/tensorboard": ["tensorboard"], "loggers/wandb": ["wandb"],
+                   "callbacks/rich_progress_bar": ["rich"],
                    "datamodules/hf_dataset": ["datasets"]}.get(name, []):  # fmt: skip
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
