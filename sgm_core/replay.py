@@ -152,7 +152,8 @@ def replay(path: Path, weights_of: Path | None = None, accelerator: str | None =
     )
     stand_at(trainer, kept)
     as_kept(engine, kept["batches"])
-    batches = DataLoader([entry["batch"] for entry in kept["batches"]], batch_size=None, collate_fn=_as_it_is)
+    stored: Any = [entry["batch"] for entry in kept["batches"]]  # a list is data enough
+    batches: DataLoader[Any] = DataLoader(stored, batch_size=None, collate_fn=_as_it_is)
     with suppress(_Taken), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
         trainer.fit(engine, batches)
@@ -164,7 +165,7 @@ def stand_at(trainer: Trainer, kept: Mapping[str, Any]) -> None:
     loop = trainer.fit_loop.epoch_loop
     loop.automatic_optimization.optim_progress.optimizer.step.total.completed = kept["step"]
     loop.manual_optimization.optim_step_progress.total.completed = kept["step"]
-    trainer.fit_loop.epoch_progress.current.processed = kept["epoch"]
+    trainer.fit_loop.epoch_progress.current.processed = kept["epoch"]  # type: ignore[attr-defined]
     trainer.strategy.global_rank, trainer.strategy.world_size = kept["rank"], kept["processes"]  # type: ignore[attr-defined]
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     if scaler is not None and kept["scaler"]:
@@ -209,7 +210,7 @@ class Watch(Callback):
                 module.register_forward_hook(partial(self._output, name))
         for name, parameter in pl_module.named_parameters():
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(partial(self._gradient, name))
+                parameter.register_post_accumulate_grad_hook(partial(self._gradient, name))  # type: ignore[no-untyped-call]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.batch += 1

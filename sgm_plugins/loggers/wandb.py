@@ -8,8 +8,8 @@ from typing import Any
 
 # here, so that a missing extra is found when the component is looked up
 import wandb  # type: ignore[import-not-found,import-untyped,unused-ignore]
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from sgm_core.errors import SgmError
