@@ -152,8 +152,8 @@ def replay(path: Path, weights_of: Path | None = None, accelerator: str | None =
     )
     stand_at(trainer, kept)
     as_kept(engine, kept["batches"])
-    kept_batches: Any = [entry["batch"] for entry in kept["batches"]]  # torch's type wants a Dataset
-    batches: DataLoader[Any] = DataLoader(kept_batches, batch_size=None, collate_fn=_as_it_is)
+    stored: Any = [entry["batch"] for entry in kept["batches"]]  # a list is data enough
+    batches: DataLoader[Any] = DataLoader(stored, batch_size=None, collate_fn=_as_it_is)
     with suppress(_Taken), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
         trainer.fit(engine, batches)
