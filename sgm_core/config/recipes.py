@@ -41,9 +41,9 @@ _ATTRIBUTE = "_sgm_recipe"
 _records: dict[int, _Record] = {}
 
 
-def _forget(record: weakref.ref[Any], records: dict[int, _Record] = _records) -> None:
-    """The object is gone, and its identity may be used again."""
-    assert isinstance(record, _Record)
+def _forget(record: Any, records: dict[int, _Record] = _records) -> None:
+    """The object is gone, and its identity may be used again. Called as the interpreter ends, too, when this module
+    has lost its names."""
     if records.get(record.key) is record:
         del records[record.key]
 

@@ -67,6 +67,7 @@ class Model:
         """Pixels per side of a cell of the latent grid, and channels of the images; found by decoding a small one."""
         channels = self.latent_shape[0]
         side = 8
+        self._clips_of(1)
         with self.parts.using("first_stage"):
             image = self.engine.decode_first_stage(torch.zeros(1, channels, side, side, device=self.device))
         return image.shape[-1] // side, image.shape[1]
@@ -122,9 +123,13 @@ class Model:
                 if recipe.negative is None
                 else conditioner(self._here(away), drop=False)
             )
-        if frames == 1:
+        if image is None:
             return cond, uncond
-        return cond.map(lambda t: _rows(t, recipe.n, frames)), uncond.map(lambda t: _rows(t, recipe.n, frames))
+        towards, away_from = (
+            part.map(lambda t: _rows(t, recipe.n, frames)).with_extras(num_video_frames=frames)
+            for part in (cond, uncond)
+        )
+        return towards, away_from
 
     def encode(self, image: Tensor) -> Tensor:
         """The latents (1, c, h, w) of an image (c, h, w), for every seed the same: also where they are drawn."""
@@ -138,9 +143,7 @@ class Model:
             SgmError: tiles, where the first stage knows none; what it gives is not finite.
         """
         stage = self.engine.first_stage_model
-        for part in stage.modules():
-            if frames is not None and getattr(part, "num_frames", None) is not None:
-                part.num_frames = frames  # type: ignore[assignment]  # of a temporal autoencoder
+        self._clips_of(frames or 1)
         context: AbstractContextManager[None] = nullcontext()
         if tile is not None:
             if not hasattr(stage, "in_tiles"):
@@ -152,6 +155,12 @@ class Model:
         if not bool(images.isfinite().all()):
             raise SgmError("what was drawn is not finite: half precision may be too little (--dtype bf16, or fp32)")
         return images
+
+    def _clips_of(self, frames: int) -> None:
+        """Tell a first stage that decodes whole clips how long one is."""
+        stage = self.engine.first_stage_model
+        if stage.takes_timesteps and getattr(stage, "num_frames", None) is not None:
+            stage.num_frames = frames  # type: ignore[assignment]  # of a temporal autoencoder
 
     def _here(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
