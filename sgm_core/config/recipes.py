@@ -44,8 +44,9 @@ _records: dict[int, _Record] = {}
 def _forget(record: Any, records: dict[int, _Record] = _records) -> None:
     """The object is gone, and its identity may be used again. Called as the interpreter ends, too, when this module
     has lost its names."""
-    if records.get(record.key) is record:
-        del records[record.key]
+    key: int = record.key
+    if records.get(key) is record:
+        del records[key]
 
 
 def remember(obj: Any, plan: Call) -> None:
