@@ -39,12 +39,23 @@ def makes_videos(keys: Sequence[str]) -> bool:
     return any(key in keys for key in FRAME_KEYS)
 
 
-def check_options(recipe: Recipe, keys: Sequence[str]) -> None:
+def check_options(recipe: Recipe, keys: Sequence[str], also: Sequence[str] = ()) -> None:
     """Refuse what says nothing to this model.
 
+    Args:
+        keys: the entries that it reads.
+        also: those that its refiner reads.
+
     Raises:
-        SgmError: the option, and the models that it is for.
+        SgmError: the option, and the models that it is for; an entry that nobody reads.
     """
+    known = list(dict.fromkeys([*keys, *also]))
+    for key in recipe.cond:
+        if key not in known:
+            raise SgmError(
+                f"--cond {key}: the model has no such condition.{did_you_mean(key, known)} "
+                f"It has: {', '.join(known) or 'none'}"
+            )
     video = makes_videos(keys)
     for_text = prompt_key(keys) is not None
 
@@ -83,15 +94,9 @@ def entries_of(
         generators: one per picture, for the noise in its image.
 
     Raises:
-        SgmError: an entry that is not read, or one that is missing and that nothing is known of.
+        SgmError: an entry is missing, and nothing is known of it.
     """
     n = recipe.n
-    for key in recipe.cond:
-        if key not in keys:
-            raise SgmError(
-                f"--cond {key}: the model has no such condition.{did_you_mean(key, keys)} "
-                f"It has: {', '.join(keys) or 'none'}"
-            )
     given = {key: [values[i % len(values)] for i in range(n)] for key, values in recipe.cond.items()}
     away: dict[str, Any] = {}
     prompt = prompt_key(keys)

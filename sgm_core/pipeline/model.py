@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -102,6 +103,25 @@ class Model:
             )
         return asked
 
+    def entries(
+        self,
+        recipe: Recipe,
+        size: tuple[int, int],
+        frames: int,
+        image: Tensor | None,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the conditioner is given for what guidance moves towards, and away from. See `entries_of`.
+
+        Raises:
+            SgmError, ValueError: an entry is missing, or can not be embedded.
+        """
+        recipe = replace(recipe, cond={key: values for key, values in recipe.cond.items() if key in self.keys})
+        batch, away = entries_of(recipe, self.keys, size, frames=frames, image=image, generators=generators)
+        for given in (batch, away):
+            self.engine.conditioner.check(given)
+        return batch, away
+
     def condition(
         self,
         recipe: Recipe,
@@ -110,11 +130,9 @@ class Model:
         image: Tensor | None,
         generators: Sequence[torch.Generator],
     ) -> tuple[Conditioning, Conditioning]:
-        """What guidance moves towards and away from, a row for each frame."""
+        """What guidance moves towards and away from, a row for each frame. Arguments are those of `entries`."""
         conditioner = self.engine.conditioner
-        batch, away = entries_of(recipe, self.keys, size, frames=frames, image=image, generators=generators)
-        for given in (batch, away):
-            conditioner.check(given)
+        batch, away = self.entries(recipe, size, frames, image, generators)
         # embedders that draw something do so from torch's own state
         with self.parts.using("conditioner"), draws_of(recipe.seeds, self.device):
             cond = conditioner(self._here(batch), drop=False)

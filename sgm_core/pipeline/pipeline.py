@@ -243,9 +243,11 @@ class Drawing:
         self, pipeline: Pipeline, recipe: Recipe, init_image: ImageSource | None, mask: ImageSource | None
     ) -> None:
         model = pipeline.model
-        check_options(recipe, model.keys)
         self.model = model
         self.is_video = makes_videos(model.keys)
+        asks_refiner = recipe.refiner is not None and not self.is_video
+        self.refiner = pipeline.refiner(str(recipe.refiner)) if asks_refiner else None
+        check_options(recipe, model.keys, () if self.refiner is None else self.refiner.model.keys)
         self.frames = (recipe.frames or model.frames) if self.is_video else 1
         source = recipe.init if init_image is None else init_image
         natural = size_of(source) if source is not None and not self.is_video else None
@@ -257,14 +259,13 @@ class Drawing:
         self.mask = None if covering is None or source is None else load_mask(covering, source, self.size)
 
         config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
-        self.refiner: Pipeline | None = None
-        configs = [config]
-        if recipe.refiner is not None:
-            self.refiner = pipeline.refiner(recipe.refiner)
-            check_options(replace(recipe, refiner=None, refiner_start=None), self.refiner.model.keys)
-            configs = [*split(config, self.refiner.model.own_sampler, recipe)]
+        configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
         self.samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
         self.schedules = [sampler.schedule() for sampler in self.samplers]
+        generators = [torch.Generator() for _ in recipe.seeds]
+        model.entries(recipe, self.size, self.frames, self.init if self.is_video else None, generators)
+        if self.refiner is not None:
+            self.refiner.model.entries(recipe, self.size, 1, None, generators)
         self._pipeline = pipeline
         self.recipe = replace(recipe, facts=self._facts(configs))
 

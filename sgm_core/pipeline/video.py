@@ -35,8 +35,11 @@ def save_clip(frames: Sequence[Image.Image], path: Path, fps: int, recipe: str) 
     elif path.suffix == ".mp4":
         _save_mp4(frames, path, fps, recipe)
     elif path.suffix == "":
-        for i, frame in enumerate(frames):
-            save_png(frame, path / f"frame-{i:03d}.png", recipe)
+        files = [path / f"frame-{i:03d}.png" for i in range(len(frames))]
+        for frame, file in zip(frames, files, strict=True):
+            save_png(frame, file, recipe)
+        for left in set(path.glob("frame-*.png")) - set(files):  # of a longer clip that was here
+            left.unlink()
     else:
         raise SgmError(f"{path}: '{path.suffix}' is no format of clips; .gif and .mp4 are, and a folder of frames")
 

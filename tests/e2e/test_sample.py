@@ -1,7 +1,10 @@
 """`sgm sample` as a user meets it, with tiny versions of the public models."""
 
+import argparse
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,9 +15,11 @@ import pytest
 from PIL import Image
 
 from sgm_core.cli.app import main
+from sgm_core.cli.sample import add_arguments
 from sgm_core.pipeline.record import read_recipe
 from tests.support.tiny_public_models import write_checkpoint
 
+ROOT = Path(__file__).parents[2]
 PROMPT = ("--prompt", "a cat", "--steps", "3")
 
 
@@ -148,6 +153,8 @@ def test_a_clip_is_a_gif_or_a_folder_of_frames(sample, folder):
     frames = sorted(Path("samples/seed-000000").iterdir())
     assert [path.name for path in frames] == ["frame-000.png", "frame-001.png", "frame-002.png"]
     assert len({Image.open(path).tobytes() for path in frames}) == 3
+    assert sample("svd", *given, "--format", "png", "--frames", 2)[0] == 0
+    assert len(list(Path("samples/seed-000000").iterdir())) == 2
 
 
 def test_a_clip_is_an_mp4_with_the_extra(sample, folder):
@@ -270,6 +277,22 @@ def test_what_is_not_what_it_was_is_said(sample, folder, tmp_path):
     assert "older.png: sgm-core was 0.0.1, and is" in err
     assert "older.png: torch was 1.0, and is" in err
     assert err.count("older.png: ") == 2
+
+
+# --- documentation ---
+
+
+def test_the_commands_of_the_documentation_are_understood_and_every_option_is_explained():
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/sampling.md")]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    commands = re.findall(r"^sgm sample ((?:.*\\\n)*.*)$", "\n".join(texts), flags=re.MULTILINE)
+    assert len(commands) > 10
+    for command in commands:
+        parser.parse_args(shlex.split(command.replace("\\\n", ""), comments=True))
+    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    missing = {option for option in options if f"{option} " not in texts[1] and f"{option}`" not in texts[1]}
+    assert missing == {"--help"}
 
 
 # --- wrong input ---------------------------------------------------------------------------------------------------

@@ -200,6 +200,15 @@ def test_a_refiner_draws_the_end_with_what_it_is_told_itself(models):
     assert torch.equal(by_path, drawn[0.8])
 
 
+def test_a_condition_is_for_whichever_of_the_two_reads_it(models):
+    base, refiner = models("sd_xl_base"), models("sd_xl_refiner")
+    options = {"steps": 10, "sampler": EULER, "refiner": refiner, "refiner_start": 0.1}
+    scored = draw(base, "a cat", cond={"aesthetic_score": [1.0]}, **options)
+    assert differs(scored, draw(base, "a cat", **options))
+    with pytest.raises(SgmError, match=r"aesthetic_scor:.*Did you mean 'aesthetic_score'"):
+        draw(base, "a cat", cond={"aesthetic_scor": [1.0]}, **options)
+
+
 # --- image to video ------------------------------------------------------------------------------------------------
 
 
