@@ -20,7 +20,7 @@ Number = TypeVar("Number", int, float)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="RUN | CHECKPOINT", help="may be left out with --like")
-    parser.add_argument("--config", help="name or file of the config of a checkpoint that has none in it")
+    parser.add_argument("--config", help="name or file of the config (default: that in it, or by its keys)")
     parser.add_argument(
         "--like",
         type=Path,

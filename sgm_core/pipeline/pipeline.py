@@ -14,14 +14,15 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from sgm_core.checkpoint import find_checkpoint, load_engine, restoring
-from sgm_core.config.api import build, build_engine, components, load_config
+from sgm_core.checkpoint import find_checkpoint, load_engine
+from sgm_core.config.api import build, components
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_core.manifest import sha256
 from sgm_core.pipeline.entries import check_options, makes_videos
 from sgm_core.pipeline.inpaint import keeping, latent_mask
 from sgm_core.pipeline.model import Model
+from sgm_core.pipeline.parts import DTYPES
 from sgm_core.pipeline.picture import (
     IN_MEMORY,
     ImageSource,
@@ -93,7 +94,7 @@ class Pipeline:
 
         Args:
             model: a run, a `.ckpt` or a `.safetensors` file, of ours or a public one.
-            config: name or file of the config, for a checkpoint that has none in it.
+            config: name or file of the config; None: that in the checkpoint, or that of the public model which it is.
             dtype, device, offload: see the class.
 
         Raises:
@@ -102,8 +103,15 @@ class Pipeline:
         if offload and torch.device(device).type == "cpu":
             raise SgmError("offload keeps idle parts on the CPU, and the device is the CPU: leave it out (--offload)")
         checkpoint = find_checkpoint(Path(model))
+        engine = load_engine(
+            checkpoint,
+            config,
+            dtype=DTYPES[dtype],
+            first_stage_dtype=torch.float32,
+            device="cpu" if offload else device,
+        )
         pipeline = cls(
-            _load(checkpoint, config),
+            engine,
             dtype=dtype,
             device=device,
             offload=offload,
@@ -350,12 +358,3 @@ class Drawing:
         if self.mask is None or z0 is None:
             return denoise
         return keeping(denoise, z0, latent_mask(self.mask, self.model.cell[0]).to(z0.device))
-
-
-def _load(checkpoint: Path, config: str | Path | None) -> LightningModule:
-    if config is None:
-        return load_engine(checkpoint)
-    with restoring():
-        engine: Any = build_engine(load_config(config))
-    engine.load_weights(checkpoint)
-    return engine  # type: ignore[no-any-return]

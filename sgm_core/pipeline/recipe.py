@@ -38,7 +38,7 @@ class Recipe:
 
     Attributes:
         model: run folder or checkpoint.
-        config: name or file of the config of a checkpoint that has none in it.
+        config: name or file of the config; None: that in the checkpoint, or that of the public model which it is.
         dtype: of network and embedders; the first stage is always float32, which those of SDXL need.
         seeds: one per picture; all randomness of a picture comes from its own.
         prompts: texts, for models that read one.
