@@ -21,7 +21,7 @@ from sgm_core.pipeline.drawing import Drawing
 from sgm_core.pipeline.model import Model
 from sgm_core.pipeline.parts import DTYPES
 from sgm_core.pipeline.picture import IN_MEMORY, ImageSource, Picture, name_of
-from sgm_core.pipeline.recipe import Dtype, Recipe, repeated_seeds
+from sgm_core.pipeline.recipe import Dtype, Recipe
 
 
 class Pipeline:
@@ -154,7 +154,7 @@ class Pipeline:
         cond = {} if cond is None else dict(cond)
         if isinstance(seeds, int):
             longest = max([len(prompts), *(len(values) for values in cond.values())])
-            seeds = repeated_seeds(seeds, max(longest, 1) if n is None else n)
+            seeds = range(seeds, seeds + (max(longest, 1) if n is None else n))
         elif n is not None and n != len(seeds):
             raise SgmError(f"{len(seeds)} seeds for {n} pictures")
         if isinstance(refiner, Pipeline):
