@@ -164,11 +164,16 @@ def _read_torch(path: Path) -> Checkpoint:
 
 def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -> None:
     """Export the state dict (averaged weights too) as one `.safetensors` file that `load_engine` reads."""
+    write_weights(engine.state_dict(), path, provenance)
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
+    """As `save_weights`, of a state dict."""
     from safetensors.torch import save_file
 
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
-    for key, value in engine.state_dict().items():
+    for key, value in state.items():
         tensor = value.detach().cpu().contiguous()
         if tensor.numel() and tensor.data_ptr() in storages:
             tensor = tensor.clone()  # tied weights: the format has no aliases
@@ -227,7 +232,7 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
 
     A module may have `ignored_keys`, what files hold of it that is no weight: the position ids of older CLIPs, say.
     The average is optional on both sides: a file without one starts it from the file's weights, a model without
-    one takes the live weights.
+    one takes the live weights. So is an adapter in the file: beneath one, a model without it has its averaged weights.
 
     Raises:
         CheckpointError: keys or shapes differ; the model is unchanged.
@@ -237,6 +242,14 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
     average = getattr(engine, "model_ema", None)  # any LightningModule may be an engine
     own = engine.state_dict()
     weights = checkpoint.weights
+    added = set() if getattr(engine, "adapter", None) is None else set(engine.trained_parameters())
+    if added and added.isdisjoint(weights):
+        own = {key: value for key, value in own.items() if key not in added}
+        shadow = f"{AVERAGE_PREFIX}shadow."
+        weights = weights | {
+            key.removeprefix(shadow): value for key, value in weights.items() if key.startswith(shadow)
+        }
+        weights = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
     has_average = any(key.startswith(AVERAGE_PREFIX) for key in weights)
     if average is None or not has_average:
         weights = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
@@ -250,11 +263,17 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
         {key: value for key, value in weights.items() if not key.startswith(cached)},
     )
     if not report.fits:
-        raise CheckpointError(str(report))
+        raise CheckpointError(str(report) + _adapter_hint(report))
     engine.load_state_dict(weights, strict=False)
     if average is not None and not has_average:
         average.track(getattr(engine, "averaged_parameters", engine.trained_parameters)())
     return report
+
+
+def _adapter_hint(report: LoadReport) -> str:
+    if not any(".lora_" in key for key in report.unexpected):
+        return ""
+    return "\n  it has an adapter: give the model the same `adapter`, or merge it (sgm convert lora --to merged)"
 
 
 _restoring: ContextVar[bool] = ContextVar("restoring", default=False)

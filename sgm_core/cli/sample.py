@@ -26,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first image; the next ones count up (default: 0)")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     parser.add_argument("--batch-size", type=int, default=64, help="images drawn at once (default: 64)")
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="add a LoRA: a file of kohya's form, a folder of peft's, the run that trained it (several add up)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files (default: RUN/samples)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (default)")
 
@@ -41,11 +48,14 @@ def run(options: argparse.Namespace) -> int:
     from sgm_core.checkpoint import load_engine
     from sgm_core.drawing import image_grid, save_image, to_pil
     from sgm_core.engine import as_entry
+    from sgm_core.lora.merge import load_lora, split_weight
 
     engine = load_engine(options.model)
     if not callable(getattr(engine, "generate", None)):  # any LightningModule may be an engine
         name = type(engine).__name__
         raise SgmError(f"{options.model}: its {name} draws no images; sample from a diffusion model (built on it)")
+    for lora in options.lora:
+        load_lora(engine, *split_weight(lora))
     check_keys(engine.conditioner, given)
     conditions = {key: as_entry(repeated(value, n)) for key, value in given.items()}
     engine.conditioner.check(conditions)

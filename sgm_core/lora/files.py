@@ -142,11 +142,10 @@ def _resolved(path: Path, found: Mapping[str, LowRank], names: Names) -> Updates
     known = {name.replace(".", "_"): name for name in found}
     strangers = [name for name in known if name not in names.targets]
     if strangers:
-        near = did_you_mean(strangers[0], names.targets)
-        example = next(iter(names.targets), "nothing")
+        near = did_you_mean(strangers[0], names.targets) or f" This one has such as '{next(iter(names.targets), '')}'"
         raise SgmError(
-            f"{path}: it is for another model, it seems: of its {len(found)} layers {len(strangers)} are not in this one, "
-            f"such as '{strangers[0]}'.{near} This one has such as '{example}'"
+            f"{path}: it is for another model, it seems: of its {len(found)} layers {len(strangers)} are not in this "
+            f"one, such as '{strangers[0]}'.{near}"
         )
     updates = {names.targets[name]: found[known[name]] for name in known}
     for target, update in updates.items():

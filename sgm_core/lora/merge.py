@@ -42,6 +42,15 @@ def load_lora(engine: AveragedEngine, path: Path | str, weight: float = 1.0) -> 
     return len(updates)
 
 
+def split_weight(text: str) -> tuple[Path, float]:
+    """`style.safetensors:0.8` -> the path, and 0.8; 1 where no number follows a colon."""
+    path, _, weight = text.rpartition(":")
+    try:
+        return Path(path or text), float(weight) if path else 1.0
+    except ValueError:  # the colon is of the path
+        return Path(text), 1.0
+
+
 def merged(weights: Mapping[str, Tensor], updates: Updates, weight: float = 1.0) -> dict[str, Tensor]:
     """Those of the weights that the updates change, and their averages: W + weight (alpha / r) B A, in W's dtype.
 

@@ -36,7 +36,7 @@ def residual(name: str, widens: bool) -> list[str]:
 
 
 def sdxl_of_diffusers() -> tuple[list[str], list[str]]:
-    """What `UNet2DConditionModel` consists of, from SDXL's configuration there: the transformers' layers, the others."""
+    """What `UNet2DConditionModel` consists of with SDXL's configuration: the layers of the transformers, the others."""
     depths = [0, 2, 10]  # of the transformers in the blocks on the way down
     attended, others = transformer("mid_block.attentions.0", 10), []
     for block, depth in enumerate(depths):
@@ -67,7 +67,9 @@ def test_each_name_of_diffusers_is_of_one_layer_of_the_network_and_each_layer_ha
 
 def test_each_name_in_the_layout_of_the_checkpoint_is_of_one_layer_and_is_written_so(sdxl):
     network = [key.removeprefix("model.diffusion_model.") for key in sdxl.shapes if key.startswith("model.")]
-    for key in (key for key in network if key.endswith(".weight") and len(sdxl.shapes[f"model.diffusion_model.{key}"]) > 1):
+    for key in (
+        key for key in network if key.endswith(".weight") and len(sdxl.shapes[f"model.diffusion_model.{key}"]) > 1
+    ):
         name = "unet_" + key.removesuffix(".weight").replace(".", "_")
         target = Target(f"model.diffusion_model.{key}")
         assert sdxl.targets[name] == target
@@ -77,12 +79,12 @@ def test_each_name_in_the_layout_of_the_checkpoint_is_of_one_layer_and_is_writte
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [
-        ("down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", "input_blocks.4.1.transformer_blocks.0.attn1.to_q"),
+        ("down_blocks_1_attentions_0_transformer_blocks_1_ff_net_2", "input_blocks.4.1.transformer_blocks.1.ff.net.2"),
         ("down_blocks_2_attentions_1_proj_in", "input_blocks.8.1.proj_in"),
         ("down_blocks_0_downsamplers_0_conv", "input_blocks.3.0.op"),
         ("mid_block_attentions_0_proj_out", "middle_block.1.proj_out"),
         ("mid_block_resnets_1_time_emb_proj", "middle_block.2.emb_layers.1"),
-        ("up_blocks_0_attentions_2_transformer_blocks_9_ff_net_0_proj", "output_blocks.2.1.transformer_blocks.9.ff.net.0.proj"),
+        ("up_blocks_0_attentions_2_transformer_blocks_9_ff_net_2", "output_blocks.2.1.transformer_blocks.9.ff.net.2"),
         ("up_blocks_0_upsamplers_0_conv", "output_blocks.2.2.conv"),
         ("up_blocks_2_resnets_1_conv_shortcut", "output_blocks.7.0.skip_connection"),
     ],
