@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:WEIGHT]",
         help="add a LoRA: a file of kohya's form, a folder of peft's, the run that trained it (several add up)",
     )
+    parser.add_argument(
+        "--watermark", metavar="TEXT", help='an invisible text in the images: needs "sgm-core[watermark]"'
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files (default: RUN/samples)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (default)")
 
@@ -84,6 +87,10 @@ def run(options: argparse.Namespace) -> int:
             )
         parts.append(images.cpu())
     images = torch.cat(parts)
+    if options.watermark is not None:
+        from sgm_core.watermark import watermarked
+
+        images = watermarked(images, options.watermark)
     for i, image in enumerate(images):
         save_image(to_pil(image), out / f"seed-{options.seed + i:06d}.png")
     save_image(image_grid(images), out / "grid.png")
