@@ -77,7 +77,7 @@ BEFORE = {"latent_digits": "autoencoder_digits"}
 """The config whose run a config takes weights from, `runs/NAME`."""
 
 
-@pytest.mark.parametrize("name", usable_configs())
+@pytest.mark.parametrize("name", usable_configs(public=False))
 def test_every_shipped_config_trains_two_steps_and_samples_two(name, tmp_path, monkeypatch):
     import sgm_core as sgm
     from sgm_core.run import start_run
