@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from sgm_core.errors import SgmError
 
 METHOD = "dwtDctSvd"
-"""Of https://github.com/ShieldMnt/invisible-watermark: the text is in the singular values of the cosine transform of the
+"""Of https://github.com/ShieldMnt/invisible-watermark: the text is in singular values of the cosine transform of the
 wavelet transform of the colours. The library's command reads it, too: `invisible-watermark -a decode -m dwtDctSvd`."""
 
 SMALLEST = 256
@@ -33,19 +34,18 @@ def watermarked(images: Tensor, text: str) -> Tensor:
     Raises:
         SgmError: the extra is missing; a text that is empty or too long; images that are too small or not in colour.
     """
-    message = text.encode()
-    if not 1 <= len(message) <= LONGEST:
-        raise SgmError(f"a watermark has 1 to {LONGEST} bytes; {text!r} has {len(message)}")
+    length = len(text.encode())
+    if not 1 <= length <= LONGEST:
+        raise SgmError(f"a watermark has 1 to {LONGEST} bytes; {text!r} has {length}")
     _check(images)
     encoder = _library().WatermarkEncoder()
-    encoder.set_watermark("bytes", message)
+    encoder.set_watermark("bytes", text.encode())
     marked = [encoder.encode(image, METHOD) for image in _to_library(images)]
     result = torch.from_numpy(np.stack(marked)[..., ::-1].copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    lost = [i for i, found in enumerate(read_watermark(result, len(message))) if found != text]
+    lost = [i for i, found in enumerate(read_watermark(result, length)) if found != text]
     if lost:
-        warnings.warn(
-            f"the watermark can not be read in {len(lost)} of {len(images)} images; a shorter one may", stacklevel=2
-        )
+        message = f"the watermark can not be read in {len(lost)} of {len(images)} images; a shorter one may hold"
+        warnings.warn(message, stacklevel=2)
     return result.to(images)
 
 
@@ -71,13 +71,13 @@ def _check(images: Tensor) -> None:
         )
 
 
-def _to_library(images: Tensor) -> list[np.ndarray]:
+def _to_library(images: Tensor) -> list[np.ndarray[Any, Any]]:
     """uint8 (h, w, 3), blue first, as OpenCV has them."""
     levels = images.detach().float().cpu().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return [np.ascontiguousarray(image.permute(1, 2, 0).flip(2).numpy()) for image in levels]
 
 
-def _library() -> object:
+def _library() -> Any:
     try:
         import imwatermark
     except ImportError as error:

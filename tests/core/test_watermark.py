@@ -20,9 +20,9 @@ needs_library = pytest.mark.skipif(
 
 
 def pictures(n: int = 2) -> torch.Tensor:
-    """Soft colours with some detail, (n, 3, 256, 320)."""
+    """Soft colours with some detail, (n, 3, 512, 640)."""
     coarse = torch.rand(n, 3, 16, 20, generator=torch.Generator().manual_seed(0))
-    return torch.nn.functional.interpolate(coarse, size=(256, 320), mode="bicubic").mul(1.2).sub(0.6)
+    return torch.nn.functional.interpolate(coarse, size=(512, 640), mode="bicubic").mul(1.2).sub(0.6)
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:
