@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,8 @@ def _to_library(images: Tensor) -> list[np.ndarray[Any, Any]]:
 
 def _library() -> Any:
     try:
-        import imwatermark
+        return import_module("imwatermark")
     except ImportError as error:
         raise SgmError(
             f'a watermark needs invisible-watermark ({error}).\nInstall it with: pip install "sgm-core[watermark]"'
         ) from error
-    return imwatermark

@@ -26,7 +26,7 @@ KOHYA, PEFT = "lora.safetensors", "lora"
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
-_FACTOR = re.compile(r"(.+?)\.(?:lora_(down|up|A|B)(?:\.default)?(?:\.weight)?|(alpha))")
+_FACTOR = re.compile(r"(.+?)\.(?:lora[_.](down|up|A|B)(?:\.default)?(?:\.weight)?|(alpha))")
 _FACTORS = {"down": "A", "A": "A", "up": "B", "B": "B", None: "alpha"}
 _BEGINNINGS = {"lora_": "", "unet.": "unet_", "text_encoder_2.": "te2_", "text_encoder.": "te1_"}
 """Of the layers in a file of a whole model: in kohya's form, and in that of diffusers."""

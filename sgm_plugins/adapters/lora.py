@@ -154,8 +154,8 @@ def keep_keys(layer: nn.Module) -> None:
 
     So public checkpoints fit a model with adapters, and its checkpoints are those of the model and some keys more.
     """
-    layer.register_state_dict_post_hook(_saved)
-    layer.register_load_state_dict_pre_hook(_loaded)
+    layer.register_state_dict_post_hook(_saved)  # type: ignore[no-untyped-call]  # torch has no types here
+    layer.register_load_state_dict_pre_hook(_loaded)  # type: ignore[no-untyped-call]
 
 
 _BASE = "base_layer."

@@ -1,8 +1,10 @@
 """A LoRA from one end to the other: a model of digits learns one class more, in seconds."""
 
 import json
+import re
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -190,6 +192,15 @@ def test_it_is_resumed_with_its_weights_and_its_average(runs, tmp_path):
     engine = sgm.load_engine(runs / "lora")
     assert engine.model_ema.num_updates == 62
     assert brightness(engine) > 0.2
+
+
+def test_the_config_of_the_documentation_is_what_it_says(runs, tmp_path):
+    text = (Path(__file__).parents[3] / "docs" / "lora.md").read_text()
+    (tmp_path / "style.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    small = ["model.network.channel_mult=[1]", f"model.init_from={runs}/base/model.safetensors"]
+    engine = sgm.build_engine(sgm.load_config(tmp_path / "style.yaml", overrides=small))
+    assert {name.rpartition(".")[2] for name in engine.adapter.layers} == {"1", "2"}
+    assert brightness(engine.eval()) == brightness(sgm.load_engine(runs / "base"))
 
 
 class NoPeft:
