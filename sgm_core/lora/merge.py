@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sgm_core.checkpoint import AVERAGE_PREFIX
+from sgm_core.layouts import SHADOW
 from sgm_core.lora.files import Updates, read_lora
 from sgm_core.lora.names import Names
 
@@ -61,7 +61,7 @@ def merged(weights: Mapping[str, Tensor], updates: Updates, weight: float = 1.0)
     """
     changed: dict[str, Tensor] = {}
     for target, update in updates.items():
-        for key in (target.key, f"{AVERAGE_PREFIX}shadow.{target.key}"):
+        for key in (target.key, f"{SHADOW}{target.key}"):
             if key not in weights:
                 continue
             W = changed.get(key, weights[key])

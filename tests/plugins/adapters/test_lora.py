@@ -290,7 +290,7 @@ def test_its_own_checkpoint_rebuilds_it(clip, tmp_path):
 def test_a_model_without_it_says_what_the_checkpoint_has(clip, tmp_path):
     engine = adapted(clip, plain(clip))
     save_weights(engine, tmp_path / "model.safetensors", None)
-    with pytest.raises(CheckpointError, match=r"not in the model: .*lora_A.*\n.*an adapter"):
+    with pytest.raises(CheckpointError, match="likely: it has an adapter"):
         plain(clip).load_weights(tmp_path / "model.safetensors")
 
 
