@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -35,10 +36,8 @@ def watermarked(images: Tensor, text: str) -> Tensor:
     Raises:
         SgmError: the extra is missing; a text that is empty or too long; images that are too small or not in colour.
     """
+    check_watermark(text, images.shape[1:])
     length = len(text.encode())
-    if not 1 <= length <= LONGEST:
-        raise SgmError(f"a watermark has 1 to {LONGEST} bytes; {text!r} has {length}")
-    _check(images)
     encoder = _library().WatermarkEncoder()
     encoder.set_watermark("bytes", text.encode())
     marked = [encoder.encode(image, METHOD) for image in _to_library(images)]
@@ -54,22 +53,27 @@ def read_watermark(images: Tensor, length: int) -> list[str]:
     """The text in each image, as far as it is one.
 
     Args:
-        images: (n, 3, h, w) in [-1, 1].
+        images: (n, 3, h, w) in [-1, 1], of 256 x 256 or more.
         length: of the text, in bytes.
 
     Raises:
-        SgmError: as `watermarked`.
+        SgmError: the extra is missing.
     """
-    _check(images)
     decoder = _library().WatermarkDecoder("bytes", 8 * length)
     return [decoder.decode(image, METHOD).decode(errors="replace") for image in _to_library(images)]
 
 
-def _check(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < SMALLEST:
-        raise SgmError(
-            f"a watermark needs colour images of {SMALLEST} x {SMALLEST} or more; these are {tuple(images.shape)}"
-        )
+def check_watermark(text: str, shape: Sequence[int]) -> None:
+    """Whether images of a shape (c, h, w) can have this text; before they are drawn.
+
+    Raises:
+        SgmError: as `watermarked`.
+    """
+    if not 1 <= len(text.encode()) <= LONGEST:
+        raise SgmError(f"a watermark has 1 to {LONGEST} bytes; {text!r} has {len(text.encode())}")
+    if shape[0] != 3 or min(shape[1:]) < SMALLEST:
+        raise SgmError(f"a watermark needs colour images of {SMALLEST} x {SMALLEST} or more; these are {tuple(shape)}")
+    _library()
 
 
 def _to_library(images: Tensor) -> list[np.ndarray[Any, Any]]:

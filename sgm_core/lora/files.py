@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -44,19 +45,33 @@ def read_lora(path: Path, names: Names) -> Updates:
     Raises:
         SgmError: there is none; it can not be read, is of another kind, or for another model.
     """
-    if path.is_dir() and (path / KOHYA).is_file():
-        path = path / KOHYA
-    if path.name == WEIGHTS:
-        path = path.parent
-    if not path.is_dir():
-        return _resolved(path, _read_whole(path), names)
-    folders = [path] if (path / WEIGHTS).is_file() else sorted(file.parent for file in path.glob(f"*/{WEIGHTS}"))
-    if not folders:
-        raise SgmError(f"{path}: no LoRA here (looked for {KOHYA}, {WEIGHTS} and */{WEIGHTS})")
+    files = _files_of(path)
+    if files[0].name != WEIGHTS:
+        return _resolved(path, _read_whole(files[0]), names)
     found: dict[str, LowRank] = {}
-    for folder in folders:
+    for folder in (file.parent for file in files):
         found |= _read_peft(folder, f"{folder.name}." if folder.name.startswith("embedders.") else "unet_")
     return _resolved(path, found, names)
+
+
+def digest_of_lora(path: Path) -> str:
+    """sha256 of the weights that `read_lora` reads, of all files together."""
+    digest = hashlib.sha256()
+    for file in _files_of(path):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """One file of a whole model, or one in peft's form for each part."""
+    if not path.is_dir():
+        return [path]
+    if (path / KOHYA).is_file():
+        return [path / KOHYA]
+    files = [path / WEIGHTS] if (path / WEIGHTS).is_file() else sorted(path.glob(f"*/{WEIGHTS}"))
+    if not files:
+        raise SgmError(f"{path}: no LoRA here (looked for {KOHYA}, {WEIGHTS} and */{WEIGHTS})")
+    return files
 
 
 def _read_whole(path: Path) -> dict[str, LowRank]:

@@ -48,7 +48,7 @@ def test_images_without_it_do_not_have_it():
 @pytest.mark.parametrize(
     ("images", "text", "message"),
     [
-        (torch.zeros(1, 3, 255, 256), "sgm", r"256 x 256 or more; these are \(1, 3, 255, 256\)"),
+        (torch.zeros(1, 3, 255, 256), "sgm", r"256 x 256 or more; these are \(3, 255, 256\)"),
         (torch.zeros(1, 1, 256, 256), "sgm", "needs colour images"),
         (torch.zeros(1, 3, 256, 256), "", "1 to 32 bytes"),
         (torch.zeros(1, 3, 256, 256), "ä" * 17, "has 34"),

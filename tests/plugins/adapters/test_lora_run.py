@@ -114,6 +114,27 @@ def test_on_the_base_it_draws_what_the_run_draws(form, runs, tmp_path, capsys):
     assert (a - c).abs().max() > 100
 
 
+def test_a_picture_says_which_loras_are_in_it_and_is_drawn_again_with_them(runs, tmp_path, capsys):
+    loras = ["--lora", f"{runs}/lora:0.75", "--lora", f"{runs}/lora/lora.safetensors:0.5"]
+    common = ["--cond", "cls=4", "--steps", "3", "--device", "cpu", *loras, "--out", str(tmp_path / "a")]
+    assert main(["sample", str(runs / "base"), *common]) == 0
+    picture = tmp_path / "a" / "seed-000000.png"
+    assert main(["sample", "--like", str(picture), "--device", "cpu", "--out", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "b" / picture.name).read_bytes() == picture.read_bytes()
+    assert " was " not in capsys.readouterr().err
+    alone = ["--lora", f"{runs}/lora:0.75", "--out", str(tmp_path / "c")]
+    assert main(["sample", "--like", str(picture), "--device", "cpu", *alone]) == 0
+    assert "loras_sha256 was" in capsys.readouterr().err
+    assert not torch.equal(pixels(tmp_path / "c" / picture.name), pixels(picture))
+
+
+def test_a_watermark_that_can_not_be_is_refused_before_anything_is_drawn(runs, tmp_path, capsys):
+    command = ["sample", str(runs / "base"), "--cond", "cls=4", "--watermark", "sgm", "--out", str(tmp_path / "a")]
+    assert main(command) == 1
+    assert "needs colour images of 256 x 256 or more; these are (1, 8, 8)" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
 def pixels(path) -> torch.Tensor:
     import numpy as np
     from PIL import Image
