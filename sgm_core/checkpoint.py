@@ -196,11 +196,16 @@ def _lightning_classes(path: Path) -> list[str]:
 
 def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -> None:
     """Export the state dict (averaged weights too) as one `.safetensors` file that `load_engine` reads."""
+    write_weights(engine.state_dict(), path, provenance)
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
+    """As `save_weights`, of a state dict."""
     from safetensors.torch import save_file
 
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
-    for key, value in engine.state_dict().items():
+    for key, value in state.items():
         tensor = value.detach().cpu().contiguous()
         if tensor.numel() and tensor.data_ptr() in storages:
             tensor = tensor.clone()  # tied weights: the format has no aliases

@@ -18,10 +18,12 @@ from sgm_core.cache.digests import carry_over
 from sgm_core.cache.parts import CachedFirstStage, flush
 from sgm_core.checkpoint import Provenance
 from sgm_core.conditioning import Conditioning
+from sgm_core.config.build import refusal_by
 from sgm_core.drawing import draw_conditioning
 from sgm_core.frozen import Frozen
 from sgm_core.randomness import Generators, own_random_state, randn
 from sgm_core.roles import (
+    Adapter,
     Average,
     Conditioner,
     Denoiser,
@@ -33,6 +35,7 @@ from sgm_core.roles import (
     Sampler,
 )
 from sgm_core.shapes import only_measured
+from sgm_core.slots import mark_adapted
 
 SMALLEST_PICTURE = 64
 """Pixels of the longer side below which no text can be read."""
@@ -79,6 +82,7 @@ class DiffusionEngine(AveragedEngine):
         optimizer: of the network and the trainable embedders.
         lr_schedule: stepped once per optimizer step.
         ema: average of the trained weights, which sampling and `ema_scope` use.
+        adapter: new weights in the network and the embedders, trained in place of all others, which are frozen: LoRA.
         input_key: the batch entry that holds the images, (b, c, h, w) in [-1, 1].
         scale_factor: latents are multiplied by it, so that their standard deviation is about 1.
         first_stage_autocast: whether autocast acts on the first stage too; off runs it in float32.
@@ -88,7 +92,7 @@ class DiffusionEngine(AveragedEngine):
             then built only for an image that was never met, and to decode; one that draws latents at random is refused.
         log_keys: conditioning entries drawn by `log_images`; default all that the conditioner reads, none with [].
         compile: run the network through `torch.compile`; state-dict keys stay the same.
-        init_from: a checkpoint whose weights to start from.
+        init_from: a checkpoint whose weights to start from; beneath an adapter the averaged ones, if it has any.
     """
 
     joins_conditioning: ClassVar[bool] = True
@@ -106,6 +110,7 @@ class DiffusionEngine(AveragedEngine):
         optimizer: OptimizerFactory = AdamW,
         lr_schedule: LRScheduleFactory | None = None,
         ema: Average | None = None,
+        adapter: Adapter | None = None,
         input_key: str = "image",
         scale_factor: float = 1.0,
         first_stage_autocast: bool = True,
@@ -135,12 +140,23 @@ class DiffusionEngine(AveragedEngine):
         self.latent_shape = None if latent_shape is None else tuple(latent_shape)
         self.log_keys = log_keys
         self.provenance: Provenance | None = None
+        self.adapter = adapter
+        if adapter is not None:
+            self._adapt(adapter)
         if compile:
             self.model.diffusion_model.compile()  # in place: no `_orig_mod.` in the keys
         if ema is not None:
             ema.track(self.trained_parameters())
         if init_from is not None and not only_measured():
             self.load_weights(init_from)
+
+    def _adapt(self, adapter: Adapter) -> None:
+        try:
+            adapter.adapt({"model": self.model, "conditioner": self.conditioner})
+        except ValueError as error:
+            raise refusal_by(adapter, error) from error
+        for embedder in self.conditioner.embedders:
+            mark_adapted(embedder)
 
     # --- the model -------------------------------------------------------------------------------------------------
 

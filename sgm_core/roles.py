@@ -20,6 +20,8 @@ from sgm_core.conditioning import Conditioning
 from sgm_core.randomness import Generators, randn_like
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightning.pytorch import Callback as Callback
     from lightning.pytorch import LightningDataModule as DataModule
     from lightning.pytorch import LightningModule as Engine
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = [
+    "Adapter",
     "Average",
     "Callback",
     "Coefficients",
@@ -427,6 +430,28 @@ class Average(nn.Module, ABC):
     @abstractmethod
     def swap(self) -> None:
         """Exchange the averaged and the live values, exactly; a second call exchanges them back."""
+
+
+class Adapter(ABC):
+    """A few new weights that are trained in place of a model's own."""
+
+    @abstractmethod
+    def adapt(self, parts: Mapping[str, nn.Module]) -> None:
+        """Freeze these parts of a model, and put new weights into them, the only ones that require a gradient.
+
+        The parts give what they gave before, until the new weights are trained, and their state dicts have the keys and
+        values that they had, and those of the new weights.
+
+        Args:
+            parts: by the beginning of their names in the model's state dict, without the dot.
+
+        Raises:
+            ValueError: there is nothing to adapt.
+        """
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the new weights alone, as other programs read them: of the run that ends, into its folder."""
 
 
 class OptimizerFactory(Protocol):

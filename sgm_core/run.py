@@ -48,6 +48,7 @@ from sgm_core.metrics import JSONLMetrics
 from sgm_core.progress import StepProgressBar
 from sgm_core.registry import index
 from sgm_core.report.reporter import Reporter
+from sgm_core.roles import Adapter
 from sgm_core.saving import AtomicCheckpoints, Saver, set_aside
 from sgm_core.signals import Requests
 
@@ -219,6 +220,10 @@ class Run:
         if provenance is not None:
             provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
         save_weights(engine, self.folder / "model.safetensors", provenance)
+        adapter = getattr(engine, "adapter", None)
+        if isinstance(engine, AveragedEngine) and isinstance(adapter, Adapter):
+            with engine.ema_scope():
+                adapter.export(self.folder)
         grids = sorted((self.folder / "images").glob("samples-*.png"))
         say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
         if grids:

@@ -49,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--sampler", metavar="NAME")
     how.add_argument("--discretization", metavar="NAME")
     how.add_argument("--guider", metavar="NAME")
+    how.add_argument(
+        "--lora",
+        action="append",
+        metavar="FILE[:WEIGHT]",
+        help="add a LoRA: a file of kohya's form, a folder of peft's, the run that trained it (several add up)",
+    )
     how.add_argument("--scale", type=float, help="of guidance; the greatest, where it differs from frame to frame")
 
     image = parser.add_argument_group("from an image")
@@ -80,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CELLS",
         help="decode in tiles, of 64 latent cells a side",
     )
+    work.add_argument("--watermark", metavar="TEXT", help="put an invisible text into the images")
     work.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (default: RUN/samples)")
 
 
@@ -111,7 +118,9 @@ def run(options: argparse.Namespace) -> int:
 
     from sgm_core.pipeline.pipeline import Pipeline
 
-    pipeline = Pipeline.load(recipe.model, recipe.config, dtype=recipe.dtype, device=device, offload=options.offload)
+    pipeline = Pipeline.load(
+        recipe.model, recipe.config, loras=recipe.loras, dtype=recipe.dtype, device=device, offload=options.offload
+    )
     drawing = pipeline.plan(recipe)
     check_format(options.format, drawing.is_video)
     if then is not None:
@@ -136,7 +145,7 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a recipe that the options set, but for the seeds."""
     same = (
         "model", "config", "dtype", "negative", "steps", "scale", "init", "strength", "mask", "refiner",
-        "refiner_start", "frames", "fps", "motion_bucket", "cond_aug",
+        "refiner_start", "frames", "fps", "motion_bucket", "cond_aug", "watermark",
     )  # fmt: skip
     fields: dict[str, Any] = {name: getattr(options, name) for name in same}
     prompts = [*(options.prompt or []), *(lines_of(options.prompts) if options.prompts else [])]
@@ -147,6 +156,7 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
         "elevations": None if options.elevations is None else numbers(options.elevations, "--elevations", float),
         "azimuths": None if options.azimuths is None else numbers(options.azimuths, "--azimuths", float),
         "tile": options.tiled_decode,
+        "loras": tuple(options.lora or ()) or None,
     }
     for name in ("sampler", "discretization", "guider"):
         text = getattr(options, name)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sgm_core.config.api import build, components
 from sgm_core.errors import SgmError
+from sgm_core.lora.files import digest_of_lora
+from sgm_core.lora.merge import split_weight
 from sgm_core.pipeline.entries import check_options, makes_videos
 from sgm_core.pipeline.inpaint import keeping, latent_mask
 from sgm_core.pipeline.picture import ImageSource, Picture, digest_of, load_image, load_mask, size_of
@@ -19,6 +21,7 @@ from sgm_core.pipeline.recipe import Recipe
 from sgm_core.pipeline.sampler import sampler_config, split
 from sgm_core.randomness import randn
 from sgm_core.roles import Denoise, Sampler
+from sgm_core.watermark import check_watermark, watermarked
 
 if TYPE_CHECKING:
     from sgm_core.pipeline.pipeline import Pipeline
@@ -58,6 +61,8 @@ class Drawing:
         assert covering is None or source is not None  # the recipe has seen to it
         self.mask = None if covering is None or source is None else load_mask(covering, source, self.size)
 
+        if recipe.watermark is not None:
+            check_watermark(recipe.watermark, (channels, self.size[1], self.size[0]))
         config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
         configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
         self.samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
@@ -77,6 +82,7 @@ class Drawing:
         facts = {
             "model_sha256": self._pipeline.digest(),
             "config_sha256": self._pipeline.config_digest(),
+            "loras_sha256": [digest_of_lora(path) for path, _ in map(split_weight, self.recipe.loras)] or None,
             "refiner_sha256": None if self.refiner is None else self.refiner.digest(),
             "init_sha256": None if self.init is None else digest_of(self.init),
             "mask_sha256": None if self.mask is None else digest_of(self.mask),
@@ -125,6 +131,8 @@ class Drawing:
         if self.mask is not None:
             assert self.init is not None
             images = torch.where(self.mask, images, self.init)
+        if recipe.watermark is not None:
+            images = watermarked(images, recipe.watermark)
         if self.is_video:
             images = images.view(recipe.n, self.frames, *images.shape[1:])
         recipe = replace(recipe, facts=self.facts)

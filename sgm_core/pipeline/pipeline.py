@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule
 from sgm_core.checkpoint import find_checkpoint, load_engine
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
+from sgm_core.lora.merge import load_lora, split_weight
 from sgm_core.manifest import sha256
 from sgm_core.pipeline.drawing import Drawing
 from sgm_core.pipeline.model import Model
@@ -38,6 +39,7 @@ class Pipeline:
         offload: parts that are not at work stay on the host.
         model: how recipes call it: the run or the checkpoint.
         config: the config that was named for it.
+        loras: what was added to its weights.
 
     Raises:
         SgmError: it draws nothing.
@@ -52,11 +54,12 @@ class Pipeline:
         offload: bool = False,
         model: str = IN_MEMORY,
         config: str | None = None,
+        loras: Sequence[str] = (),
     ) -> None:
         if not isinstance(engine, DiffusionEngine):  # any LightningModule may be an engine
             name = type(engine).__name__
             raise SgmError(f"{model}: its {name} draws no images; sample from a diffusion model (built on it)")
-        self.recipe = Recipe(model, config, dtype)
+        self.recipe = Recipe(model, config, dtype, loras=tuple(loras))
         self.offload = offload
         self.model = Model(engine, dtype, torch.device(device), offload)
         self._digest: Future[str] | None = None
@@ -68,6 +71,7 @@ class Pipeline:
         model: str | Path,
         config: str | Path | None = None,
         *,
+        loras: Sequence[str] = (),
         dtype: Dtype = "fp32",
         device: str | torch.device = "cpu",
         offload: bool = False,
@@ -77,6 +81,7 @@ class Pipeline:
         Args:
             model: a run, a `.ckpt` or a `.safetensors` file, of ours or a public one.
             config: name or file of the config; None: that in the checkpoint, or that of the public model which it is.
+            loras: FILE or FILE:WEIGHT each, added to its weights; see `sgm_core.lora.files.read_lora`.
             dtype, device, offload: see the class.
 
         Raises:
@@ -92,6 +97,8 @@ class Pipeline:
             first_stage_dtype=torch.float32,
             device="cpu" if offload else device,
         )
+        for lora in loras:
+            load_lora(engine, *split_weight(lora))
         pipeline = cls(
             engine,
             dtype=dtype,
@@ -99,6 +106,7 @@ class Pipeline:
             offload=offload,
             model=str(model),
             config=None if config is None else str(config),
+            loras=loras,
         )
         # hashing lets other threads run, and a recipe needs it at the end only
         executor = ThreadPoolExecutor(1)
@@ -132,6 +140,7 @@ class Pipeline:
         elevations: Sequence[float] | None = None,
         azimuths: Sequence[float] | None = None,
         tile: int | None = None,
+        watermark: str | None = None,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Picture]:
@@ -184,6 +193,7 @@ class Pipeline:
             elevations=None if elevations is None else tuple(elevations),
             azimuths=None if azimuths is None else tuple(azimuths),
             tile=tile,
+            watermark=watermark,
         )
         drawing = self.plan(recipe, init_image=init_image, mask=mask)
         return [picture for part in drawing.batches(batch_size) for picture in drawing.draw(part, progress)]

@@ -23,7 +23,7 @@ DIGESTS = {name: f"{name}_sha256" for name in FILES}
 PAIRS = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
 """Entries of which one value is two numbers."""
 
-_TUPLES = ("seeds", "prompts", "size", "elevations", "azimuths")
+_TUPLES = ("loras", "seeds", "prompts", "size", "elevations", "azimuths")
 
 _CHOSEN = ("samplers", "size")
 """Facts that the fields of a recipe decide, and not what is installed."""
@@ -38,6 +38,7 @@ class Recipe:
     Attributes:
         model: run folder or checkpoint.
         config: name or file of the config; None: that in the checkpoint, or that of the public model which it is.
+        loras: FILE or FILE:WEIGHT each, what is added to the model's weights.
         dtype: of network and embedders; the first stage is always float32, which those of SDXL need.
         seeds: one per picture; all randomness of a picture comes from its own.
         prompts: texts, for models that read one.
@@ -59,6 +60,7 @@ class Recipe:
         elevations: degrees above the object, one or one per frame.
         azimuths: degrees around it, one per frame; default once around, evenly.
         tile: decode in tiles of so many cells of the latent grid; None: all at once.
+        watermark: an invisible text in the pictures, at most 32 bytes.
         facts: what was found when it was drawn: digests, components and their versions, the sampler in full.
 
     Raises:
@@ -90,6 +92,8 @@ class Recipe:
     elevations: tuple[float, ...] | None = None
     azimuths: tuple[float, ...] | None = None
     tile: int | None = None
+    loras: tuple[str, ...] = ()
+    watermark: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -38,6 +38,8 @@ FULL = Recipe(
     elevations=(10.0,),
     azimuths=(0.0, 180.0),
     tile=64,
+    loras=("a.safetensors", "runs/b:0.5"),
+    watermark="sgm",
     facts={"torch": "2.0", "components": [["samplers", "euler_edm", "sgm-core", "0.1.0"]]},
 )  # fmt: skip
 
