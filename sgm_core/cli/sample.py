@@ -114,6 +114,11 @@ def run(options: argparse.Namespace) -> int:
             fields["cond"] = {**alone.cond, **fields.get("cond", {})}
             recipe = replace(alone, **fields, seeds=seeds_of(options, alone.seeds[0], longest(fields)))
             wanted = list(range(recipe.n))
+        if not Path(recipe.model).exists():
+            raise SgmError(
+                f"{recipe.model}: no such run or checkpoint. Where is now what {options.like} was drawn with? "
+                f"sgm sample MODEL --like {options.like}"
+            )
     device = pick_device(options.device)
 
     from sgm_core.pipeline.pipeline import Pipeline

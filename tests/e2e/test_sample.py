@@ -208,7 +208,7 @@ def test_so_is_a_picture_of_all_that_there_is_after_its_files_have_moved(sample,
         Path(name).rename(Path("moved") / name)
     code, _, err = sample("", "--like", file, "--out", "again")
     assert code == 1
-    assert f"{base}: no such" in err
+    assert f"{base}: no such run or checkpoint. Where is now what {file} was drawn with?" in err
     moved = [f"moved/{base}", "--refiner", f"moved/{refiner}", "--init", f"moved/{photo}", "--mask", f"moved/{mask}"]
     assert main(["sample", *moved, "--like", str(file), "--out", "again"]) == 0
     assert Path("again/seed-000000.png").read_bytes() == file.read_bytes()
