@@ -100,7 +100,7 @@ def reasons(report: LoadReport, own: Mapping[str, Tensor], weights: Mapping[str,
         return
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     theirs, ours = identify(shapes), identify({key: tuple(value.shape) for key, value in own.items()})
-    if theirs and theirs != ours and not set(theirs) & set(ours):
+    if theirs and not any(model in ours for model in theirs):
         names = " or ".join(model.title for model in theirs)
         configs = " or ".join(model.config for model in theirs if model.config)
         yield f"it is {names}; " + (f"use the config {configs}" if configs else "no config of it is shipped")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from sgm_core.matching import match
 from sgm_core.roles import FirstStage
 from sgm_core.weightless import weightless
 
-AT_ONCE = 2**28
+AT_ONCE = 2**27
 """Bytes that are read before the file is mapped anew: until then, pages that were read count as memory."""
 
 
@@ -92,15 +92,19 @@ def _fill(
     own = engine.state_dict()
     live = {name: key for name, key in names.items() if not name.startswith(AVERAGE)}
     filled: dict[str, Tensor] = {}
-    to_read: dict[str, str] = {}
+    converted: dict[str, str] = {}
     for name, key in live.items():
         stored = checkpoint.weights[key]
         if device.type == "cpu" and (name not in own or stored.dtype == own[name].dtype):
             filled[name] = stored
         else:
-            to_read[name] = key
-    for name, tensor in _read(checkpoint, to_read):
-        filled[name] = tensor.to(device, own[name].dtype if name in own else None, copy=True)
+            converted[name] = key
+
+    def convert(name: str, tensor: Tensor) -> Tensor:
+        return tensor.to(device, own[name].dtype if name in own else None, copy=True)
+
+    for group in _groups(checkpoint, converted):
+        filled.update(_converted(checkpoint.path, group, convert))
     engine.load_state_dict(filled, strict=False, assign=True)
     for module, attribute, first in shared:
         setattr(module, attribute, first())
@@ -143,23 +147,23 @@ def _shared(engine: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     return again
 
 
-def _read(checkpoint: Checkpoint, keys: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a file one after the other; of the file no more than about `AT_ONCE` bytes are in memory."""
-    group: list[str] = []
+def _groups(checkpoint: Checkpoint, keys: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The keys in groups of about `AT_ONCE` bytes."""
+    group: dict[str, str] = {}
     size = 0
     for name, key in keys.items():
-        group.append(name)
+        group[name] = key
         size += checkpoint.weights[key].nbytes
         if size >= AT_ONCE:
-            yield from _read_group(checkpoint.path, group, keys)
-            group, size = [], 0
-    yield from _read_group(checkpoint.path, group, keys)
+            yield group
+            group, size = {}, 0
+    yield group
 
 
-def _read_group(path: Path, group: Sequence[str], keys: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
-    weights = read_checkpoint(path).weights if group else {}  # mapped anew
-    for name in group:
-        yield name, weights[keys[name]]
+def _converted(path: Path, group: Mapping[str, str], convert: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file, which is mapped anew, and not any longer when this is done."""
+    weights = read_checkpoint(path).weights if group else {}
+    return {name: convert(name, weights[key]) for name, key in group.items()}
 
 
 def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | str | Path | None) -> Config:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import sgm_core as sgm
 from sgm_core.cli.app import main
+from sgm_core.registry import index
 from sgm_core.roles import DataModule
 from sgm_core.run import start_run
 
@@ -33,23 +34,25 @@ ADAPTER = "model.adapter={use: lora, rank: 8, targets: diffusion_model}"
 def runs(tmp_path_factory):
     """`base` draws digits, a little; `lora` is told to draw everything inverted."""
     folder = tmp_path_factory.mktemp("runs")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        base = sgm.load_config("digits", overrides=[*QUICK, "trainer.max_steps=60", "model.ema.decay=0.9"])
-        assert start_run(base, folder, "base").train() == 0
-        sgm.register("datamodules", "inverted_digits")(InvertedDigits)
-        lora = sgm.load_config(
-            folder / "base" / "config.yaml",
-            overrides=[
-                "trainer.max_steps=60",
-                "model.optimizer.lr=0.02",
-                f"model.init_from={folder / 'base'}/model.safetensors",
-                "data={use: inverted_digits, batch_size: 32}",
-                ADAPTER,
-            ],
-        )
-        assert start_run(lora, folder, "lora").train() == 0
-    return folder
+    with pytest.MonkeyPatch.context() as patch:  # what is registered is forgotten after this file
+        patch.setattr(index, "_local", dict(index._local))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            base = sgm.load_config("digits", overrides=[*QUICK, "trainer.max_steps=60", "model.ema.decay=0.9"])
+            assert start_run(base, folder, "base").train() == 0
+            sgm.register("datamodules", "inverted_digits")(InvertedDigits)
+            lora = sgm.load_config(
+                folder / "base" / "config.yaml",
+                overrides=[
+                    "trainer.max_steps=60",
+                    "model.optimizer.lr=0.02",
+                    f"model.init_from={folder / 'base'}/model.safetensors",
+                    "data={use: inverted_digits, batch_size: 32}",
+                    ADAPTER,
+                ],
+            )
+            assert start_run(lora, folder, "lora").train() == 0
+        yield folder
 
 
 class InvertedDigits(DataModule):
