@@ -42,5 +42,5 @@ clean:
 	touch $@
 
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard,text,data]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard,text,data,lora]"
 	touch $@ .venv/base.done

@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from sgm_core.checkpoint import PROVENANCE_KEY, LoadReport, Provenance, load_into, read_checkpoint
+from sgm_core.checkpoint import PROVENANCE_KEY, Provenance, load_into, read_checkpoint
+from sgm_core.load_report import LoadReport
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.roles import Average, LRScheduleFactory
 from sgm_core.sample_draws import SampleDraws, sample_draws

@@ -18,11 +18,13 @@ from sgm_core.cache.digests import carry_over
 from sgm_core.cache.parts import CachedFirstStage, flush
 from sgm_core.checkpoint import Provenance
 from sgm_core.conditioning import Conditioning
+from sgm_core.config.build import refusal_by
 from sgm_core.drawing import draw_conditioning
 from sgm_core.frozen import Frozen
 from sgm_core.loss_levels import NotesSigma
 from sgm_core.randomness import Generators, draws_of, randn
 from sgm_core.roles import (
+    Adapter,
     Average,
     Conditioner,
     Denoiser,
@@ -35,6 +37,7 @@ from sgm_core.roles import (
 )
 from sgm_core.sample_draws import in_chunks
 from sgm_core.shapes import only_measured
+from sgm_core.slots import mark_adapted
 from sgm_core.validated import ValidatedEngine
 
 SMALLEST_PICTURE = 64
@@ -82,6 +85,7 @@ class DiffusionEngine(ValidatedEngine):
         optimizer: of the network and the trainable embedders.
         lr_schedule: stepped once per optimizer step.
         ema: average of the trained weights, which sampling and `ema_scope` use.
+        adapter: new weights in the network and the embedders, trained in place of all others, which are frozen: LoRA.
         input_key: the batch entry that holds the images, (b, c, h, w) in [-1, 1].
         scale_factor: latents are multiplied by it, so that their standard deviation is about 1.
         first_stage_autocast: whether autocast acts on the first stage too; off runs it in float32.
@@ -94,7 +98,7 @@ class DiffusionEngine(ValidatedEngine):
             many quantiles of the p(sigma) of loss_fn, a list is of the levels themselves; 0 tells nothing apart, and
             validation draws its levels.
         compile: run the network through `torch.compile`; state-dict keys stay the same.
-        init_from: a checkpoint whose weights to start from.
+        init_from: a checkpoint whose weights to start from; beneath an adapter the averaged ones, if it has any.
     """
 
     joins_conditioning: ClassVar[bool] = True
@@ -112,6 +116,7 @@ class DiffusionEngine(ValidatedEngine):
         optimizer: OptimizerFactory = AdamW,
         lr_schedule: LRScheduleFactory | None = None,
         ema: Average | None = None,
+        adapter: Adapter | None = None,
         input_key: str = "image",
         scale_factor: float = 1.0,
         first_stage_autocast: bool = True,
@@ -143,12 +148,23 @@ class DiffusionEngine(ValidatedEngine):
         self.log_keys = log_keys
         self.sigma_levels = sigma_levels
         self.provenance: Provenance | None = None
+        self.adapter = adapter
+        if adapter is not None:
+            self._adapt(adapter)
         if compile:
             self.model.diffusion_model.compile()  # in place: no `_orig_mod.` in the keys
         if ema is not None:
             ema.track(self.trained_parameters())
         if init_from is not None and not only_measured():
             self.load_weights(init_from)
+
+    def _adapt(self, adapter: Adapter) -> None:
+        try:
+            adapter.adapt({"model": self.model, "conditioner": self.conditioner})
+        except ValueError as error:
+            raise refusal_by(adapter, error) from error
+        for embedder in self.conditioner.embedders:
+            mark_adapted(embedder)
 
     # --- the model -------------------------------------------------------------------------------------------------
 

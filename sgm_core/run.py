@@ -51,6 +51,7 @@ from sgm_core.progress import StepProgressBar
 from sgm_core.ranks import agreed, is_first_process, slurm_job
 from sgm_core.registry import index
 from sgm_core.report.reporter import Reporter
+from sgm_core.roles import Adapter
 from sgm_core.saving import AtomicCheckpoints, Saver, set_aside
 from sgm_core.sharding import register as register_fsdp2
 from sgm_core.signals import Requests
@@ -262,6 +263,10 @@ class Run:
         except OSError as error:
             last = self.folder / "checkpoints" / "last.ckpt"
             raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error
+        adapter = getattr(engine, "adapter", None)
+        if isinstance(engine, AveragedEngine) and isinstance(adapter, Adapter):
+            with engine.ema_scope():
+                adapter.export(self.folder)
 
 
 class WriteConfig(Callback):

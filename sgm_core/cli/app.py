@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "train": "train a model",
-    "sample": "draw images with a trained model",
+    "sample": "draw images or clips with a model",
     "cache": "compute the outputs of frozen parts once, before training",
     "replay": "take the step again at which a run met a loss or a gradient that is not finite",
     "report": "make the report of a run again, from its folder",

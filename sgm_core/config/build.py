@@ -113,6 +113,12 @@ def _observe(built: Any, plan: Call) -> None:
         observe(built, plan.entry, plan.path)
 
 
+def refusal_by(part: Any, error: ValueError) -> ValueError:
+    """What a part refused after it was built: with the line of the config where it is written, if one built it."""
+    recipe = recipe_of(part)
+    return error if recipe is None else _refusal(_place(recipe), error)
+
+
 def _place(plan: Call) -> str:
     return f"{plan.origin} {plan.path}".rstrip() + f" ({plan.name})"
 

@@ -159,6 +159,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "decoders/temporal": HALVES | {"time_mode": "all"},
     "discriminators/patch": {"ndf": 8, "num_layers": 2},
     "feature_networks/vgg16": {"weights": "random"},
+    "adapters/lora": {"targets": "."},
     "averages/ema": {},
     **{
         f"optimizers/{name}": {}
