@@ -165,7 +165,12 @@ def _read_torch(path: Path) -> Checkpoint:
 
 
 def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -> None:
-    """Export the state dict as one `.safetensors` file that `load_engine` reads.
+    """Export the state dict of an engine as one `.safetensors` file that `load_engine` reads, see `write_weights`."""
+    write_weights(engine.state_dict(), path, provenance)
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
+    """Write a state dict as one `.safetensors` file that `load_engine` reads.
 
     The averages are those keys that begin with `model_ema.`: `model_ema.shadow.NAME` is the average of the raw NAME.
 
@@ -177,7 +182,7 @@ def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -
 
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
-    for key, value in engine.state_dict().items():
+    for key, value in state.items():
         tensor = value.detach().cpu().contiguous()
         if tensor.numel() and tensor.data_ptr() in storages:
             tensor = tensor.clone()  # tied weights: the format has no aliases

@@ -251,13 +251,34 @@ class Weighting(ABC):
 
 
 class Loss(nn.Module, ABC):
-    """The training objective."""
+    """The training objective.
+
+    Attributes:
+        sigma_sampler: p(sigma). A loss that has one can be told its noise levels, `sigma` of `forward`; validation then
+            compares the same levels each time, and what is logged is told apart by level. A loss without may leave
+            `sigma` out: it draws in validation as in training.
+    """
+
+    sigma_sampler: SigmaSampler | None = None
 
     @abstractmethod
     def forward(
-        self, denoise: Denoise, x: Tensor, cond: Conditioning, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        cond: Conditioning,
+        generator: Generators = None,
+        sigma: Tensor | None = None,
     ) -> Tensor:
-        """Clean x (b, c, *grid) -> one loss per sample, (b,). Draws sigma, then the noise."""
+        """Clean x (b, c, *grid) -> one loss per sample, (b,). Draws sigma, then the noise.
+
+        Args:
+            denoise: D(x; sigma, cond), to be called with x + sigma * noise.
+            x: left as it is.
+            cond: handed on.
+            generator: source of what is drawn; one per sample only comes with `sigma`.
+            sigma: the noise levels, (b,) float32, in place of the draw.
+        """
 
 
 class FirstStage(nn.Module, ABC):

@@ -95,6 +95,7 @@ class Saver(Checkpoint):
         self.keep_every_n_steps = keep_every_n_steps
         self.checkpoints = checkpoints
         self.saved_step = self.step_before = 0
+        self.stop = False  # agreed between the processes: `requests.stop` is set at one of them before the others
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
@@ -104,7 +105,8 @@ class Saver(Checkpoint):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.step_before = trainer.global_step
-        if self.requests.stop.is_set() and self.saved_step == self.step_before:  # by now the saved step is logged too
+        stop = self.stop or (trainer.world_size == 1 and self.requests.stop.is_set())
+        if stop and self.saved_step == self.step_before:  # by now the saved step is logged too
             raise self.error
 
     def on_train_batch_end(
@@ -114,10 +116,9 @@ class Saver(Checkpoint):
         if step == self.step_before:  # amid an accumulation: its gradients are in no checkpoint
             return
         # the last step is saved here and not in on_train_end, where Lightning counts a cut epoch as a whole one
-        asked = self.requests.stop.is_set() or self.requests.save.is_set()
-        ends = self.requests.stop.is_set() or step == trainer.max_steps
-        if step % self.every_n_steps == 0 or self.is_kept(step) or ends or asked:
-            self.requests.save.clear()
+        self.stop, save = self.requests.agree(trainer)
+        ends = self.stop or step == trainer.max_steps
+        if step % self.every_n_steps == 0 or self.is_kept(step) or ends or save:
             self.save(trainer, ends)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

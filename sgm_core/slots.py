@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from sgm_core.frozen import Frozen
+from sgm_core.randomness import bernoulli
 from sgm_core.roles import Embedder
 from sgm_core.shapes import Shape
 
@@ -187,9 +188,7 @@ class EmbedderSlot:
         the entries of all slots of a `drop_group`, the draw is for the group.
         """
         rows, device = count_samples(entries)
-        at = device if generator is None else generator.device
-        keep = (1.0 - self.ucg_rate) * torch.ones(rows, dtype=torch.float32, device=at)
-        return _move(torch.bernoulli(keep, generator=generator).bool(), device)
+        return bernoulli(1.0 - self.ucg_rate, (rows,), generator, device=device)
 
     def substitute(self, entries: Sequence[Any], keep: Tensor | None = None) -> list[Any]:
         """Copies of the entries, with `ucg_value` for the samples that are not kept; without `keep`, for all.

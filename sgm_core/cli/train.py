@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
     from sgm_core.run import start_run
 
-    started = start_run(config, options.runs, options.name or default_name(sources))
+    started = start_run(config, options.runs, options.name or agreed_name(sources))
     if options.dry_run:
         from sgm_core.cli.dry_run import run_dry
 
@@ -48,8 +48,21 @@ def run(options: argparse.Namespace) -> int:
     return started.train()
 
 
-def default_name(sources: list[str]) -> str:
-    """`digits-20261124-021500`."""
+def agreed_name(sources: list[str]) -> str:
+    """`digits-20261124-021500`, the same in all processes of a run; `digits-job-4711` in a SLURM job.
+
+    Raises:
+        SgmError: the processes were started by something that tells them nothing.
+    """
     import time
 
-    return f"{Path(sources[-1]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    from sgm_core.ranks import agreed, slurm_job
+
+    stem = Path(sources[-1]).stem
+    if (job := slurm_job()) is not None:
+        return f"{stem}-job-{job}"
+
+    def refuse() -> str:
+        raise SgmError("several processes start this run, and have to know its name: give it one, --name NAME")
+
+    return agreed("run_name", lambda: f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}", refuse)

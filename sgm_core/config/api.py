@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sgm_core.config.build import build_plan
-from sgm_core.config.check import Call, Checker
+from sgm_core.config.check import Checker
 from sgm_core.config.compose import compose
 from sgm_core.config.interpolation import escape
+from sgm_core.config.plan import Call
 from sgm_core.config.schema import Component, Record
 from sgm_core.config.tree import (
     SCALARS,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sgm_core.config.check import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 

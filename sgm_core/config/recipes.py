@@ -9,7 +9,7 @@ from operator import is_
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgm_core.config.check import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 
 
 class Foreign(NamedTuple):
