@@ -1,6 +1,6 @@
 """What becomes of a training when it is killed, its disk is full, its files are broken or its loss is nan, for real.
 
-    python benchmarks/faults.py                        # all rows, about ten minutes on two cores
+    python benchmarks/faults.py                        # all rows, a quarter of an hour on two busy cores
     python benchmarks/faults.py saving=5 flips         # some, of which one less often
     python benchmarks/faults.py --json faults.json
 
