@@ -194,13 +194,19 @@ def _lightning_classes(path: Path) -> list[str]:
     return [name for name in named if name.startswith(("pytorch_lightning.", "lightning."))]
 
 
-def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -> None:
-    """Export the state dict (averaged weights too) as one `.safetensors` file that `load_engine` reads."""
+def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
+    """Export the state dict (averaged weights too) as one `.safetensors` file that `load_engine` reads.
+
+    Args:
+        engine: the engine, or weights by its keys.
+        path: of the file.
+        provenance: its config, goes into the metadata.
+    """
     from safetensors.torch import save_file
 
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
-    for key, value in engine.state_dict().items():
+    for key, value in (engine.state_dict() if isinstance(engine, nn.Module) else engine).items():
         tensor = value.detach().cpu().contiguous()
         if tensor.numel() and tensor.data_ptr() in storages:
             tensor = tensor.clone()  # tied weights: the format has no aliases

@@ -1,5 +1,6 @@
 """Turn files of generative-models into ours. `sgm convert config OLD.yaml` writes a config, with comments on what was
-changed or left out; what has no counterpart is an error with its line."""
+changed or left out; what has no counterpart is an error with its line. `sgm convert checkpoint SOURCE --out TARGET`
+makes one .safetensors file with its config of any file or folder of diffusers, and such a folder of any file."""
 
 from __future__ import annotations
 
@@ -9,18 +10,49 @@ from pathlib import Path
 
 from sgm_core.errors import SgmError
 
-WHAT = {"config": "a config: `target:` and `params:` become components by name"}
+WHAT = {
+    "config": "a config: `target:` and `params:` become components by name",
+    "checkpoint": "weights: a .safetensors or .ckpt file, a run, or a folder of diffusers",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = "; ".join(f"{name}: {text}" for name, text in WHAT.items())
-    parser.add_argument("what", choices=WHAT, metavar="config", help=listing)
-    parser.add_argument("old", nargs="+", type=Path, metavar="OLD.yaml", help="merged from left to right")
-    parser.add_argument("--out", type=Path, metavar="NEW.yaml", help="the file to write (default: the terminal)")
+    parser.add_argument("what", choices=WHAT, metavar="config | checkpoint", help=listing)
+    parser.add_argument("old", nargs="+", type=Path, metavar="OLD", help="configs are merged from left to right")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="NEW",
+        help="the file to write (default for a config: the terminal); NAME.safetensors, or a folder for diffusers",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="CONFIG",
+        help="of a checkpoint that does not say it and is no known model: a name or a file",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.what == "checkpoint":
+        return checkpoint(options.old, options.out, options.config)
+    if options.config is not None:
+        raise SgmError("--config is of a checkpoint; a config says itself what it is")
     return config(options.old, options.out)
+
+
+def checkpoint(old: list[Path], out: Path | None, config: str | None) -> int:
+    """Convert, and say what was noted."""
+    if len(old) > 1:
+        raise SgmError(f"{old[1]}: one checkpoint at a time")
+    if out is None:
+        raise SgmError("where to? --out NAME.safetensors for one file, --out FOLDER for diffusers")
+    from sgm_core.convert.checkpoint import convert_checkpoint
+
+    for note in convert_checkpoint(old[0], out, config):
+        sys.stdout.write(f"note: {note}\n")
+    sys.stdout.write(f"{out}: written\n")
+    return 0
 
 
 def config(old: list[Path], out: Path | None) -> int:
