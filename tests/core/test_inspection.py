@@ -1,6 +1,5 @@
 """What a file is, from its keys and shapes; no weight is read, and no torch."""
 
-import gzip
 import json
 import struct
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.key_tables import TABLES, engine, shapes_of
 from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
@@ -22,15 +22,7 @@ from sgm_core.inspection import inspect
 from sgm_core.known_models import KNOWN, identify
 from sgm_core.layouts import layout_of, own_names
 
-KEYS = Path(__file__).parents[1] / "keys"
-TABLES = sorted(path.name.partition(".")[0] for path in KEYS.glob("*.json.gz"))
 LOOK_ALIKE = {"sd_2_1": ["sd_2_1", "sd_2_1_768"], "sd_2_1_768": ["sd_2_1", "sd_2_1_768"]}
-
-
-def shapes_of(name: str) -> dict[str, list[int]]:
-    with gzip.open(KEYS / f"{name}.json.gz") as file:
-        tables = json.load(file)
-    return {k: s for part in ("network", "first_stage", "conditioner", "denoiser") for k, s in tables[part].items()}
 
 
 def write_hollow(path: Path, shapes: dict[str, list[int]], metadata: dict[str, str] | None = None) -> Path:
@@ -74,8 +66,6 @@ def test_sdxl_by_its_numbers(tmp_path):
 
 def test_every_shipped_model_is_the_one_that_it_is_taken_for():
     """By the engine of its config, those without a table too."""
-    from tests.test_key_tables import engine
-
     for model in KNOWN:
         if model.config:
             shapes = {key: tuple(value.shape) for key, value in engine(model.config).state_dict().items()}

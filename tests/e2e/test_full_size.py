@@ -54,8 +54,8 @@ def denoised(path: Path, size: int, width: int, vector: int, *config: str) -> tu
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1]
     peak, weights, loading, step, finite, shape, dtypes = out.split("|")
     print(  # noqa: T201
-        f"\npeak {int(peak) / 2**30:.2f} GiB, weights {int(weights) / 2**30:.2f} GiB, loaded in {float(loading):.1f} s, one "
-        f"step in {float(step):.1f} s"
+        f"\npeak {int(peak) / 2**30:.2f} GiB, weights {int(weights) / 2**30:.2f} GiB, "
+        f"loaded in {float(loading):.1f} s, one step in {float(step):.1f} s"
     )
     assert (finite, shape, dtypes) == ("True", f"(1, 4, {size}, {size})", "{torch.bfloat16}")
     return int(peak), int(weights)
@@ -81,12 +81,11 @@ def write_random(path: Path, shapes: dict[str, list[int]]) -> None:
 
 @pytest.mark.skipif("SGM_FULL_SIZE" not in os.environ, reason="SGM_FULL_SIZE=1 asks for it")
 def test_sdxl_in_full_size_loads_and_takes_a_step_within_24_gib(tmp_path):
-    from tests.test_key_tables import PARTS, table
+    from support.key_tables import shapes_of
 
-    tables = table("sd_xl_base")
     path = tmp_path / "whatever.safetensors"
     try:
-        write_random(path, {key: shape for part in PARTS for key, shape in tables[part].items()})
+        write_random(path, shapes_of("sd_xl_base"))
         size = path.stat().st_size
         peak, weights = denoised(path, 128, 2048, 2816)
         assert peak < BUDGET
