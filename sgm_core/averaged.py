@@ -40,7 +40,7 @@ class AveragedEngine(LightningModule, ABC):
     seed: int | None = None
     _seed_of_fit: int | None = None
     _sharded = False
-    _step_values: list[Tensor] = []  # noqa: RUF012 - never changed in place; see `log_step`
+    _step_values: list[Tensor] = []  # never changed in place; see `log_step`
 
     model_ema: Average | None
     make_lr_schedule: LRScheduleFactory | None
