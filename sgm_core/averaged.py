@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from sgm_core.checkpoint import PROVENANCE_KEY, LoadReport, Provenance, load_into, read_checkpoint
+from sgm_core.checkpoint import PROVENANCE_KEY, Provenance, load_into, read_checkpoint
+from sgm_core.load_report import LoadReport
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.roles import Average, LRScheduleFactory
 from sgm_core.sample_draws import SampleDraws, sample_draws
@@ -40,7 +41,7 @@ class AveragedEngine(LightningModule, ABC):
     seed: int | None = None
     _seed_of_fit: int | None = None
     _sharded = False
-    _step_values: list[Tensor] = []  # never changed in place; see `log_step`
+    _step_values: list[Tensor] = []  # noqa: RUF012 - never changed in place; see `log_step`
 
     model_ema: Average | None
     make_lr_schedule: LRScheduleFactory | None
@@ -205,12 +206,16 @@ class AveragedEngine(LightningModule, ABC):
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def load_weights(self, path: Path | str) -> LoadReport:
-        """Take the weights of a `.ckpt` or `.safetensors` file, strictly. If it has no average, that starts from them.
+        """Take the weights of a `.ckpt` or `.safetensors` file or of a run folder, strictly. If it has no average, that
+        starts from them.
 
         Raises:
-            CheckpointError: the file can not be read, or its keys or shapes are not those of this model.
+            CheckpointError: the file can not be read or is not what its manifest says, or its keys or shapes are not
+                those of this model.
         """
-        return load_into(self, read_checkpoint(Path(path)))
+        from sgm_core.manifest import to_load
+
+        return load_into(self, read_checkpoint(to_load(Path(path), verify=True)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Every checkpoint says how to build the engine again, and what it draws."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
+from sgm_core.layouts import AVERAGE, has_average
+from sgm_core.load_report import LoadReport, compare
 from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index
 from sgm_core.shapes import only_measured
 
 if TYPE_CHECKING:
+    from sgm_core.config.api import Config
     from sgm_core.engine import DiffusionEngine
 
 PROVENANCE_KEY = "sgm"
 """Where a checkpoint holds its `Provenance`: a key of a `.ckpt`, an entry of a `.safetensors` file's metadata."""
-
-AVERAGE_PREFIX = "model_ema."
 
 
 class CheckpointError(SgmError):
@@ -133,6 +134,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: no such file, truncated, not a checkpoint, or holding more than plain data.
     """
+    refuse_url(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
@@ -154,21 +156,60 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_torch(path: Path) -> Checkpoint:
-    data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    weights = data.get("state_dict", data) if isinstance(data, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(f"{path}: holds no state_dict of tensors")
+    data, weights = open_torch(path)
     provenance = data.get(PROVENANCE_KEY)
     return Checkpoint(path, weights, Provenance.from_dict(provenance) if provenance else None)
 
 
+def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a `.ckpt` holds, and of that the weights, mapped. Objects of Lightning's classes in it are left empty.
+
+    Raises:
+        CheckpointError: it holds no weights.
+    """
+    with torch.serialization.safe_globals([(_Empty, name) for name in _lightning_classes(path)]):
+        try:
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            data = torch.load(path, map_location="cpu", weights_only=True)  # as files were before torch 1.6
+    weights = data.get("state_dict", data) if isinstance(data, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"{path}: holds no state_dict of tensors")
+    return data, weights
+
+
+class _Empty:
+    """Stands for an object that is no plain data, such as the callbacks of a training."""
+
+    def __setstate__(self, state: Any) -> None:
+        return None
+
+
+def _lightning_classes(path: Path) -> list[str]:
+    """The classes of Lightning that a file names; any other would be refused."""
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of a broken file, whose reading says what is wrong
+        return []
+    return [name for name in named if name.startswith(("pytorch_lightning.", "lightning."))]
+
+
 def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -> None:
-    """Export the state dict (averaged weights too) as one `.safetensors` file that `load_engine` reads."""
+    """Export the state dict of an engine as one `.safetensors` file that `load_engine` reads, see `write_weights`."""
     write_weights(engine.state_dict(), path, provenance)
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
-    """As `save_weights`, of a state dict at hand."""
+    """Write a state dict as one `.safetensors` file that `load_engine` reads.
+
+    The averages are those keys that begin with `model_ema.`: `model_ema.shadow.NAME` is the average of the raw NAME.
+
+    Raises:
+        OSError: it can not be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     weights: dict[str, Tensor] = {}
@@ -181,83 +222,29 @@ def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenanc
         weights[key] = tensor
     metadata = {PROVENANCE_KEY: provenance.to_json()} if provenance else None
     with replacing(path) as temporary:
-        save_file(weights, temporary, metadata=metadata)
+        try:
+            save_file(weights, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(str(error).rpartition("error: ")[2]) from error
 
 
 # --- loading -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """How a checkpoint fits a model. Empty lists mean that every key was loaded."""
-
-    path: Path
-    missing: list[str]
-    unexpected: list[str]
-    shapes: list[str]
-
-    @property
-    def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.shapes)
-
-    def __str__(self) -> str:
-        lines = [f"{self.path} does not fit this model:"]
-        for title, keys in (
-            ("missing in the file", self.missing),
-            ("not in the model", self.unexpected),
-            ("of another shape", self.shapes),
-        ):
-            if keys:
-                shown = ", ".join(keys[:5]) + (f", ... ({len(keys)} in all)" if len(keys) > 5 else "")
-                lines.append(f"  {title}: {shown}")
-        return "\n".join(lines)
-
-
-def compare(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> LoadReport:
-    """The weights of a file beside a model's own."""
-    return LoadReport(
-        path,
-        missing=[key for key in own if key not in weights],
-        unexpected=[key for key in weights if key not in own],
-        shapes=[
-            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
-            for key in own
-            if key in weights and weights[key].shape != own[key].shape
-        ],
-    )
-
-
 def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
-    """Load all weights or none.
-
-    A module may have `ignored_keys`, what files hold of it that is no weight: the position ids of older CLIPs, say.
-    The average is optional on both sides: a file without one starts it from the file's weights, a model without
-    one takes the live weights.
+    """Load all weights or none; which ones, says `sgm_core.matching.match`.
 
     Raises:
         CheckpointError: keys or shapes differ; the model is unchanged.
     """
-    from sgm_core.cache.parts import cached_parts
+    from sgm_core.matching import match
 
-    average = getattr(engine, "model_ema", None)  # any LightningModule may be an engine
-    own = engine.state_dict()
-    weights = checkpoint.weights
-    has_average = any(key.startswith(AVERAGE_PREFIX) for key in weights)
-    if average is None or not has_average:
-        weights = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
-        own = {key: value for key, value in own.items() if not key.startswith(AVERAGE_PREFIX)}
-    ignored = {f"{name}.{key}" for name, part in engine.named_modules() for key in getattr(part, "ignored_keys", ())}
-    weights = {key: value for key, value in weights.items() if key in own or key not in ignored}
-    cached = tuple(f"{name}." for name in cached_parts(engine))  # they take what is there, and need nothing
-    report = compare(
-        checkpoint.path,
-        {key: value for key, value in own.items() if not key.startswith(cached)},
-        {key: value for key, value in weights.items() if not key.startswith(cached)},
-    )
+    names, report = match(engine, checkpoint.path, checkpoint.weights)
     if not report.fits:
         raise CheckpointError(str(report))
-    engine.load_state_dict(weights, strict=False)
-    if average is not None and not has_average:
+    engine.load_state_dict({name: checkpoint.weights[key] for name, key in names.items()}, strict=False)
+    average = getattr(engine, "model_ema", None)  # any LightningModule may be an engine
+    if average is not None and not has_average(names):
         average.track(getattr(engine, "averaged_parameters", engine.trained_parameters)())
     return report
 
@@ -293,15 +280,18 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
     """
     if _restoring.get() or only_measured():
         return
+    refuse_url(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such run or checkpoint to take the weights from; train it first")
-    checkpoint = read_checkpoint(find_checkpoint(path))
+    from sgm_core.manifest import to_load
+
+    checkpoint = read_checkpoint(to_load(path, verify=True))
     weights = checkpoint.weights
     found: dict[str, Tensor] = {}
-    for start in (prefix, f"{AVERAGE_PREFIX}shadow.{prefix}"):  # the average, where there is one, comes last
+    for start in (prefix, f"{AVERAGE}shadow.{prefix}"):  # the average, where there is one, comes last
         found |= {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
     if not found:
-        found = {key: value for key, value in weights.items() if not key.startswith(AVERAGE_PREFIX)}
+        found = {key: value for key, value in weights.items() if not key.startswith(AVERAGE)}
     found = {key: value for key, value in found.items() if not key.startswith(ignore)}
     report = compare(checkpoint.path, part.state_dict(), found)
     if not report.fits:
@@ -309,37 +299,67 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
     part.load_state_dict(found)
 
 
-def load_engine(path: str | Path) -> DiffusionEngine:
-    """The engine that a run folder, a `.ckpt` or a `.safetensors` export holds: built, loaded, in eval mode.
+def load_engine(
+    path: str | Path,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    first_stage_dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    take_average: bool = True,
+    verify: bool | None = None,
+) -> DiffusionEngine:
+    """The engine of a run folder, a `.ckpt` or a `.safetensors` file, ours or of a public model: built, loaded, in eval
+    mode. Beside the weights themselves it takes next to no memory. Of a run folder it is the newest checkpoint that is
+    whole, with a warning for each that is not.
+
+    Args:
+        path: the folder or file.
+        config: of the model, or its name. None: that which the file holds, else that of the public model which it is by
+            its keys.
+        dtype: of the weights; None: float32, as they are built. A float32 table of noise levels stays one.
+        first_stage_dtype: of first stages; None: `dtype`, but float32 where the config has `first_stage_autocast:
+            false`, since such a first stage overflows in half precision.
+        device: where to.
+        take_average: a model whose config has no average takes averaged weights (EMA) where the file has them.
+        verify: whether the content of a checkpoint is compared with the sum in its manifest, for which all of it is
+            read. None does so up to 2 GiB; the size is always compared.
 
     Raises:
-        CheckpointError: no such file, no config in it, components that are not installed (with the command that
-            installs them), weights that do not fit.
+        CheckpointError: no such file, one that is not what its manifest says, no config known, components that are
+            not installed (with the command that installs them), weights that do not fit.
         ConfigError, BuildError: the config does not build with the installed versions.
     """
-    from sgm_core.cache.parts import keep_in
-    from sgm_core.config.api import build_engine, config_from
+    from sgm_core.loading import choose_config, load
+    from sgm_core.manifest import to_load
 
-    checkpoint = read_checkpoint(find_checkpoint(Path(path)))
-    provenance = checkpoint.provenance
-    if provenance is None:
-        raise CheckpointError(
-            f"{checkpoint.path}: holds weights but no config; build the engine from a config and "
-            "load them with engine.load_weights(path)"
-        )
-    missing = provenance.missing()
-    if missing:
-        raise CheckpointError("\n".join([f"{checkpoint.path} needs components that are not installed:", *missing]))
-    for line in (*provenance.changed(), *provenance.missing_plugins()):
-        warnings.warn(f"{checkpoint.path}: {line}", stacklevel=2)
-    model = {key: value for key, value in provenance.config["model"].items() if key != "init_from"}
-    with restoring():
-        engine: Any = build_engine(config_from({**provenance.config, "model": model}, str(checkpoint.path)))
-    keep_in(engine, None)  # a cache is for training
+    refuse_url(path)
+    checkpoint = read_checkpoint(to_load(Path(path), verify))
+    engine, _ = load(
+        checkpoint,
+        choose_config(checkpoint, config),
+        dtype=dtype,
+        first_stage_dtype=first_stage_dtype,
+        device=device,
+        take_average=take_average,
+    )
+    if config is None and checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
+        engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
+    return cast("DiffusionEngine", engine)
+
+
+def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
+    """The engine of a checkpoint, with weights of its own, in training mode. It caches nothing.
+
+    Raises:
+        CheckpointError, ConfigError, BuildError: as `load_engine`.
+    """
+    from sgm_core.loading import built, choose_config
+
+    engine = built(choose_config(checkpoint, None))
     load_into(engine, checkpoint)
-    if provenance.latent_shape is not None:
-        engine.latent_shape = tuple(provenance.latent_shape)
-    engine.eval()
+    if checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
+        engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
     return cast("DiffusionEngine", engine)
 
 
@@ -355,6 +375,28 @@ def find_checkpoint(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise CheckpointError(f"{path}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")
+
+
+def read_provenance(path: Path) -> Provenance | None:
+    """How the engine of a `.ckpt` was built; none for one that Python code gave objects.
+
+    Raises:
+        CheckpointError: it can not be read.
+    """
+    return read_checkpoint(path).provenance
+
+
+def refuse_url(path: Path | str) -> None:
+    """Checkpoints are read from disk.
+
+    Raises:
+        CheckpointError: this is an address in a network.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a path that was an address has lost a slash
+        raise CheckpointError(
+            f"{path}: nothing is read from a network, where it could be another file tomorrow; download it, check its "
+            "sum, and give the file"
+        )
 
 
 def read_step(path: Path) -> int:

@@ -123,8 +123,13 @@ def own_random_state(device: torch.device) -> Iterator[None]:
             yield
 
 
+def seed_of(key: Sequence[int | str]) -> int:
+    """A seed of 64 bits. Keys that differ, in length too, have other seeds."""
+    return int.from_bytes(hashlib.sha256(repr(tuple(key)).encode()).digest()[:8], "little")
+
+
 @contextmanager
-def draws_of(key: Sequence[int], device: torch.device) -> Iterator[None]:
+def draws_of(key: Sequence[int | str], device: torch.device) -> Iterator[None]:
     """Inside, whatever is drawn from torch's random states is a function of `key` alone; outside nothing was drawn.
 
     Draws that take no generator (`nn.Dropout`, parts that call `torch.randn`) are among them. No generator is given
@@ -135,8 +140,7 @@ def draws_of(key: Sequence[int], device: torch.device) -> Iterator[None]:
         key: say seed, step and rank. Keys that differ, in length too, give other numbers.
         device: where is drawn, beside the CPU.
     """
-    digest = hashlib.sha256(repr(tuple(key)).encode()).digest()
-    seed = int.from_bytes(digest[:8], "little")
+    seed = seed_of(key)
     with own_random_state(device):
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` takes 0.2 ms, and seeds every other device too
         if device.type not in ("cpu", "meta"):

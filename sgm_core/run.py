@@ -7,7 +7,7 @@ runs/NAME/
     images/             grids
     nonfinite/          batches at which the loss or a gradient was not finite
     checkpoints/        last.ckpt and step-*.ckpt, each of these with size and sha256 beside it
-    model.safetensors   the weights at the end, with config and lock
+    model.safetensors   the weights at the end or when interrupted, raw and averaged, with config and lock
     run.json            state, environment, origins of the config, throughput
     report.html         all of it as a page, alive while the run goes on
 """
@@ -20,7 +20,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,14 +31,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
 
 from sgm_core.averaged import AveragedEngine
-from sgm_core.checkpoint import read_step, restoring, write_weights
+from sgm_core.changes import changes, described
+from sgm_core.checkpoint import Provenance, read_provenance, read_step, refuse_url, restoring, write_weights
 from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_core.files import replacing, sweep
 from sgm_core.finite import FiniteGuard, NonFiniteError
 from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.compartments import Compartments
@@ -51,6 +51,7 @@ from sgm_core.progress import StepProgressBar
 from sgm_core.ranks import agreed, is_first_process, slurm_job
 from sgm_core.registry import index
 from sgm_core.report.reporter import Reporter
+from sgm_core.roles import Adapter
 from sgm_core.saving import AtomicCheckpoints, Saver, set_aside
 from sgm_core.sharding import register as register_fsdp2
 from sgm_core.signals import Requests
@@ -88,6 +89,8 @@ class Run:
             with locked(self.folder):
                 if self.resume_from is None and not created:
                     refuse_taken(self.folder)  # a run may have begun here and ended since we looked
+                for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+                    sweep(folder)
                 if self.resume_from is not None:
                     set_aside(self.resume_from, self.skipped)
                 return self._train()
@@ -136,6 +139,10 @@ class Run:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
             except Interrupted:
                 say(f"Interrupted at step {trainer.global_step}; saved. Go on with: sgm train --resume {self.folder}")
+                try:
+                    self.export(trainer, engine)
+                except SgmError as error:
+                    say(str(error))  # how a run ends that was told to is its exit code
                 return 0 if is_child(trainer) else requests.exit_code
             except NonFiniteError as error:
                 if not is_child(trainer):
@@ -148,9 +155,9 @@ class Run:
                 if not requests.stop.is_set():
                     raise
                 return requests.exit_code
-        weights = trainer.strategy.lightning_module_state_dict()  # on every rank: a sharded strategy gathers here
+        self.export(trainer, engine)
         if trainer.is_global_zero:
-            self.report(trainer, engine, weights, time.monotonic() - started)
+            self.report(trainer, time.monotonic() - started)
         return 0
 
     def located(self, error: ValueError) -> ValueError:
@@ -177,9 +184,11 @@ class Run:
         if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, StepProgressBar()]
         checkpoint, nonfinite = self.config.build("checkpoint"), self.config.build("nonfinite")
+        writer = AtomicCheckpoints()
         saver = Saver(
-            self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted
-        )
+            self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted,
+            checkpoint.keep_every_n_steps, writer,
+        )  # fmt: skip
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
@@ -191,7 +200,7 @@ class Run:
                 Reporter(self.config, self.folder),
                 saver,
             ],
-            plugins=[AtomicCheckpoints(), *job_environment()],
+            plugins=[writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
         )
@@ -230,16 +239,35 @@ class Run:
         with replacing(self.folder / "lock.json") as temporary:
             temporary.write_text(json.dumps(lock, indent=1) + "\n", encoding="utf-8")
 
-    def report(self, trainer: Trainer, engine: LightningModule, weights: Mapping[str, Tensor], seconds: float) -> None:
-        """Export the weights and say where everything is."""
-        provenance = getattr(engine, "provenance", None)
-        if provenance is not None:
-            provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
-        write_weights(weights, self.folder / "model.safetensors", provenance)
+    def report(self, trainer: Trainer, seconds: float) -> None:
+        """Say where everything is."""
         grids = sorted((self.folder / "images").glob("samples-*.png"))
         say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
         if grids:
             say(f"samples: {grids[-1]}")
+
+    def export(self, trainer: Trainer, engine: LightningModule) -> None:
+        """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.
+
+        Raises:
+            SgmError: it can not be written; the checkpoints hold the same weights.
+        """
+        weights = trainer.strategy.lightning_module_state_dict()
+        if not trainer.is_global_zero:
+            return
+        provenance = getattr(engine, "provenance", None)
+        if provenance is not None:
+            provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
+        path = self.folder / "model.safetensors"
+        try:
+            write_weights(weights, path, provenance)
+        except OSError as error:
+            last = self.folder / "checkpoints" / "last.ckpt"
+            raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error
+        adapter = getattr(engine, "adapter", None)
+        if isinstance(engine, AveragedEngine) and isinstance(adapter, Adapter):
+            with engine.ema_scope():
+                adapter.export(self.folder)
 
 
 class WriteConfig(Callback):
@@ -276,17 +304,24 @@ def refuse_taken(folder: Path) -> None:
         raise SgmError(f"{folder} exists already: choose another --name, or go on with it: --resume {folder}")
 
 
-def resume_run(folder: Path, overrides: Iterable[str] = ()) -> Run:
+def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
     """A run that goes on from its newest valid checkpoint; says what is wrong with those that are newer.
 
+    Args:
+        folder: of the run.
+        overrides: of its config.
+        allow_change: go on, too, if overrides or somebody who edited `config.yaml` have changed what is learnt.
+
     Raises:
-        SgmError: not a run folder, or nothing saved in it that can be read.
+        SgmError: not a run folder, nothing saved in it that can be read, or its config was changed.
     """
+    refuse_url(folder)
     if not (folder / "config.yaml").is_file():
         raise SgmError(f"--resume {folder}: not a run folder (it has no config.yaml)")
     config = saved_config(folder / "config.yaml", overrides)
     if is_first_process():
         refuse_held(folder)
+    config.components  # noqa: B018 - a mistake in it is told before what it changes
     skipped: list[Path] = []
 
     def newest() -> str:
@@ -294,7 +329,31 @@ def resume_run(folder: Path, overrides: Iterable[str] = ()) -> Run:
         skipped.extend(broken)
         return str(checkpoint)
 
-    return Run(config, folder, Path(agreed("checkpoint", newest, newest)), skipped)
+    checkpoint = Path(agreed("checkpoint", newest, newest))
+    refuse_changes(config, folder, read_provenance(checkpoint), allow_change)
+    return Run(config, folder, checkpoint, skipped)
+
+
+def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, allow: bool) -> None:
+    """Compare what a run goes on with and what its checkpoint was trained with.
+
+    Another version of a component is no reason to refuse: a patch of a plugin would lock every run of it.
+
+    Raises:
+        SgmError: the config has changed what is learnt, and that is not allowed.
+    """
+    if provenance is None:  # built from objects that Python code gave
+        return
+    for line in (*provenance.changed(), *provenance.missing_plugins()):
+        say(f"warning: {folder}: {line}")
+    found = [change for change in changes(provenance.config, config.to_dict()) if not change.free]
+    lines = described(found, config)
+    if lines and not allow:
+        head = f"--resume {folder}: its config is not the one that it was trained with:"
+        remedy = "Take that back, start a new run, or go on with the change: --allow-change"
+        raise SgmError("\n".join([head, *lines, remedy]))
+    for line in lines:
+        say(f"changed:{line[1:]}")
 
 
 def make_folder(folder: Path) -> bool:

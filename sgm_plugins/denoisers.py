@@ -63,6 +63,9 @@ class DiscreteDenoiser(Denoiser):
         ),
     }
 
+    computed_keys: ClassVar[tuple[str, ...]] = ("sigmas",)
+    """Files need not have it, and one in half precision has lost it."""
+
     sigmas: Tensor
 
     def __init__(

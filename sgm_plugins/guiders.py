@@ -48,7 +48,8 @@ class FrameGuidance(Guider):
     that mixes frames must see all of a clip, so that the unconditional half is left out only where every scale is 1.
 
     Args:
-        scale: (num_frames,), as for `ClassifierFreeGuidance`.
+        scale: (num_frames,) on the CPU, where a model that is only measured has it too; as for
+            `ClassifierFreeGuidance`.
     """
 
     def __init__(self, scale: Tensor) -> None:
@@ -76,7 +77,7 @@ class LinearGuidance(FrameGuidance):
     """
 
     def __init__(self, max_scale: float, num_frames: Annotated[int, Ge(1)], min_scale: float = 1.0) -> None:
-        super().__init__(torch.linspace(min_scale, max_scale, num_frames))
+        super().__init__(torch.linspace(min_scale, max_scale, num_frames, device="cpu"))
 
 
 class TriangleGuidance(FrameGuidance):
@@ -105,7 +106,7 @@ class TriangleGuidance(FrameGuidance):
         periods = period if isinstance(period, list) else [period]
         if not periods or min(periods) <= 0:
             raise ValueError(f"period is {period}; a positive number of lengths of a clip works, or several")
-        position = torch.linspace(0, 1, num_frames)
+        position = torch.linspace(0, 1, num_frames, device="cpu")
         waves = torch.stack([triangle_wave(position, p) for p in periods])
         fused = {"mean": waves.mean(dim=0), "multiply": waves.prod(dim=0), "max": waves.amax(dim=0)}[period_fusing]
         super().__init__(fused * (max_scale - min_scale) + min_scale)
@@ -132,8 +133,8 @@ class TrapezoidGuidance(FrameGuidance):
     ) -> None:
         if not 0 <= edge_perc <= 0.5:
             raise ValueError(f"edge_perc is {edge_perc}; two slopes of at most half the frames each fit, 0 to 0.5")
-        rise = torch.linspace(min_scale, max_scale, int(num_frames * edge_perc))
-        plateau = torch.full((num_frames - 2 * len(rise),), max_scale)
+        rise = torch.linspace(min_scale, max_scale, int(num_frames * edge_perc), device="cpu")
+        plateau = torch.full((num_frames - 2 * len(rise),), max_scale, device="cpu")
         super().__init__(torch.cat([rise, plateau, rise.flip(0)]))
 
 
@@ -161,8 +162,8 @@ class SpatiotemporalGuidance(FrameGuidance):
     ) -> None:
         if num_frames % num_views:
             raise ValueError(f"num_frames is {num_frames} and num_views is {num_views}; each view has as many frames")
-        over_time = torch.linspace(0, 1, num_frames // num_views)
-        over_views = triangle_wave(torch.linspace(0, 1, num_views), 1.0)
+        over_time = torch.linspace(0, 1, num_frames // num_views, device="cpu")
+        over_views = triangle_wave(torch.linspace(0, 1, num_views, device="cpu"), 1.0)
         share = (0.5 * over_time[:, None] + 0.5 * over_views[None, :]).flatten()
         super().__init__(share * (max_scale - min_scale) + min_scale)
 

@@ -1,5 +1,6 @@
 """Turn files of generative-models into ours. `sgm convert config OLD.yaml` writes a config, with comments on what was
-changed or left out; what has no counterpart is an error with its line."""
+changed or left out; what has no counterpart is an error with its line. `sgm convert lora FILE --model MODEL --to FORM`
+writes a LoRA in another form, or merges it, or several, into a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,18 +10,39 @@ from pathlib import Path
 
 from sgm_core.errors import SgmError
 
-WHAT = {"config": "a config: `target:` and `params:` become components by name"}
+WHAT = {
+    "config": "a config: `target:` and `params:` become components by name",
+    "lora": "a LoRA, FILE[:WEIGHT]: to kohya's or peft's form, or merged into a model",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = "; ".join(f"{name}: {text}" for name, text in WHAT.items())
-    parser.add_argument("what", choices=WHAT, metavar="config", help=listing)
-    parser.add_argument("old", nargs="+", type=Path, metavar="OLD.yaml", help="merged from left to right")
-    parser.add_argument("--out", type=Path, metavar="NEW.yaml", help="the file to write (default: the terminal)")
+    parser.add_argument("what", choices=WHAT, metavar="config | lora", help=listing)
+    parser.add_argument("old", nargs="+", type=Path, metavar="OLD", help="several are merged from left to right")
+    parser.add_argument(
+        "--out", type=Path, metavar="NEW", help="the file to write (default for a config: the terminal)"
+    )
+    parser.add_argument("--model", metavar="RUN | CHECKPOINT | CONFIG", help="the model that a LoRA is for")
+    parser.add_argument("--to", choices=("kohya", "peft", "merged"), help="what becomes of a LoRA")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.what == "lora":
+        return lora(options)
+    if options.model or options.to:
+        raise SgmError("--model and --to are of `sgm convert lora`")
     return config(options.old, options.out)
+
+
+def lora(options: argparse.Namespace) -> int:
+    if not (options.model and options.to and options.out):
+        raise SgmError("sgm convert lora FILE --model MODEL --to kohya|peft|merged --out NEW: all of them are needed")
+    from sgm_core.lora.convert import convert_lora
+
+    layers = convert_lora([str(path) for path in options.old], options.model, options.to, options.out)
+    sys.stdout.write(f"{options.out}: written, {layers} layers\n")
+    return 0
 
 
 def config(old: list[Path], out: Path | None) -> int:

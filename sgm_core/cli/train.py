@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", type=Path, metavar="RUN", help="go on with a run from its newest valid checkpoint, with its config"
     )
     parser.add_argument(
+        "--allow-change", action="store_true", help="with --resume: go on although the config changes what is learnt"
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="take three steps, say what the run needs, and write nothing"
     )
 
@@ -30,7 +33,9 @@ def run(options: argparse.Namespace) -> int:
             raise SgmError("--resume goes on with the run's own config and folder: give overrides only")
         from sgm_core.run import resume_run
 
-        return resume_run(options.resume, overrides).train()
+        return resume_run(options.resume, overrides, options.allow_change).train()
+    if options.allow_change:
+        raise SgmError("--allow-change is of a run that goes on: --resume RUN")
     config = read_config(options.config)
     config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
     from sgm_core.run import start_run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 
@@ -48,6 +48,16 @@ class ClipImageEmbedder(nn.Module):
     Raises:
         ValueError: no such model, or not its weights; options that contradict each other.
     """
+
+    ignored_keys: ClassVar[tuple[str, ...]] = (
+        "model.positional_embedding",
+        "model.text_projection",
+        "model.logit_scale",
+        "model.token_embedding.weight",
+        "model.ln_final.weight",
+        "model.ln_final.bias",
+    )
+    """What checkpoints of Stable Video Diffusion have of the text tower; its blocks are not among it."""
 
     mean: Tensor
     std: Tensor

@@ -151,22 +151,10 @@ def test_a_sharded_run_goes_on_in_one_process_and_the_other_way_round(runs, monk
     """A checkpoint is the same file whatever wrote it."""
     folder = runs["one"].parent.parent
     monkeypatch.chdir(folder)
-    more = "trainer.max_steps=9"
-    assert (
-        main(
-            [
-                "train",
-                "--resume",
-                "runs/fsdp2",
-                more,
-                "trainer.devices=1",
-                "trainer.strategy=auto",
-                "data.batch_size=64",
-            ]
-        )
-        == 0
-    )
-    run([*COMMAND, "--resume", "runs/one", more, *TWO, "trainer.strategy=fsdp2"], folder)
+    more = ["trainer.max_steps=9", "--allow-change"]
+    whole = ["trainer.devices=1", "trainer.strategy=auto", "data.batch_size=64"]
+    assert main(["train", "--resume", "runs/fsdp2", *more, *whole]) == 0
+    run([*COMMAND, "--resume", "runs/one", *more, *TWO, "trainer.strategy=fsdp2"], folder)
     assert len(losses(runs["one"])) == 9
     assert losses(runs["one"]) == pytest.approx(losses(runs["fsdp2"]), abs=1e-6)
     assert furthest(last(runs["one"])["state_dict"], last(runs["fsdp2"])["state_dict"]) < 1e-6

