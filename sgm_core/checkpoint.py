@@ -196,15 +196,15 @@ def _lightning_classes(path: Path) -> list[str]:
     return [name for name in named if name.startswith(("pytorch_lightning.", "lightning."))]
 
 
-def save_weights(engine: nn.Module, path: Path, provenance: Provenance | None) -> None:
-    """Export the state dict of an engine as one `.safetensors` file that `load_engine` reads, see `write_weights`."""
-    write_weights(engine.state_dict(), path, provenance)
-
-
-def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
-    """Write a state dict as one `.safetensors` file that `load_engine` reads.
+def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
+    """Export the state dict as one `.safetensors` file that `load_engine` reads.
 
     The averages are those keys that begin with `model_ema.`: `model_ema.shadow.NAME` is the average of the raw NAME.
+
+    Args:
+        engine: the engine, or weights by its keys.
+        path: of the file.
+        provenance: its config, goes into the metadata.
 
     Raises:
         OSError: it can not be written.
@@ -214,7 +214,7 @@ def write_weights(state: Mapping[str, Tensor], path: Path, provenance: Provenanc
 
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
-    for key, value in state.items():
+    for key, value in (engine.state_dict() if isinstance(engine, nn.Module) else engine).items():
         tensor = value.detach().cpu().contiguous()
         if tensor.numel() and tensor.data_ptr() in storages:
             tensor = tensor.clone()  # tied weights: the format has no aliases

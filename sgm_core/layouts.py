@@ -7,7 +7,7 @@ files of latent diffusion, which Stable Diffusion 1 and 2 came in, differ in the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 NETWORK = "model.diffusion_model."
@@ -142,11 +142,15 @@ def part_of(key: str) -> str:
     return next((part for prefix, part in PARTS.items() if key.startswith(prefix)), "")
 
 
-def by_part(keys: Iterable[str]) -> dict[str, list[str]]:
-    """Keys of ours by part, in the order of `PARTS`."""
+def by_part(keys: Iterable[str], others: Callable[[str], bool] = lambda key: False) -> dict[str, list[str]]:
+    """Keys of ours by part, in the order of `PARTS`; those for which `others` says so are of none, "".
+
+    Args:
+        others: such as `harmless`.
+    """
     grouped: dict[str, list[str]] = {part: [] for part in (*PARTS.values(), "")}
     for key in keys:
-        grouped[part_of(key)].append(key)
+        grouped["" if others(key) else part_of(key)].append(key)
     return {part: found for part, found in grouped.items() if found}
 
 

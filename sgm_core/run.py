@@ -34,7 +34,7 @@ from lightning.pytorch.loggers import Logger
 
 from sgm_core.averaged import AveragedEngine
 from sgm_core.changes import changes, described
-from sgm_core.checkpoint import Provenance, read_provenance, read_step, refuse_url, restoring, write_weights
+from sgm_core.checkpoint import Provenance, read_provenance, read_step, refuse_url, restoring, save_weights
 from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
 from sgm_core.errors import SgmError
@@ -260,7 +260,7 @@ class Run:
             provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
         path = self.folder / "model.safetensors"
         try:
-            write_weights(weights, path, provenance)
+            save_weights(weights, path, provenance)
         except OSError as error:
             last = self.folder / "checkpoints" / "last.ckpt"
             raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error

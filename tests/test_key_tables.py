@@ -3,22 +3,12 @@
 The tables in `tests/keys` are of the models that people have files of: see `how` in each.
 """
 
-import gzip
-import json
-from functools import cache
 from math import prod
-from pathlib import Path
 
 import pytest
-import torch
+from support.key_tables import PARTS, TABLES, engine, table
 
 pytest.importorskip("transformers")
-
-import sgm_core as sgm
-
-KEYS = Path(__file__).parent / "keys"
-PARTS = ("network", "first_stage", "conditioner", "denoiser")
-TABLES = sorted(path.name.partition(".")[0] for path in KEYS.glob("*.json.gz"))
 
 COUNTS = {
     "sd_2_1": (686, 248, 294, 1),
@@ -52,18 +42,6 @@ PARAMETERS = {
     "svd": {"network": 1_524_623_082},
     "sv3d_u": {"network": 1_523_967_722},
 }
-
-
-@cache
-def engine(name: str):
-    """The engine of a shipped config, on the meta device."""
-    with torch.device("meta"):
-        return sgm.build_engine(sgm.load_config(name))
-
-
-def table(name: str) -> dict[str, dict[str, list[int]]]:
-    with gzip.open(KEYS / f"{name}.json.gz") as file:
-        return json.load(file)
 
 
 def ignored(name: str) -> set[str]:

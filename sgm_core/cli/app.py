@@ -28,8 +28,9 @@ COMMANDS = {
     "list": "what is installed",
     "show": "one component: parameters, defaults, documentation, provider",
     "schema": "a JSON Schema of every installed component, for editors",
+    "inspect": "what a checkpoint is and holds, from its keys",
     "doctor": "load every plugin, each in its own process, and say what is broken",
-    "convert": "turn configs of generative-models into ours",
+    "convert": "turn configs and checkpoints of generative-models and diffusers into ours",
     "new": "write a plugin package that installs and whose tests pass",
 }
 

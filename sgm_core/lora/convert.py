@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from sgm_core.checkpoint import Checkpoint, read_checkpoint, write_weights
+from sgm_core.checkpoint import Checkpoint, read_checkpoint, save_weights
 from sgm_core.errors import SgmError
 from sgm_core.lora.files import read_lora, write_kohya, write_peft
 from sgm_core.lora.merge import merged, split_weight
@@ -45,7 +45,7 @@ def convert_lora(given: Sequence[str], model: str, to: Literal["kohya", "peft", 
             updates = read_lora(path, names)
             changed |= updates.keys()
             weights |= merged(weights, updates, weight)
-        write_weights(weights, out, base.provenance)
+        save_weights(weights, out, base.provenance)
         return len(changed)
     if len(files) > 1 or files[0][1] != 1:
         raise SgmError(f"--to {to} writes one LoRA as it is; --to merged takes several, and weights")

@@ -278,8 +278,9 @@ def test_missing_keys_are_counted_by_part(base, config, tmp_path):
 
 def test_another_public_model_is_named_with_its_config(base, tmp_path):
     """In full size; no weights are needed to tell."""
+    from support.key_tables import engine, table
+
     from sgm_core.load_report import compare
-    from tests.test_key_tables import engine, table
 
     own = engine("sd_xl_base").state_dict()
     refiner = {
@@ -292,9 +293,10 @@ def test_another_public_model_is_named_with_its_config(base, tmp_path):
 
 
 def test_a_known_model_needs_no_config_and_two_that_look_alike_do():
+    from support.key_tables import table
+
     from sgm_core.checkpoint import Checkpoint
     from sgm_core.loading import choose_config
-    from tests.test_key_tables import table
 
     def checkpoint(name: str) -> Checkpoint:
         shapes = {key: shape for part in ("network", "first_stage") for key, shape in table(name)[part].items()}
