@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch import Tensor
 
 from sgm_core.host_memory import HostMemory
+from sgm_core.local import local
 from sgm_core.measure import Measured, Size, measure, sizes_of, without_gradient
 from sgm_core.report.reporter import device_of, samples_of
 
@@ -196,7 +197,7 @@ class SavedForBackward:
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.bytes = 0
-        self._known = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+        self._known = {local(t).untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
 
     def __enter__(self) -> SavedForBackward:

@@ -19,6 +19,7 @@ from sgm_core.config import build as building
 from sgm_core.config.api import Config
 from sgm_core.config.build import BuildError, build_plan
 from sgm_core.config.plan import Call
+from sgm_core.local import local
 
 
 @dataclass
@@ -157,8 +158,8 @@ def _moments(engine: Any, parameters: list[nn.Parameter]) -> int:
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Memory of tensors, each counted once."""
-    return sum(t.numel() * t.element_size() for t in {id(t): t for t in tensors}.values())
+    """Memory of tensors in this process, each counted once."""
+    return sum(local(t).numel() * t.element_size() for t in {id(t): t for t in tensors}.values())
 
 
 def human(number: float, unit: str = "") -> str:

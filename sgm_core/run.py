@@ -102,11 +102,18 @@ class Run:
         """Everything that can be known before anything is made.
 
         Raises:
-            SgmError: the config is wrong, or says nothing of data.
+            SgmError: the config is wrong, or says nothing of data; a strategy that averages do not work with.
         """
         self.config.checked  # noqa: B018
         if self.config.to_dict().get("data") is None:
             raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
+        strategy = self.config.to_dict().get("trainer", {}).get("strategy")
+        if strategy in ("fsdp", "fsdp_cpu_offload"):
+            raise SgmError(
+                f"trainer.strategy: {strategy} is FSDP of the first version, which flattens the weights: they can not "
+                "be averaged by name; use fsdp2"
+            )
+        register_fsdp2()
         check_shapes(self.config)
 
     def _train(self) -> int:
@@ -182,12 +189,6 @@ class Run:
             self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted,
             checkpoint.keep_every_n_steps, writer,
         )  # fmt: skip
-        register_fsdp2()
-        if given.get("strategy") in ("fsdp", "fsdp_cpu_offload"):
-            raise SgmError(
-                f"trainer.strategy: {given['strategy']} is FSDP of the first version, which flattens the weights: they "
-                "can not be averaged by name; use fsdp2"
-            )
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),

@@ -11,6 +11,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from sgm_core.local import local
 from sgm_core.roles import Average
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class EMA(Average):
         shadows: list[Tensor] = []
         parameters: list[Tensor] = []
         for name, tracked in self._tracked.items():
-            parameter, shadow = _local(tracked), _local(self._shadows[name])
+            parameter, shadow = local(tracked), local(self._shadows[name])
             if _alike(parameter, shadow):
                 shadows.append(shadow)
                 parameters.append(parameter)
@@ -136,8 +137,8 @@ class EMA(Average):
         self._expect_tracked("swap")
         for name, parameter in self._tracked.items():
             shadow = self._shadows[name]
-            if _local(parameter) is not parameter:
-                self._swap_values(name, _local(parameter.detach()), _local(shadow))
+            if local(parameter) is not parameter:
+                self._swap_values(name, local(parameter.detach()), local(shadow))
             elif name in self._live:
                 parameter.data = self._live.pop(name)
             elif _alike(parameter, shadow):
@@ -227,12 +228,6 @@ class EMA(Average):
 
 def _precise(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """The part of a sharded tensor that this process has, all that an average needs; any other tensor itself."""
-    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

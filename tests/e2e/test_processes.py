@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -279,3 +280,19 @@ def test_what_can_not_be_sharded_is_refused_with_a_way_out(tmp_path):
     assert "AutoencoderEngine does not say what of it fsdp2 may shard; use ddp" in said
     said = run([*COMMAND, "digits", *short, "trainer.strategy=fsdp"], tmp_path, code=1)
     assert "use fsdp2" in said
+
+
+def test_a_dry_run_of_a_sharded_model_counts_the_share_of_a_process(tmp_path):
+    done = subprocess.run(
+        [*COMMAND, *TINY, *TWO, "trainer.strategy=fsdp2", "--dry-run"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    planned = re.search(r"in all, without activations +\S+ k +0 +([\d.]+) MB", done.stdout)
+    share = re.search(
+        r"weights ([\d.]+) kB, gradients ([\d.]+) kB, shadows ([\d.]+) kB, moments ([\d.]+) kB", done.stdout
+    )
+    assert planned is not None
+    assert share is not None
+    assert sum(map(float, share.groups())) == pytest.approx(float(planned[1]) * 1000 / 2, rel=0.02)
+    assert not list(tmp_path.iterdir())
