@@ -28,6 +28,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/digits_quality.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/faults.py
 
 clean:
 	rm -rf .venv
@@ -41,5 +42,5 @@ clean:
 	touch $@
 
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard,text,data]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard,text,data,lora]"
 	touch $@ .venv/base.done

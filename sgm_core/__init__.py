@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from sgm_core.checkpoint import load_engine
     from sgm_core.config.api import build, build_engine, check, load_config
     from sgm_core.config.to_config import to_config
+    from sgm_core.pipeline.pipeline import Pipeline
 
 __all__ = [
     "API",
+    "Pipeline",
     "build",
     "build_engine",
     "check",
@@ -39,6 +41,7 @@ resolve = _index.resolve
 register = _index.register
 
 _LAZY = {
+    "Pipeline": "sgm_core.pipeline.pipeline",
     "build": "sgm_core.config.api",
     "build_engine": "sgm_core.config.api",
     "check": "sgm_core.config.api",

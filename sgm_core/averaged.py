@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from sgm_core.checkpoint import PROVENANCE_KEY, Provenance, load_into, read_checkpoint
 from sgm_core.load_report import LoadReport
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.roles import Average, LRScheduleFactory
+from sgm_core.sample_draws import SampleDraws, sample_draws
+from sgm_core.sharding import reshard, shard
 
 Batch = Mapping[str, Any]
 
@@ -38,6 +40,8 @@ class AveragedEngine(LightningModule, ABC):
 
     seed: int | None = None
     _seed_of_fit: int | None = None
+    _sharded = False
+    _step_values: list[Tensor] = []  # noqa: RUF012 - never changed in place; see `log_step`
 
     model_ema: Average | None
     make_lr_schedule: LRScheduleFactory | None
@@ -89,11 +93,72 @@ class AveragedEngine(LightningModule, ABC):
         if self._seed_of_fit is None:
             self._seed_of_fit = self.trainer.strategy.broadcast(torch.initial_seed())
 
-    def draws_of_step(self, batch_idx: int) -> AbstractContextManager[None]:
-        """Inside, what is drawn is a function of (seed, step, batch, rank): that which a resumed run draws, or one that
-        logs at other intervals."""
+    def count_samples(self, batch: Batch) -> int:
+        """How many samples a batch holds. Frames are no samples, their clips are: `num_video_frames` says how many."""
+        rows, frames = len(self.get_input(batch)), batch.get("num_video_frames")
+        return rows // frames if isinstance(frames, int) and frames > 0 and rows % frames == 0 else rows
+
+    @contextmanager
+    def draws_of_step(self, batch_idx: int, batch: Batch) -> Iterator[None]:
+        """Inside, what is drawn is what a resumed run draws too, or one that logs at other intervals.
+
+        What `sgm_core.randomness` draws without a generator is a function of (seed, step, sample): two processes, or
+        two micro-batches of an accumulation, draw what one batch of twice the size would. The rest (`nn.Dropout`, parts
+        that call `torch.randn`) is a function of (seed, step, micro-batch, rank).
+        """
         seed = torch.initial_seed() if self._seed_of_fit is None else self._seed_of_fit  # without a trainer
-        return draws_of((seed, self.global_step, batch_idx, self.global_rank), self.device)
+        trainer, samples = self._trainer, self.count_samples(batch)
+        micro, processes, full = batch_idx, 1, samples
+        if trainer is not None:
+            micro, processes = batch_idx % trainer.accumulate_grad_batches, trainer.world_size
+            full = full_batch(trainer, samples, len(self.get_input(batch)))
+        first = (micro * processes + self.global_rank) * full
+        key = (seed, self.global_step)
+        with (
+            draws_of((*key, micro, self.global_rank), self.device),
+            sample_draws(SampleDraws(key, samples, first)),
+        ):
+            yield
+
+    # --- metrics ---------------------------------------------------------------------------------------------------
+
+    def log_step(self, values: Mapping[str, Tensor], batch_idx: int, prog_bar: Sequence[str] = ("loss",)) -> None:
+        """Log scalars of a training batch: at each step that is logged, their means over all that the step is made of,
+        the batches of an accumulation and of all processes. No other step waits for the other processes.
+
+        Args:
+            values: the same names in every batch of a step.
+            batch_idx: as Lightning gives it to `training_step`.
+            prog_bar: names that are shown in the progress bar too.
+        """
+        trainer = self.trainer
+        micro = batch_idx % trainer.accumulate_grad_batches
+        present = torch.stack([value.detach().float() for value in values.values()])
+        self._step_values = [*(self._step_values if micro else []), present]
+        means = torch.stack(self._step_values).mean(dim=0)
+        steps_now = micro + 1 == trainer.accumulate_grad_batches or trainer.is_last_batch
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its connector sets it
+        if trainer.world_size > 1 and steps_now and every and (self.global_step + 1) % every == 0:
+            means = trainer.strategy.reduce(means, reduce_op="mean")
+        for name, mean in zip(values, means.unbind(), strict=True):
+            self.log(name, mean, prog_bar=name in prog_bar)
+
+    # --- sharding --------------------------------------------------------------------------------------------------
+
+    def sharded_parts(self) -> Sequence[nn.Module]:
+        """What `trainer.strategy: fsdp2` may shard: modules that are used by calling them, with all that is trained.
+        None, unless an engine says otherwise."""
+        return ()
+
+    def configure_model(self) -> None:
+        """Shard, if the strategy asks for it."""
+        mesh = self.device_mesh
+        if mesh is None or self._sharded:
+            return
+        shard(self.sharded_parts(), mesh["data_parallel"])
+        self._sharded = True
+        if self.model_ema is not None:
+            self.model_ema.track(self.averaged_parameters())  # others than before: the sharded ones
 
     # --- the average -----------------------------------------------------------------------------------------------
 
@@ -103,11 +168,17 @@ class AveragedEngine(LightningModule, ABC):
         if self.model_ema is None or self.model_ema.swapped:
             yield
             return
-        self.model_ema.swap()
+        self._swap()
         try:
             yield
         finally:
-            self.model_ema.swap()
+            self._swap()
+
+    def _swap(self) -> None:
+        assert self.model_ema is not None
+        if self._sharded:
+            reshard(self)
+        self.model_ema.swap()
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -135,12 +206,16 @@ class AveragedEngine(LightningModule, ABC):
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def load_weights(self, path: Path | str) -> LoadReport:
-        """Take the weights of a `.ckpt` or `.safetensors` file, strictly. If it has no average, that starts from them.
+        """Take the weights of a `.ckpt` or `.safetensors` file or of a run folder, strictly. If it has no average, that
+        starts from them.
 
         Raises:
-            CheckpointError: the file can not be read, or its keys or shapes are not those of this model.
+            CheckpointError: the file can not be read or is not what its manifest says, or its keys or shapes are not
+                those of this model.
         """
-        return load_into(self, read_checkpoint(Path(path)))
+        from sgm_core.manifest import to_load
+
+        return load_into(self, read_checkpoint(to_load(Path(path), verify=True)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Every checkpoint says how to build the engine again, and what it draws."""
@@ -153,3 +228,10 @@ class AveragedEngine(LightningModule, ABC):
         """A run that is resumed draws what it would have drawn, unless it was given another seed."""
         if self.seed is None:
             self._seed_of_fit = checkpoint.get(SEED_KEY)
+
+
+def full_batch(trainer: Trainer, samples: int, rows: int) -> int:
+    """How many samples this batch would have if it were not the last, incomplete one of an epoch."""
+    loader = trainer.train_dataloader
+    size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None) or getattr(loader, "batch_size", None)
+    return max(samples, size * samples // rows) if isinstance(size, int) and rows else samples

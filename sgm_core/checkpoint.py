@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -133,6 +134,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: no such file, truncated, not a checkpoint, or holding more than plain data.
     """
+    refuse_url(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
@@ -195,13 +197,19 @@ def _lightning_classes(path: Path) -> list[str]:
 
 
 def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
-    """Export the state dict (averaged weights too) as one `.safetensors` file that `load_engine` reads.
+    """Export the state dict as one `.safetensors` file that `load_engine` reads.
+
+    The averages are those keys that begin with `model_ema.`: `model_ema.shadow.NAME` is the average of the raw NAME.
 
     Args:
         engine: the engine, or weights by its keys.
         path: of the file.
         provenance: its config, goes into the metadata.
+
+    Raises:
+        OSError: it can not be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     weights: dict[str, Tensor] = {}
@@ -214,7 +222,10 @@ def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenanc
         weights[key] = tensor
     metadata = {PROVENANCE_KEY: provenance.to_json()} if provenance else None
     with replacing(path) as temporary:
-        save_file(weights, temporary, metadata=metadata)
+        try:
+            save_file(weights, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(str(error).rpartition("error: ")[2]) from error
 
 
 # --- loading -------------------------------------------------------------------------------------------------------
@@ -269,9 +280,12 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
     """
     if _restoring.get() or only_measured():
         return
+    refuse_url(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such run or checkpoint to take the weights from; train it first")
-    checkpoint = read_checkpoint(find_checkpoint(path))
+    from sgm_core.manifest import to_load
+
+    checkpoint = read_checkpoint(to_load(path, verify=True))
     weights = checkpoint.weights
     found: dict[str, Tensor] = {}
     for start in (prefix, f"{AVERAGE}shadow.{prefix}"):  # the average, where there is one, comes last
@@ -293,9 +307,11 @@ def load_engine(
     first_stage_dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     take_average: bool = True,
+    verify: bool | None = None,
 ) -> DiffusionEngine:
     """The engine of a run folder, a `.ckpt` or a `.safetensors` file, ours or of a public model: built, loaded, in eval
-    mode. Beside the weights themselves it takes next to no memory.
+    mode. Beside the weights themselves it takes next to no memory. Of a run folder it is the newest checkpoint that is
+    whole, with a warning for each that is not.
 
     Args:
         path: the folder or file.
@@ -306,15 +322,19 @@ def load_engine(
             false`, since such a first stage overflows in half precision.
         device: where to.
         take_average: a model whose config has no average takes averaged weights (EMA) where the file has them.
+        verify: whether the content of a checkpoint is compared with the sum in its manifest, for which all of it is
+            read. None does so up to 2 GiB; the size is always compared.
 
     Raises:
-        CheckpointError: no such file, no config known, components that are not installed (with the command that
-            installs them), weights that do not fit.
+        CheckpointError: no such file, one that is not what its manifest says, no config known, components that are
+            not installed (with the command that installs them), weights that do not fit.
         ConfigError, BuildError: the config does not build with the installed versions.
     """
     from sgm_core.loading import choose_config, load
+    from sgm_core.manifest import to_load
 
-    checkpoint = read_checkpoint(find_checkpoint(Path(path)))
+    refuse_url(path)
+    checkpoint = read_checkpoint(to_load(Path(path), verify))
     engine, _ = load(
         checkpoint,
         choose_config(checkpoint, config),
@@ -324,6 +344,21 @@ def load_engine(
         take_average=take_average,
     )
     if config is None and checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
+        engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
+    return cast("DiffusionEngine", engine)
+
+
+def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
+    """The engine of a checkpoint, with weights of its own, in training mode. It caches nothing.
+
+    Raises:
+        CheckpointError, ConfigError, BuildError: as `load_engine`.
+    """
+    from sgm_core.loading import built, choose_config
+
+    engine = built(choose_config(checkpoint, None))
+    load_into(engine, checkpoint)
+    if checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
         engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
     return cast("DiffusionEngine", engine)
 
@@ -340,6 +375,28 @@ def find_checkpoint(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise CheckpointError(f"{path}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")
+
+
+def read_provenance(path: Path) -> Provenance | None:
+    """How the engine of a `.ckpt` was built; none for one that Python code gave objects.
+
+    Raises:
+        CheckpointError: it can not be read.
+    """
+    return read_checkpoint(path).provenance
+
+
+def refuse_url(path: Path | str) -> None:
+    """Checkpoints are read from disk.
+
+    Raises:
+        CheckpointError: this is an address in a network.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a path that was an address has lost a slash
+        raise CheckpointError(
+            f"{path}: nothing is read from a network, where it could be another file tomorrow; download it, check its "
+            "sum, and give the file"
+        )
 
 
 def read_step(path: Path) -> int:

@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.optim import AdamW
 from typing_extensions import Self
 
-from sgm_core.averaged import AveragedEngine, Batch
+from sgm_core.averaged import Batch
 from sgm_core.cache.digests import carry_over
 from sgm_core.cache.parts import CachedFirstStage, flush
 from sgm_core.checkpoint import Provenance
 from sgm_core.conditioning import Conditioning
+from sgm_core.config.build import refusal_by
 from sgm_core.drawing import draw_conditioning
 from sgm_core.frozen import Frozen
-from sgm_core.randomness import Generators, own_random_state, randn
+from sgm_core.loss_levels import NotesSigma
+from sgm_core.randomness import Generators, draws_of, randn
 from sgm_core.roles import (
+    Adapter,
     Average,
     Conditioner,
     Denoiser,
@@ -32,7 +35,10 @@ from sgm_core.roles import (
     OptimizerFactory,
     Sampler,
 )
+from sgm_core.sample_draws import in_chunks
 from sgm_core.shapes import only_measured
+from sgm_core.slots import mark_adapted
+from sgm_core.validated import ValidatedEngine
 
 SMALLEST_PICTURE = 64
 """Pixels of the longer side below which no text can be read."""
@@ -66,7 +72,7 @@ class DiffusionModel(nn.Module):
         return out.type_as(x)
 
 
-class DiffusionEngine(AveragedEngine):
+class DiffusionEngine(ValidatedEngine):
     """Trains D(x; sigma, cond) in the latent space of a frozen first stage.
 
     Args:
@@ -79,6 +85,7 @@ class DiffusionEngine(AveragedEngine):
         optimizer: of the network and the trainable embedders.
         lr_schedule: stepped once per optimizer step.
         ema: average of the trained weights, which sampling and `ema_scope` use.
+        adapter: new weights in the network and the embedders, trained in place of all others, which are frozen: LoRA.
         input_key: the batch entry that holds the images, (b, c, h, w) in [-1, 1].
         scale_factor: latents are multiplied by it, so that their standard deviation is about 1.
         first_stage_autocast: whether autocast acts on the first stage too; off runs it in float32.
@@ -87,8 +94,11 @@ class DiffusionEngine(AveragedEngine):
         cache_latents: whether the latents of images are kept on disk, by the content of the images. The first stage is
             then built only for an image that was never met, and to decode; one that draws latents at random is refused.
         log_keys: conditioning entries drawn by `log_images`; default all that the conditioner reads, none with [].
+        sigma_levels: noise levels by which losses are told apart, and at which validation measures. A number takes as
+            many quantiles of the p(sigma) of loss_fn, a list is of the levels themselves; 0 tells nothing apart, and
+            validation draws its levels.
         compile: run the network through `torch.compile`; state-dict keys stay the same.
-        init_from: a checkpoint whose weights to start from.
+        init_from: a checkpoint whose weights to start from; beneath an adapter the averaged ones, if it has any.
     """
 
     joins_conditioning: ClassVar[bool] = True
@@ -106,6 +116,7 @@ class DiffusionEngine(AveragedEngine):
         optimizer: OptimizerFactory = AdamW,
         lr_schedule: LRScheduleFactory | None = None,
         ema: Average | None = None,
+        adapter: Adapter | None = None,
         input_key: str = "image",
         scale_factor: float = 1.0,
         first_stage_autocast: bool = True,
@@ -113,6 +124,7 @@ class DiffusionEngine(AveragedEngine):
         latent_shape: list[int] | None = None,
         cache_latents: bool = False,
         log_keys: list[str] | None = None,
+        sigma_levels: Annotated[int, Ge(0)] | list[Annotated[float, Gt(0)]] = 8,
         compile: bool = False,
         init_from: Path | None = None,
     ) -> None:
@@ -134,13 +146,25 @@ class DiffusionEngine(AveragedEngine):
         self.first_stage_chunk = first_stage_chunk
         self.latent_shape = None if latent_shape is None else tuple(latent_shape)
         self.log_keys = log_keys
+        self.sigma_levels = sigma_levels
         self.provenance: Provenance | None = None
+        self.adapter = adapter
+        if adapter is not None:
+            self._adapt(adapter)
         if compile:
             self.model.diffusion_model.compile()  # in place: no `_orig_mod.` in the keys
         if ema is not None:
             ema.track(self.trained_parameters())
         if init_from is not None and not only_measured():
             self.load_weights(init_from)
+
+    def _adapt(self, adapter: Adapter) -> None:
+        try:
+            adapter.adapt({"model": self.model, "conditioner": self.conditioner})
+        except ValueError as error:
+            raise refusal_by(adapter, error) from error
+        for embedder in self.conditioner.embedders:
+            mark_adapted(embedder)
 
     # --- the model -------------------------------------------------------------------------------------------------
 
@@ -163,6 +187,15 @@ class DiffusionEngine(AveragedEngine):
             if parameter.requires_grad and name.startswith(("model.", "conditioner."))
         }
 
+    def sharded_parts(self) -> list[nn.Module]:
+        """The network and the embedders that are trained."""
+        trained = [embedder for embedder in self._embedders() if any(p.requires_grad for p in embedder.parameters())]
+        return [self.model.diffusion_model, *trained]
+
+    def _embedders(self) -> Iterable[nn.Module]:
+        found: Iterable[nn.Module] = getattr(self.conditioner, "embedders", ())
+        return found
+
     # --- first stage -----------------------------------------------------------------------------------------------
 
     def _first_stage_context(self) -> AbstractContextManager[None]:
@@ -172,9 +205,8 @@ class DiffusionEngine(AveragedEngine):
     @torch.no_grad()
     def encode_first_stage(self, x: Tensor) -> Tensor:
         """Images (b, c, h, w) in [-1, 1] -> scaled latents, a chunk at a time."""
-        chunks = torch.split(x, self.first_stage_chunk or len(x))
         with self._first_stage_context():
-            latents = [self.first_stage_model.encode(chunk) for chunk in chunks]
+            latents = [self.first_stage_model.encode(chunk) for chunk in in_chunks(x, self.first_stage_chunk)]
         return self.scale_factor * (latents[0] if len(latents) == 1 else torch.cat(latents))
 
     @torch.no_grad()
@@ -190,37 +222,38 @@ class DiffusionEngine(AveragedEngine):
 
     # --- training --------------------------------------------------------------------------------------------------
 
+    def count_samples(self, batch: Batch) -> int:
+        """As of all engines; a video network knows its number of frames where the batch does not say it."""
+        frames = batch.get("num_video_frames") or getattr(self.model.diffusion_model, "num_video_frames", None)
+        return super().count_samples({**batch, "num_video_frames": frames})
+
     def forward(self, x: Tensor, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The loss of each sample, (b,), for latents x (b, c, *grid) and their batch of conditions."""
-        if self.loss_fn is None:
-            raise ValueError("this model has no loss_fn: add model.loss_fn to its config to train it")
-        cond = self.conditioner({**batch, "global_step": self.global_step}, generator=generator)
-        losses: Tensor = self.loss_fn(self.denoise, x, cond, generator)
+        """The loss of each sample, (b,), for latents x (b, c, *grid) and their batch of conditions.
+
+        Conditions are dropped in training mode only, and only then `loss/sigma_*` takes note of the losses.
+        """
+        cond = self.conditioner({**batch, "global_step": self.global_step}, drop=self.training, generator=generator)
+        denoise = NotesSigma(self.denoise)
+        losses: Tensor = self.objective(denoise, x, cond, generator)
+        if self.training:
+            self.note_losses(denoise.sigma, losses)
         return losses
 
     def shared_step(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The mean loss of a batch; training and validation share it."""
+        """The mean loss of a batch of images and conditions."""
         x = self.encode_first_stage(self.get_input(batch))
         self.latent_shape = tuple(x.shape[1:])
         losses: Tensor = self(x, batch, generator)
         return losses.mean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Logs `loss`, `global_step` and `lr_abs`."""
-        with self.draws_of_step(batch_idx):
+        """Logs `loss`, `global_step` and `lr_abs`; and, see `on_before_optimizer_step`, `loss/sigma_*`."""
+        with self.draws_of_step(batch_idx, batch):
             loss = self.shared_step(batch)
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
-        self.log("loss", loss, prog_bar=True)
+        self.log_step({"loss": loss}, batch_idx)
         self.log("global_step", float(self.global_step))
         self.log("lr_abs", float(optimizer.param_groups[0]["lr"]))
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Logs `val_loss`; all that is drawn is the same in every epoch, and training goes on as if there were none."""
-        with own_random_state(self.device):
-            torch.manual_seed(batch_idx)  # for what takes no generator: a first stage that samples, embedders
-            loss = self.shared_step(batch, torch.Generator(self.device).manual_seed(batch_idx))
-        self.log("val_loss", loss, prog_bar=True, batch_size=len(self.get_input(batch)), sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -388,13 +421,13 @@ class DiffusionEngine(AveragedEngine):
         Args:
             sample: whether to draw `samples` beside `inputs`, `reconstructions` and the conditionings.
             ucg_keys: entries that are zero in the unconditional half; default the conditioner's unconditional state.
-            seed: of the samples.
+            seed: of the samples, and of all that is drawn.
         """
         n = min(n, len(self.get_input(batch)))
         batch = self.to_device({key: first_rows(value, n) for key, value in batch.items()})
         x = self.get_input(batch)
         images = {"inputs": x}
-        with self._inference():
+        with self._inference(), draws_of(("images", seed), self.device):
             z = self.encode_first_stage(x)
             images["reconstructions"] = self.decode_first_stage(z)
             images |= self.log_conditionings(batch, n)

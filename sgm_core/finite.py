@@ -15,8 +15,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sgm_core.averaged import AveragedEngine
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
+from sgm_core.saving import write_torch
 
 FOLDER = "nonfinite"
 
@@ -30,7 +32,7 @@ class FiniteGuard(Callback):
 
     If one is not finite, `nonfinite/step-00000012.pt` in the run's folder gets the batches, the random state before
     each and the weights, and the run ends; or the step is left out, as often as `skip` allows in the whole run. The
-    number is that of the checkpoints: the steps that were taken before.
+    number is that of the checkpoints: the steps that were taken before. `sgm replay` takes the step again.
 
     The answer is needed before the step, so each step waits once for the device. Gradients of 16-mixed that overflow
     are the scaler's affair, which lowers its scale and leaves the step out; at a scale of 1 or less they are a fault.
@@ -80,7 +82,7 @@ class FiniteGuard(Callback):
         if not bad_loss and (not bad_gradient or overflow_of_scaler(trainer)):
             return
         what = f"the loss is {told(loss)}" if bad_loss else f"a gradient is not finite ({worst(pl_module)})"
-        where = self._keep(trainer, pl_module)
+        where = self._keep(trainer, pl_module, what, losses)
         said = f"step {trainer.global_step}: {what}; {where}"
         if self.skipped >= self.skip:
             allowed = f" ({self.skipped} steps were left out before)" if self.skipped else ""
@@ -92,23 +94,34 @@ class FiniteGuard(Callback):
             for parameter in group["params"]:
                 parameter.grad = None  # an optimizer passes by what has none: weights and moments stay
 
-    def _keep(self, trainer: Trainer, pl_module: LightningModule) -> str:
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, what: str, losses: list[Tensor]) -> str:
         """Write what reproduces the step; says where it is, or why it is nowhere. Every rank has batches of its own."""
         rank = "" if trainer.is_global_zero else f"-rank-{trainer.global_rank}"
         path = self.folder / f"step-{trainer.global_step:08d}{rank}.pt"
         weights = trainer.strategy.lightning_module_state_dict()  # on every rank: a sharded strategy gathers here
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
         content = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
+            "rank": trainer.global_rank,
+            "processes": trainer.world_size,
+            "accumulate": trainer.accumulate_grad_batches,
+            "device": pl_module.device.type,
+            "precision": str(trainer.precision),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+            "what": what,
+            "losses": plain(losses),  # as they go backward: scaled, and divided by the accumulation
             "batches": plain(self._batches),
             "weights": plain(weights) if trainer.is_global_zero else {},
         }
+        if isinstance(pl_module, AveragedEngine):
+            pl_module.on_save_checkpoint(content)  # how to build it again, and the seed of its draws
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
-                torch.save(content, temporary)
-        except (OSError, RuntimeError) as error:  # torch's writer raises this one for a full disk
-            return f"its batch could not be saved in {path}: {str(error).splitlines()[0]}"
+                write_torch(content, temporary)
+        except OSError as error:
+            return f"its batch could not be saved in {path}: {error.strerror or error}"
         return f"batch, random state and weights are in {path}"
 
 
@@ -160,6 +173,16 @@ def random_state(device: torch.device) -> dict[str, Any]:
     if device.type not in ("cpu", "meta"):
         state["device"] = torch.get_device_module(device).get_rng_state()
     return state
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Go on drawing from where `random_state` looked; on an accelerator only if the state is of one."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "device" in state and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state["device"])
 
 
 def plain(value: Any) -> Any:

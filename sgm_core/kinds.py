@@ -52,6 +52,7 @@ KINDS: dict[str, Kind] = {
             "sgm_core.roles:FeatureNetwork",
             "images -> features that a perceptual distance compares",
         ),
+        Kind("adapters", "sgm_core.roles:Adapter", "a few new weights, trained in place of the model's own"),
         Kind("averages", "sgm_core.roles:Average", "weight averaging while training"),
         Kind("optimizers", "sgm_core.roles:OptimizerFactory", "parameters -> torch optimizer", late=("params",)),
         Kind(

@@ -56,7 +56,11 @@ _CONVERT = "convert the folder that it is from: sgm convert checkpoint FOLDER --
 
 _FORMS = (  # the first whose pattern a key has at its beginning
     (r"lora_(?:unet|te)\w*\.|lora_te", Layout("kohya", "a LoRA, in kohya's form", "load it on top of its model")),
-    (r".*\.lora_[AB]\.", Layout("peft", "a LoRA, in peft's form", "load it on top of its model")),
+    # a model with an adapter has such keys, too, within its own
+    (
+        r"(?!model\.|conditioner\.).*\.lora_[AB]\.",
+        Layout("peft", "a LoRA, in peft's form", "load it on top of its model"),
+    ),
     (r".*(?:\.lora\.(?:up|down)\.|_lora\.(?:up|down)\.)", Layout("lora", "a LoRA", "load it on top of its model")),
     (r".*(?:hada_w1_a|lokr_w1|oft_blocks)", Layout("lycoris", "an adapter of the LyCORIS family")),
     (r"control_model\.|controlnet_|zero_convs\.", Layout("controlnet", "a ControlNet")),

@@ -95,6 +95,9 @@ def reasons(report: LoadReport, own: Mapping[str, Tensor], weights: Mapping[str,
     if layout.remedy or layout.name in ("controlnet", "textual inversion", "transformer", "lycoris"):
         yield f"it is {layout.title}, not a model{f'; {layout.remedy}' if layout.remedy else ''}"
         return
+    if any(".lora_" in key for key in report.unexpected):
+        yield "it has an adapter: give the model the same, or merge it (sgm convert lora --to merged)"
+        return
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     theirs, ours = identify(shapes), identify({key: tuple(value.shape) for key, value in own.items()})
     if theirs and not any(model in ours for model in theirs):

@@ -54,14 +54,15 @@ def load(
     )
     try:
         with weightless():
-            engine = _built(config)
+            engine = built(config)
         return engine, fill(engine)
     except (BuildError, _NoValuesError):  # a constructor that looks at the values of its parameters
-        engine = _built(config)
+        engine = built(config)
         return engine, fill(engine)
 
 
-def _built(config: Config) -> Any:
+def built(config: Config) -> Any:
+    """The engine of a config, whose weights are still to come from a file: it reads none, and caches nothing."""
     with restoring():
         engine: Any = build_engine(config)
     keep_in(engine, None)  # a cache is for training

@@ -69,7 +69,7 @@ def _create(path: Path, text: str) -> bool:
         except FileExistsError:
             return False
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)  # whoever holds the folder sweeps it
     return True
 
 

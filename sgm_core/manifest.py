@@ -1,19 +1,27 @@
-"""What a checkpoint must be, written beside it, and the newest one of a run that is that."""
+"""What a checkpoint must be, written beside it, and the newest one of a run that is that.
+
+Where training goes on from a checkpoint or starts from its weights, all of it is compared with its manifest. To draw
+images from one, its size always is, and its content unless that takes more than a second or so (`READ_ANYWAY`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step
+from sgm_core.checkpoint import CheckpointError, find_checkpoint, read_step, refuse_url
 from sgm_core.files import replacing
 
 SUFFIX = ".sha256.json"
 CHUNK = 1 << 22
+
+READ_ANYWAY = 2 << 30
+"""Bytes of a checkpoint up to which its sum is compared before images are drawn from it; 1.5 s of SHA-256."""
 
 
 def manifest_of(checkpoint: Path) -> Path:
@@ -39,23 +47,44 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fault(checkpoint: Path) -> str | None:
+def mismatch(checkpoint: Path, content: bool = True) -> str | None:
+    """What its manifest says against a checkpoint; none if nothing, or if there is no manifest.
+
+    `last.ckpt` has none of its own: it is a second name of a `step-*.ckpt`, and must be one that was written here.
+
+    Args:
+        checkpoint: the file.
+        content: compare the sums, for which all of it is read; the size is compared anyway.
+
+    Raises:
+        OSError: it can not be read.
+    """
+    size = checkpoint.stat().st_size
+    if size == 0:
+        return "it is empty"
+    own = manifest_of(checkpoint)
+    written = [_read(path) for path in ([own] if own.is_file() else _manifests(checkpoint.parent, checkpoint.name))]
+    if written and size not in [row.get("bytes") for row in written]:
+        wanted = max(int(row.get("bytes", 0)) for row in written)
+        return f"it has {size} bytes and was written with {wanted}"
+    if written and content and sha256(checkpoint) not in [row.get("sha256") for row in written]:
+        return "its content is not what was written (sha256)"
+    return None
+
+
+def fault(checkpoint: Path, content: bool = True) -> str | None:
     """Why a checkpoint is not one to go on from; none if it is. No code in it is ever run.
 
-    `last.ckpt` has no manifest of its own: it is a second name of a `step-*.ckpt`, and must be one that was written
-    here. Where there is no manifest at all, of a version that wrote none, only reading it can tell.
+    Where there is no manifest at all, of a version that wrote none, only reading it can tell.
+
+    Args:
+        checkpoint: the file.
+        content: as of `mismatch`.
     """
     try:
-        size = checkpoint.stat().st_size
-        if size == 0:
-            return "it is empty"
-        own = manifest_of(checkpoint)
-        written = [_read(path) for path in ([own] if own.is_file() else _manifests(checkpoint.parent, checkpoint.name))]
-        if written and size not in [row.get("bytes") for row in written]:
-            wanted = max(int(row.get("bytes", 0)) for row in written)
-            return f"it has {size} bytes and was written with {wanted}"
-        if written and sha256(checkpoint) not in [row.get("sha256") for row in written]:
-            return "its content is not what was written (sha256)"
+        reason = mismatch(checkpoint, content)
+        if reason is not None:
+            return reason
         read_step(checkpoint)
     except CheckpointError as error:
         return str(error).removeprefix(f"{checkpoint}: ").splitlines()[0]
@@ -77,26 +106,69 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def newest_valid(run: Path, say: Callable[[str], None]) -> tuple[Path, list[Path]]:
+def to_load(path: Path, verify: bool | None = None) -> Path:
+    """The file to load weights from: of a run folder the newest valid one, with a warning for each that is passed over.
+
+    Args:
+        path: a run folder, or a file.
+        verify: whether the content is compared with the manifest's sum; None does so up to `READ_ANYWAY` bytes.
+
+    Raises:
+        CheckpointError: nothing valid is there; the file is not what its manifest says.
+    """
+    refuse_url(path)
+
+    def read_all(file: Path) -> bool:
+        return file.stat().st_size <= READ_ANYWAY if verify is None else verify
+
+    if path.is_file():
+        reason = mismatch(path, read_all(path))
+        if reason is not None:
+            raise CheckpointError(f"{path}: {reason}")
+    if not path.is_dir() or not _candidates(path):
+        return find_checkpoint(path)
+    export = path / "model.safetensors"
+
+    def warn(line: str) -> None:
+        warnings.warn(line, stacklevel=2)
+
+    try:
+        return newest_valid(path, warn, lambda file: fault(file, read_all(file)))[0]
+    except CheckpointError:
+        if not export.is_file():
+            raise
+    warn(f"none of the checkpoints of {path} can be read; the weights are those of {export.name}")
+    return export
+
+
+def _candidates(run: Path) -> list[Path]:
+    """Newest first."""
+    last = run / "checkpoints" / "last.ckpt"
+    found = [path for path in last.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+\.ckpt", path.name)]
+    return [*([last] if last.is_file() else []), *sorted(found, reverse=True)]
+
+
+def newest_valid(
+    run: Path, say: Callable[[str], None], fault_of: Callable[[Path], str | None] = fault
+) -> tuple[Path, list[Path]]:
     """The newest valid checkpoint of a run, and those that were passed over for it.
 
     Args:
         run: the folder.
         say: told of each that is passed over, with the reason.
+        fault_of: why a checkpoint is not valid.
 
     Raises:
         CheckpointError: there is none.
     """
-    last = run / "checkpoints" / "last.ckpt"
-    found = [path for path in last.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+\.ckpt", path.name)]
-    candidates = [*([last] if last.is_file() else []), *sorted(found, reverse=True)]
+    candidates = _candidates(run)
     if not candidates:
         checkpoint = find_checkpoint(run)  # tells what was looked for
         raise CheckpointError(f"{run}: it has weights ({checkpoint.name}) but no checkpoint to go on from")
     faults: dict[Path, str] = {}
     for candidate in candidates:
         twin = next((path for path in faults if path.exists() and path.samefile(candidate)), None)
-        reason = faults[twin] if twin else fault(candidate)
+        reason = faults[twin] if twin else fault_of(candidate)
         if reason is None:
             return candidate, list(faults)
         faults[candidate] = reason

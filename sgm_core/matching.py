@@ -23,7 +23,8 @@ def match(
     them, and those that it has in a lower precision are passed over.
 
     The average is optional on both sides. A model with one takes it from the file, or starts it from the file's
-    weights. A model without takes the live weights.
+    weights. A model without takes the live weights. A model with an adapter takes a file without it as what lies
+    beneath: averaged weights, where the file has them.
 
     Args:
         path: of the file, for messages.
@@ -35,6 +36,10 @@ def match(
     notes: list[str] = []
     averaged = {name for name in names if name.startswith(AVERAGE)}
     keeps_average = getattr(engine, "model_ema", None) is not None  # any LightningModule may be an engine
+    adapter = added_by_adapter(engine)
+    if adapter and adapter.isdisjoint(names):  # its average is that of the adapter, which starts afresh
+        own = {name: value for name, value in own.items() if name not in adapter and not name.startswith(AVERAGE)}
+        keeps_average, take_average = False, True
     if not keeps_average and take_average:
         shadows = [name for name in averaged if name.startswith(SHADOW)]
         names.update({name.removeprefix(SHADOW): names[name] for name in shadows})
@@ -61,6 +66,12 @@ def match(
     )
     report.notes.extend(notes)
     return names, report
+
+
+def added_by_adapter(engine: nn.Module) -> set[str]:
+    """The keys of the weights that an engine's adapter has added: all that it trains."""
+    trained: Any = getattr(engine, "trained_parameters", None)
+    return set() if getattr(engine, "adapter", None) is None else set(trained())
 
 
 def _said(engine: nn.Module, attribute: str) -> Iterable[str]:

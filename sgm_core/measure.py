@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sgm_core.config import build as building
 from sgm_core.config.api import Config
 from sgm_core.config.build import BuildError, build_plan
-from sgm_core.config.check import Call
+from sgm_core.config.plan import Call
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from sgm_core.files import replacing
+from sgm_core.files import Tolerant, replacing
 from sgm_core.report.curves import FILE, parse
 from sgm_core.roles import Logger
 
@@ -26,7 +27,8 @@ class JSONLMetrics(Logger):
 
     `step` is what Lightning says: the optimizer steps taken before the one that the numbers belong to, so the first
     is 0; `epoch` is Lightning's too. JSON has no NaN: non-finite numbers are the strings "NaN", "Infinity" and
-    "-Infinity", of which Python's `float` makes the numbers again. Only rank 0 writes.
+    "-Infinity", of which Python's `float` makes the numbers again. Only rank 0 writes. On a full disk lines are lost,
+    with a warning, and no run ends for it.
 
     Args:
         folder: where the file goes; created with the first line.
@@ -37,6 +39,7 @@ class JSONLMetrics(Logger):
         self.path = Path(folder) / FILE
         self._line: dict[str, Any] = {}  # the last line of the file
         self._start = self._end = -1  # and where it is; unknown until the file was looked at
+        self._tolerant = Tolerant(str(self.path))
 
     @property
     def name(self) -> str:
@@ -60,6 +63,10 @@ class JSONLMetrics(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Write the metrics of a step, None being the step of the last line (0 in an empty file)."""
+        with self._tolerant:
+            self._log(metrics, step)
+
+    def _log(self, metrics: dict[str, Any], step: int | None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("r+b" if self.path.exists() else "x+b", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
@@ -75,7 +82,9 @@ class JSONLMetrics(Logger):
             # never shorter than the line it replaces: JSON allows spaces before the line's end
             line = text.ljust(end - self._start - 1) + b"\n"
             file.seek(self._start)
-            file.write(line)
+            self._end = -1  # until it is written: what a full disk tears is cut off with the next line
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._end = self._start + len(line)
 
     def _recover(self, file: FileIO) -> int:

@@ -20,6 +20,8 @@ from sgm_core.conditioning import Conditioning
 from sgm_core.randomness import Generators, randn_like
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightning.pytorch import Callback as Callback
     from lightning.pytorch import LightningDataModule as DataModule
     from lightning.pytorch import LightningModule as Engine
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = [
+    "Adapter",
     "Average",
     "Callback",
     "Coefficients",
@@ -194,13 +197,39 @@ class Sampler(ABC):
         Raises:
             ValueError: no number of steps was given, or it is below 1.
         """
-        num_steps = self.num_steps if num_steps is None else num_steps
-        if num_steps is None or num_steps < 1:
-            raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
-        schedule = self.discretization(num_steps)
+        schedule = self.schedule(num_steps)
         # the deviation of x0 + sigma * noise for data of unit variance, rounded to the schedule's float32; the root in
         # float64, since some processors' float32 roots are off by a last digit
         x = noise * (1.0 + schedule[0] ** 2).double().sqrt().float().item()
+        return self.solve(denoise, x, cond, uncond, num_steps=num_steps, generator=generator, progress=progress)
+
+    def schedule(self, num_steps: int | None = None) -> Tensor:
+        """The levels of a sample: where it begins, and one more for each step; the last is 0 unless a part is left out.
+
+        Raises:
+            ValueError: no number of steps was given, or it is below 1.
+        """
+        num_steps = self.num_steps if num_steps is None else num_steps
+        if num_steps is None or num_steps < 1:
+            raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
+        return self.discretization(num_steps)
+
+    def solve(
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        cond: Conditioning,
+        uncond: Conditioning | None = None,
+        *,
+        num_steps: int | None = None,
+        generator: Generators = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Go on from x, which has noise of the schedule's first level: an image with noise, or what another model left.
+
+        Arguments, but x, and errors are those of `__call__`.
+        """
+        schedule = self.schedule(num_steps)
         guider, uncond = self.guider, cond if uncond is None else uncond
         precise = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round a level to its neighbour
 
@@ -251,13 +280,34 @@ class Weighting(ABC):
 
 
 class Loss(nn.Module, ABC):
-    """The training objective."""
+    """The training objective.
+
+    Attributes:
+        sigma_sampler: p(sigma). A loss that has one can be told its noise levels, `sigma` of `forward`; validation then
+            compares the same levels each time, and what is logged is told apart by level. A loss without may leave
+            `sigma` out: it draws in validation as in training.
+    """
+
+    sigma_sampler: SigmaSampler | None = None
 
     @abstractmethod
     def forward(
-        self, denoise: Denoise, x: Tensor, cond: Conditioning, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        cond: Conditioning,
+        generator: Generators = None,
+        sigma: Tensor | None = None,
     ) -> Tensor:
-        """Clean x (b, c, *grid) -> one loss per sample, (b,). Draws sigma, then the noise."""
+        """Clean x (b, c, *grid) -> one loss per sample, (b,). Draws sigma, then the noise.
+
+        Args:
+            denoise: D(x; sigma, cond), to be called with x + sigma * noise.
+            x: left as it is.
+            cond: handed on.
+            generator: source of what is drawn; one per sample only comes with `sigma`.
+            sigma: the noise levels, (b,) float32, in place of the draw.
+        """
 
 
 class FirstStage(nn.Module, ABC):
@@ -401,6 +451,28 @@ class Average(nn.Module, ABC):
     @abstractmethod
     def swap(self) -> None:
         """Exchange the averaged and the live values, exactly; a second call exchanges them back."""
+
+
+class Adapter(ABC):
+    """A few new weights that are trained in place of a model's own."""
+
+    @abstractmethod
+    def adapt(self, parts: Mapping[str, nn.Module]) -> None:
+        """Freeze these parts of a model, and put new weights into them, the only ones that require a gradient.
+
+        The parts give what they gave before, until the new weights are trained, and their state dicts have the keys and
+        values that they had, and those of the new weights.
+
+        Args:
+            parts: by the beginning of their names in the model's state dict, without the dot.
+
+        Raises:
+            ValueError: there is nothing to adapt.
+        """
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the new weights alone, as other programs read them: of the run that ends, into its folder."""
 
 
 class OptimizerFactory(Protocol):

@@ -7,7 +7,7 @@ runs/NAME/
     images/             grids
     nonfinite/          batches at which the loss or a gradient was not finite
     checkpoints/        last.ckpt and step-*.ckpt, each of these with size and sha256 beside it
-    model.safetensors   the weights at the end, with config and lock
+    model.safetensors   the weights at the end or when interrupted, raw and averaged, with config and lock
     run.json            state, environment, origins of the config, throughput
     report.html         all of it as a page, alive while the run goes on
 """
@@ -26,18 +26,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 
 from sgm_core.averaged import AveragedEngine
-from sgm_core.checkpoint import read_step, restoring, save_weights
+from sgm_core.changes import changes, described
+from sgm_core.checkpoint import Provenance, read_provenance, read_step, refuse_url, restoring, save_weights
 from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
-from sgm_core.finite import FiniteGuard
+from sgm_core.files import replacing, sweep
+from sgm_core.finite import FiniteGuard, NonFiniteError
 from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.session import current, hook_entries
@@ -46,9 +48,12 @@ from sgm_core.lock import locked, refuse_held
 from sgm_core.manifest import newest_valid
 from sgm_core.metrics import JSONLMetrics
 from sgm_core.progress import StepProgressBar
+from sgm_core.ranks import agreed, is_first_process, slurm_job
 from sgm_core.registry import index
 from sgm_core.report.reporter import Reporter
+from sgm_core.roles import Adapter
 from sgm_core.saving import AtomicCheckpoints, Saver, set_aside
+from sgm_core.sharding import register as register_fsdp2
 from sgm_core.signals import Requests
 
 _PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
@@ -77,13 +82,15 @@ class Run:
                 in which nothing was trained is removed.
         """
         self.check()
+        if not is_first_process():  # which makes the folder, and holds it for all of them
+            return self._train()
         created = make_folder(self.folder)
         try:
-            if not is_first_process():  # which holds the folder for all of them
-                return self._train()
             with locked(self.folder):
                 if self.resume_from is None and not created:
                     refuse_taken(self.folder)  # a run may have begun here and ended since we looked
+                for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+                    sweep(folder)
                 if self.resume_from is not None:
                     set_aside(self.resume_from, self.skipped)
                 return self._train()
@@ -125,15 +132,25 @@ class Run:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
             except Interrupted:
                 say(f"Interrupted at step {trainer.global_step}; saved. Go on with: sgm train --resume {self.folder}")
-                return requests.exit_code
+                try:
+                    self.export(trainer, engine)
+                except SgmError as error:
+                    say(str(error))  # how a run ends that was told to is its exit code
+                return 0 if is_child(trainer) else requests.exit_code
+            except NonFiniteError as error:
+                if not is_child(trainer):
+                    raise
+                sys.stderr.write(f"{error}\n")
+                return 0
             except ValueError as error:
                 raise self.located(error) from error
             except SystemExit:  # how Lightning ends after a second Ctrl-C
                 if not requests.stop.is_set():
                     raise
                 return requests.exit_code
+        self.export(trainer, engine)
         if trainer.is_global_zero:
-            self.report(trainer, engine, time.monotonic() - started)
+            self.report(trainer, time.monotonic() - started)
         return 0
 
     def located(self, error: ValueError) -> ValueError:
@@ -160,9 +177,17 @@ class Run:
         if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, StepProgressBar()]
         checkpoint, nonfinite = self.config.build("checkpoint"), self.config.build("nonfinite")
+        writer = AtomicCheckpoints()
         saver = Saver(
-            self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted
-        )
+            self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted,
+            checkpoint.keep_every_n_steps, writer,
+        )  # fmt: skip
+        register_fsdp2()
+        if given.get("strategy") in ("fsdp", "fsdp_cpu_offload"):
+            raise SgmError(
+                f"trainer.strategy: {given['strategy']} is FSDP of the first version, which flattens the weights: they "
+                "can not be averaged by name; use fsdp2"
+            )
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
@@ -174,7 +199,7 @@ class Run:
                 Reporter(self.config, self.folder),
                 saver,
             ],
-            plugins=[AtomicCheckpoints()],
+            plugins=[writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
         )
@@ -213,16 +238,35 @@ class Run:
         with replacing(self.folder / "lock.json") as temporary:
             temporary.write_text(json.dumps(lock, indent=1) + "\n", encoding="utf-8")
 
-    def report(self, trainer: Trainer, engine: LightningModule, seconds: float) -> None:
-        """Export the weights and say where everything is."""
-        provenance = getattr(engine, "provenance", None)
-        if provenance is not None:
-            provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
-        save_weights(engine, self.folder / "model.safetensors", provenance)
+    def report(self, trainer: Trainer, seconds: float) -> None:
+        """Say where everything is."""
         grids = sorted((self.folder / "images").glob("samples-*.png"))
         say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
         if grids:
             say(f"samples: {grids[-1]}")
+
+    def export(self, trainer: Trainer, engine: LightningModule) -> None:
+        """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.
+
+        Raises:
+            SgmError: it can not be written; the checkpoints hold the same weights.
+        """
+        weights = trainer.strategy.lightning_module_state_dict()
+        if not trainer.is_global_zero:
+            return
+        provenance = getattr(engine, "provenance", None)
+        if provenance is not None:
+            provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
+        path = self.folder / "model.safetensors"
+        try:
+            save_weights(weights, path, provenance)
+        except OSError as error:
+            last = self.folder / "checkpoints" / "last.ckpt"
+            raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error
+        adapter = getattr(engine, "adapter", None)
+        if isinstance(engine, AveragedEngine) and isinstance(adapter, Adapter):
+            with engine.ema_scope():
+                adapter.export(self.folder)
 
 
 class WriteConfig(Callback):
@@ -244,7 +288,8 @@ def start_run(config: Config, runs: Path, name: str) -> Run:
     """
     if Path(name).name != name:
         raise SgmError(f"--name {name}: a plain folder name is needed; --runs says where it goes")
-    refuse_taken(runs / name)
+    if is_first_process():  # the others find what it has begun to write
+        refuse_taken(runs / name)
     return Run(config, runs / name)
 
 
@@ -258,20 +303,56 @@ def refuse_taken(folder: Path) -> None:
         raise SgmError(f"{folder} exists already: choose another --name, or go on with it: --resume {folder}")
 
 
-def resume_run(folder: Path, overrides: Iterable[str] = ()) -> Run:
+def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
     """A run that goes on from its newest valid checkpoint; says what is wrong with those that are newer.
 
+    Args:
+        folder: of the run.
+        overrides: of its config.
+        allow_change: go on, too, if overrides or somebody who edited `config.yaml` have changed what is learnt.
+
     Raises:
-        SgmError: not a run folder, or nothing saved in it that can be read.
+        SgmError: not a run folder, nothing saved in it that can be read, or its config was changed.
     """
+    refuse_url(folder)
     if not (folder / "config.yaml").is_file():
         raise SgmError(f"--resume {folder}: not a run folder (it has no config.yaml)")
     config = saved_config(folder / "config.yaml", overrides)
-    first = is_first_process()
-    if first:
+    if is_first_process():
         refuse_held(folder)
-    checkpoint, skipped = newest_valid(folder, say if first else lambda line: None)
+    config.components  # noqa: B018 - a mistake in it is told before what it changes
+    skipped: list[Path] = []
+
+    def newest() -> str:
+        checkpoint, broken = newest_valid(folder, say)
+        skipped.extend(broken)
+        return str(checkpoint)
+
+    checkpoint = Path(agreed("checkpoint", newest, newest))
+    refuse_changes(config, folder, read_provenance(checkpoint), allow_change)
     return Run(config, folder, checkpoint, skipped)
+
+
+def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, allow: bool) -> None:
+    """Compare what a run goes on with and what its checkpoint was trained with.
+
+    Another version of a component is no reason to refuse: a patch of a plugin would lock every run of it.
+
+    Raises:
+        SgmError: the config has changed what is learnt, and that is not allowed.
+    """
+    if provenance is None:  # built from objects that Python code gave
+        return
+    for line in (*provenance.changed(), *provenance.missing_plugins()):
+        say(f"warning: {folder}: {line}")
+    found = [change for change in changes(provenance.config, config.to_dict()) if not change.free]
+    lines = described(found, config)
+    if lines and not allow:
+        head = f"--resume {folder}: its config is not the one that it was trained with:"
+        remedy = "Take that back, start a new run, or go on with the change: --allow-change"
+        raise SgmError("\n".join([head, *lines, remedy]))
+    for line in lines:
+        say(f"changed:{line[1:]}")
 
 
 def make_folder(folder: Path) -> bool:
@@ -287,9 +368,17 @@ def make_folder(folder: Path) -> bool:
     return created
 
 
-def is_first_process() -> bool:
-    """Whether this is the first, or the only one, of the processes of a run."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+def job_environment() -> list[SLURMEnvironment]:
+    """SLURM's, without Lightning's own handlers of signals: they put the job into the queue again by themselves, from a
+    checkpoint that `--resume` would not know, and take the signals away that a run answers."""
+    return [SLURMEnvironment(auto_requeue=False)] if slurm_job() is not None else []
+
+
+def is_child(trainer: Trainer) -> bool:
+    """Whether the first process started this one, and not torchrun or SLURM. Lightning kills the parent of a child that
+    fails; where all of them end alike, as after a signal, the parent is to have the time to say so."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and not trainer.is_global_zero
 
 
 def quiet_libraries() -> None:
@@ -308,5 +397,8 @@ def quiet_libraries() -> None:
 
 
 def say(text: str) -> None:
+    """A line for the user, from the first process."""
+    if not is_first_process():
+        return
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

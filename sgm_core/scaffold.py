@@ -32,6 +32,7 @@ USES = {
     "conditioners": "model.conditioner={use: NAME, key: cls, dim: 128}",
     "embedders": "model.conditioner.embedders[0].embedder={use: NAME, embed_dim: 128}",
     "first_stages": "model.first_stage=NAME",
+    "adapters": "model.adapter={use: NAME}",
     "averages": "model.ema={use: NAME}",
     "optimizers": "model.optimizer={use: NAME, lr: 1.0e-4}",
     "lr_schedules": "model.lr_schedule=NAME",

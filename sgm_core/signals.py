@@ -8,6 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -51,6 +57,23 @@ class Requests:
         if self._process is not None:
             for number in _signals():
                 signal.signal(number, self._handle)
+
+    def agree(self, trainer: Trainer) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save: what was asked of any process of the run, the same answer in all.
+
+        To be called by all of them after the same step. Where there are several, this is one small reduction.
+        """
+        save = self.save.is_set()
+        if save:
+            self.save.clear()
+        if trainer.world_size == 1:
+            return self.stop.is_set(), save
+        asked = torch.tensor([self.exit_code if self.stop.is_set() else 0, int(save)])
+        code, saves = trainer.strategy.reduce(asked.to(trainer.strategy.root_device), reduce_op="max").tolist()
+        if code:
+            self.exit_code = code
+            self.stop.set()
+        return bool(code), bool(saves)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a worker of the data, forked from the run; the run itself answers

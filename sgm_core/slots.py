@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from sgm_core.frozen import Frozen
+from sgm_core.randomness import bernoulli
 from sgm_core.roles import Embedder
 from sgm_core.shapes import Shape
 
@@ -40,7 +41,8 @@ class EmbedderSlot:
         input_key: the batch entry that the embedder is called with.
         input_keys: several entries instead, the embedder's arguments in order.
         trainable: false means frozen: eval for good, no gradient to its parameters, which still move and are
-            saved with the model. True leaves each parameter's `requires_grad` as the embedder has set it.
+            saved with the model. True leaves each parameter's `requires_grad` as the embedder has set it. An adapter
+            of the model freezes what is trainable, and what it adapts is no longer frozen as a whole.
         ucg_rate: the probability that a sample is dropped in training; all outputs of the slot drop together.
         ucg_value: what stands for a dropped entry: a number or nested list that broadcasts to a row of a tensor,
             a string for a list of strings. With `input_keys`, a list with one value per key (None leaves that entry).
@@ -142,8 +144,12 @@ class EmbedderSlot:
         Called from the conditioner's `train`, which every `train()` of a parent passes through: so frozen outlives
         Lightning's switches between training and evaluation, and no method of the embedder is replaced.
         """
-        if not self.trainable:
+        if not self.trains(module):
             module.eval().requires_grad_(False)
+
+    def trains(self, module: nn.Module) -> bool:
+        """Whether the embedder trains, or an adapter in it does."""
+        return self.trainable or getattr(module, "adapted", False)
 
     def embed(self, module: nn.Module, entries: Sequence[Any]) -> tuple[Tensor, ...]:
         """The embedder's outputs; a trainable one builds a graph where the caller's grad mode lets it.
@@ -152,7 +158,7 @@ class EmbedderSlot:
             ValueError: it gave something else than one tensor or several, or it can not take what is no tensor.
         """
         try:
-            with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            with torch.set_grad_enabled(self.trains(module) and torch.is_grad_enabled()):
                 outputs = module(*entries)
         except (TypeError, AttributeError) as error:
             if all(isinstance(entry, Tensor) for entry in entries):
@@ -187,9 +193,7 @@ class EmbedderSlot:
         the entries of all slots of a `drop_group`, the draw is for the group.
         """
         rows, device = count_samples(entries)
-        at = device if generator is None else generator.device
-        keep = (1.0 - self.ucg_rate) * torch.ones(rows, dtype=torch.float32, device=at)
-        return _move(torch.bernoulli(keep, generator=generator).bool(), device)
+        return bernoulli(1.0 - self.ucg_rate, (rows,), generator, device=device)
 
     def substitute(self, entries: Sequence[Any], keep: Tensor | None = None) -> list[Any]:
         """Copies of the entries, with `ucg_value` for the samples that are not kept; without `keep`, for all.
@@ -240,6 +244,12 @@ class EmbedderSlot:
         dropped = ~_move(keep, output.device)[:, None].expand(samples, rows // samples).reshape(-1)
         dropped = dropped.view(-1, *(1 for _ in output.shape[1:]))
         return output.masked_fill(dropped, 0) if null is None else torch.where(dropped, like(output, null), output)
+
+
+def mark_adapted(module: nn.Module) -> None:
+    """Let an embedder into which an adapter was put train, whatever its slot says."""
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        module.adapted = True  # type: ignore[assignment]  # a plain attribute, no tensor or module
 
 
 def null_outputs(module: nn.Module, n: int) -> Sequence[Tensor | None]:

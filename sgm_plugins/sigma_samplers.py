@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from sgm_core.randomness import randn
+from sgm_core.randomness import randint, randn
 from sgm_core.roles import Discretization, SigmaSampler
 from sgm_plugins.discretizations import sigma_table
 
@@ -71,8 +71,7 @@ class DiscreteSigmaSampler(SigmaSampler):
         device: torch.device | str = "cpu",
     ) -> Tensor:
         if rand is None:
-            source = device if generator is None else generator.device
-            rand = torch.randint(len(self.sigmas), (n,), generator=generator, device=source)
+            rand = randint(len(self.sigmas), (n,), generator, device=device)
         return self.sigmas.to(device, non_blocking=True)[rand.to(device)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sgm_core.cache.digests import update
-from sgm_core.config.check import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
 from sgm_core.config.to_config import to_config
 from sgm_core.config.unbuilt import Unbuilt

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "train": "train a model",
-    "sample": "draw images with a trained model",
+    "sample": "draw images or clips with a model",
     "cache": "compute the outputs of frozen parts once, before training",
+    "replay": "take the step again at which a run met a loss or a gradient that is not finite",
     "report": "make the report of a run again, from its folder",
     "check": "check a config, and say everything that is wrong with it",
     "data": "read a dataset through, and say what is wrong with it",
@@ -37,7 +38,7 @@ EXIT_WRONG_INPUT = 1
 EXIT_INTERRUPTED = 130
 
 
-SESSIONS = ("train", "sample", "cache", "explain")
+SESSIONS = ("train", "sample", "cache", "replay", "explain")
 """The commands in which plugins' hooks are called; those that plugins bring are such, too."""
 
 

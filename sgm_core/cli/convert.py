@@ -1,6 +1,8 @@
 """Turn files of generative-models into ours. `sgm convert config OLD.yaml` writes a config, with comments on what was
 changed or left out; what has no counterpart is an error with its line. `sgm convert checkpoint SOURCE --out TARGET`
-makes one .safetensors file with its config of any file or folder of diffusers, and such a folder of any file."""
+makes one .safetensors file with its config of any file or folder of diffusers, and such a folder of any file.
+`sgm convert lora FILE --model MODEL --to FORM` writes a LoRA in another form, or merges it, or several, into a
+checkpoint."""
 
 from __future__ import annotations
 
@@ -13,12 +15,13 @@ from sgm_core.errors import SgmError
 WHAT = {
     "config": "a config: `target:` and `params:` become components by name",
     "checkpoint": "weights: a .safetensors or .ckpt file, a run, or a folder of diffusers",
+    "lora": "a LoRA, FILE[:WEIGHT]: to kohya's or peft's form, or merged into a model",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = "; ".join(f"{name}: {text}" for name, text in WHAT.items())
-    parser.add_argument("what", choices=WHAT, metavar="config | checkpoint", help=listing)
+    parser.add_argument("what", choices=WHAT, metavar="config | checkpoint | lora", help=listing)
     parser.add_argument("old", nargs="+", type=Path, metavar="OLD", help="configs are merged from left to right")
     parser.add_argument(
         "--out",
@@ -31,13 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG",
         help="of a checkpoint that does not say it and is no known model: a name or a file",
     )
+    parser.add_argument("--model", metavar="RUN | CHECKPOINT | CONFIG", help="the model that a LoRA is for")
+    parser.add_argument("--to", choices=("kohya", "peft", "merged"), help="what becomes of a LoRA")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.config is not None and options.what != "checkpoint":
+        raise SgmError("--config is of `sgm convert checkpoint`")
+    if options.what == "lora":
+        return lora(options)
+    if options.model or options.to:
+        raise SgmError("--model and --to are of `sgm convert lora`")
     if options.what == "checkpoint":
         return checkpoint(options.old, options.out, options.config)
-    if options.config is not None:
-        raise SgmError("--config is of a checkpoint; a config says itself what it is")
     return config(options.old, options.out)
 
 
@@ -52,6 +61,16 @@ def checkpoint(old: list[Path], out: Path | None, config: str | None) -> int:
     for note in convert_checkpoint(old[0], out, config):
         sys.stdout.write(f"note: {note}\n")
     sys.stdout.write(f"{out}: written\n")
+    return 0
+
+
+def lora(options: argparse.Namespace) -> int:
+    if not (options.model and options.to and options.out):
+        raise SgmError("sgm convert lora FILE --model MODEL --to kohya|peft|merged --out NEW: all of them are needed")
+    from sgm_core.lora.convert import convert_lora
+
+    layers = convert_lora([str(path) for path in options.old], options.model, options.to, options.out)
+    sys.stdout.write(f"{options.out}: written, {layers} layers\n")
     return 0
 
 

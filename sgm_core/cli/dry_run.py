@@ -41,16 +41,20 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def kept_checkpoints(every_n_steps: int, keep_last: int, steps: int | None) -> int:
-    """How many different checkpoints stay: `last.ckpt` is the newest `step-*.ckpt`, and stays without it."""
+def kept_checkpoints(every_n_steps: int, keep_last: int, steps: int | None, keep_every_n_steps: int | None) -> int:
+    """How many different checkpoints stay: `last.ckpt` is the newest `step-*.ckpt`, and stays without it.
+
+    Those that stay for good are counted where it is known how many steps there will be.
+    """
     saved = keep_last if steps is None else min(keep_last, math.ceil(steps / every_n_steps))
-    return max(1, saved)
+    for_good = 0 if steps is None or keep_every_n_steps is None else steps // keep_every_n_steps
+    return max(1, saved + for_good)
 
 
 def summary(found: Findings, run: Run) -> str:
     """What was found, a line for each."""
     saving = run.config.build("checkpoint")
-    kept = kept_checkpoints(saving.every_n_steps, saving.keep_last, found.steps)
+    kept = kept_checkpoints(saving.every_n_steps, saving.keep_last, found.steps, saving.keep_every_n_steps)
     disk = kept * found.checkpoint + found.export
     place = next(folder for folder in (run.folder, *run.folder.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free

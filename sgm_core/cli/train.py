@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", type=Path, metavar="RUN", help="go on with a run from its newest valid checkpoint, with its config"
     )
     parser.add_argument(
+        "--allow-change", action="store_true", help="with --resume: go on although the config changes what is learnt"
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="take three steps, say what the run needs, and write nothing"
     )
 
@@ -30,12 +33,14 @@ def run(options: argparse.Namespace) -> int:
             raise SgmError("--resume goes on with the run's own config and folder: give overrides only")
         from sgm_core.run import resume_run
 
-        return resume_run(options.resume, overrides).train()
+        return resume_run(options.resume, overrides, options.allow_change).train()
+    if options.allow_change:
+        raise SgmError("--allow-change is of a run that goes on: --resume RUN")
     config = read_config(options.config)
     config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
     from sgm_core.run import start_run
 
-    started = start_run(config, options.runs, options.name or default_name(sources))
+    started = start_run(config, options.runs, options.name or agreed_name(sources))
     if options.dry_run:
         from sgm_core.cli.dry_run import run_dry
 
@@ -43,8 +48,21 @@ def run(options: argparse.Namespace) -> int:
     return started.train()
 
 
-def default_name(sources: list[str]) -> str:
-    """`digits-20261124-021500`."""
+def agreed_name(sources: list[str]) -> str:
+    """`digits-20261124-021500`, the same in all processes of a run; `digits-job-4711` in a SLURM job.
+
+    Raises:
+        SgmError: the processes were started by something that tells them nothing.
+    """
     import time
 
-    return f"{Path(sources[-1]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    from sgm_core.ranks import agreed, slurm_job
+
+    stem = Path(sources[-1]).stem
+    if (job := slurm_job()) is not None:
+        return f"{stem}-job-{job}"
+
+    def refuse() -> str:
+        raise SgmError("several processes start this run, and have to know its name: give it one, --name NAME")
+
+    return agreed("run_name", lambda: f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}", refuse)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sgm_core.config.build import build_plan
-from sgm_core.config.check import Call, Checker
+from sgm_core.config.check import Checker
 from sgm_core.config.compose import compose
 from sgm_core.config.interpolation import escape
+from sgm_core.config.plan import Call
 from sgm_core.config.schema import Component, Record
 from sgm_core.config.tree import (
     SCALARS,
@@ -254,11 +255,20 @@ def build(kind: str, spec: Any) -> Any:
         ConfigError: everything that is wrong with `spec`.
         BuildError: a constructor refused its arguments.
     """
+    return build_plan(_planned(kind, spec)[0])
+
+
+def components(kind: str, spec: Any) -> list[Entry]:
+    """The components that `build` takes for this, from the same checks."""
+    return sorted(set(_planned(kind, spec)[1]))
+
+
+def _planned(kind: str, spec: Any) -> tuple[Any, list[Entry]]:
     check_kind(kind)
     checker = Checker()
     plan = checker.check(from_plain(spec, Origin("config")), Component(kind), "")
     checker.problems.raise_if_any()
-    return build_plan(plan)
+    return plan, checker.entries
 
 
 def build_engine(config: Config | dict[str, Any]) -> Engine:
@@ -283,4 +293,14 @@ def build_engine(config: Config | dict[str, Any]) -> Engine:
     return engine
 
 
-__all__ = ["Config", "ConfigError", "Problem", "build", "build_engine", "check", "config_from", "load_config"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Problem",
+    "build",
+    "build_engine",
+    "check",
+    "components",
+    "config_from",
+    "load_config",
+]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sgm_core.config.check import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 
@@ -111,6 +111,12 @@ def _call(plan: Call) -> Any:
 def _observe(built: Any, plan: Call) -> None:
     if observe is not None and plan.entry is not None:
         observe(built, plan.entry, plan.path)
+
+
+def refusal_by(part: Any, error: ValueError) -> ValueError:
+    """What a part refused after it was built: with the line of the config where it is written, if one built it."""
+    recipe = recipe_of(part)
+    return error if recipe is None else _refusal(_place(recipe), error)
 
 
 def _place(plan: Call) -> str:

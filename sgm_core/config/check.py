@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.reader import Objects, Reader
 from sgm_core.config.schema import (
     AnyType,
@@ -30,68 +29,15 @@ from sgm_core.config.schema import (
     is_instance,
     role_of,
 )
-from sgm_core.config.tree import INVALID, MISSING, Node, Origin, Problems, join, leaves
+from sgm_core.config.tree import INVALID, MISSING, Node, Problems, join, leaves
+from sgm_core.config.unions import is_plain, rank, same_shape
+from sgm_core.config.wording import hint, shown
 from sgm_core.frozen import Frozen
 from sgm_core.kinds import KINDS
 from sgm_core.refusals import ATTRIBUTE, UNTOLD, ConditionError, condition, show
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
 
-NO_PARAMETERS = Signature({})
-
 _NUMBERS = frozenset({bool, int, float})
-
-# --- plans ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Value:
-    """A finished value."""
-
-    value: Any
-
-
-@dataclass(slots=True)
-class Items:
-    """A list, made by `make` from its items."""
-
-    items: list[Plan]
-    make: Callable[[list[Any]], Any] = list
-
-
-@dataclass(slots=True)
-class Fields:
-    """A dict."""
-
-    fields: dict[Any, Plan]
-
-
-@dataclass
-class Call:
-    """A call of `target`, the arguments in the order of its signature: the order of the keys in a file must not
-    change the weights that are drawn. A late one is handed over as a callable that takes the missing arguments."""
-
-    target: Any
-    arguments: dict[str, Plan]
-    origin: Origin
-    path: str
-    late: bool = False
-    entry: Entry | None = None
-    schema: Signature = NO_PARAMETERS
-    spelling: str = ""
-    """How the component is called in the config, perhaps with its distribution."""
-    short: bool = False
-    """The config has the bare name instead of a mapping."""
-    frozen: bool = False
-    """Built with random numbers of its own: see `sgm_core.frozen`."""
-    recipe: Call | None = field(default=None, repr=False, compare=False)
-    """This plan without the objects that Python code put into it, once it was built with some: see `recipes`."""
-
-    @property
-    def name(self) -> str:
-        return self.entry.name if self.entry else getattr(self.target, "__name__", str(self.target))
-
-
-Plan = Value | Items | Fields | Call
 
 
 @dataclass
@@ -156,7 +102,7 @@ class Checker:
         return self.check(node, type_, join(path, key))
 
     def _wrong(self, node: Node, type_: Type, path: str) -> Plan:
-        self.problems.add(node.origin, path, f"expected {describe(type_)}, got {_show(node)}{_hint(node, type_)}")
+        self.problems.add(node.origin, path, f"expected {describe(type_)}, got {shown(node)}{hint(node, type_)}")
         return Value(None)
 
     def _missing(self, node: Node, type_: Type, path: str) -> Plan:
@@ -174,7 +120,7 @@ class Checker:
 
     def _instance(self, node: Node, type_: Type, cls: Any, path: str) -> Plan:
         """An object that Python code put in the place of a mapping."""
-        if _is_plain(node.value):
+        if is_plain(node.value):
             return self._wrong(node, type_, path)
         fits = callable(node.value) if cls is None else is_instance(node.value, cls)
         return Value(node.value) if fits else self._wrong(node, type_, path)
@@ -229,11 +175,11 @@ class Checker:
             for option in options:
                 if type(option) is Scalar and option.type is kind:
                     return Value(value)
-        likely = [option for option in options if _same_shape(node, option)]
+        likely = [option for option in options if same_shape(node, option)]
         if len(likely) == 1:
             return self.check(node, likely[0], path)
         trials: list[tuple[Checker, Plan]] = []
-        for option in sorted(likely, key=lambda option: _rank(value, option)):
+        for option in sorted(likely, key=lambda option: rank(value, option)):
             trial = Checker(self.reader, whole=self.whole)
             plan = trial.check(node, option, path)
             if not trial.problems.found:
@@ -258,7 +204,7 @@ class Checker:
         elif isinstance(node.value, str):
             use, given = node, {}
         else:
-            role = None if _is_plain(node.value) else type_.of or role_of(kind.name)
+            role = None if is_plain(node.value) else type_.of or role_of(kind.name)
             return self._instance(node, type_, role, path)
         if not isinstance(use.value, str) or use.value == MISSING:
             return self.check(use, type_ if use.value == MISSING else Scalar(str), join(path, "use"))
@@ -399,41 +345,9 @@ class Checker:
         child_path = join(path, str(key))
         message = f"{what or repr(path)} has no '{key}'.{hint}\nAccepted keys: {accepted}"
         self.problems.add(child.where, child_path, message)
-        if meant and isinstance(child.value, (dict, list)) and _same_shape(child, schema.parameters[meant].type):
+        if meant and isinstance(child.value, (dict, list)) and same_shape(child, schema.parameters[meant].type):
             self.check(child, schema.parameters[meant].type, child_path)  # for the problems further down
         return meant
-
-
-def _same_shape(node: Node, option: Type) -> bool:
-    """Whether a value could be meant for this option of a union."""
-    value = node.value
-    match option:
-        case Bounded(inner, _):
-            return _same_shape(node, inner)
-        case Either(options):
-            return any(_same_shape(node, inner) for inner in options)
-        case AnyType():
-            return True
-        case Scalar(t):
-            return isinstance(value, (int, float) if t is float else t) and isinstance(value, bool) == (t is bool)
-        case Choice(values):
-            return any(type(value) is type(choice) for choice in values)
-        case PathType():
-            return isinstance(value, (str, Path))
-        case ListOf():
-            return isinstance(value, list)
-        case TupleOf():
-            return isinstance(value, list)
-        case DictOf():
-            return isinstance(value, dict)
-        case Record(cls):
-            return isinstance(value, dict) or (not _is_plain(value) and is_instance(value, cls))
-        case Arguments():
-            return isinstance(value, dict) or callable(value)
-        case Component(kind, of):
-            return isinstance(value, (str, dict)) or (not _is_plain(value) and is_instance(value, of or role_of(kind)))
-        case Opaque(cls):
-            return not _is_plain(value) and is_instance(value, cls)
 
 
 def _misfit(trial: tuple[Checker, Plan]) -> tuple[int, int]:
@@ -442,28 +356,9 @@ def _misfit(trial: tuple[Checker, Plan]) -> tuple[int, int]:
     return -len(plan.arguments) if isinstance(plan, Call) else 0, len(checker.problems.found)
 
 
-def _rank(value: Any, option: Type) -> int:
-    """In which order the options of a union are tried."""
-    match option:
-        case Bounded(inner, _):
-            return _rank(value, inner)
-        case Component() | Choice():
-            return 0  # a name that is known means the component, in `str | Sampler` too
-        case Scalar(t):
-            return 1 if type(value) is t else 2
-        case Either() | AnyType():
-            return 3
-        case _:
-            return 2
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str, list, dict, Path))
-
-
 def _is_data(node: Node) -> bool:
     """Whether a value, with all in it, could stand in a file."""
-    return all(_is_plain(leaf.value) for _, leaf in leaves(node))
+    return all(is_plain(leaf.value) for _, leaf in leaves(node))
 
 
 def _within(value: Any, name: str, limit: Any) -> bool:
@@ -485,59 +380,3 @@ def _within(value: Any, name: str, limit: Any) -> bool:
                 return bool(value % limit == 0)
     except TypeError:  # the limit is of another option of a union: null, or a string among numbers
         return True
-
-
-def _show(node: Node) -> str:
-    match node.value:
-        case dict():
-            return "a mapping"
-        case list():
-            return f"a list of {len(node.value)}"
-        case str() as text:
-            return f"the string '{text}'" if len(text) <= 60 else f"the string '{text[:57]}...'"
-        case None:
-            return "null"
-        case bool():
-            return str(node.value).lower()
-        case int() | float() as number:
-            text = repr(number)
-            return text if len(text) <= 60 else f"a number of {len(text)} digits"
-        case value:
-            return f"{article(type(value).__name__)} {type(value).__name__} object"
-
-
-_WORDS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
-
-
-def _hint(node: Node, type_: Type) -> str:
-    """How the value should have been written, where that can be told."""
-    value = node.value
-    options = [option.type if isinstance(option, Bounded) else option for option in _options(type_)]
-    types = {option.type for option in options if isinstance(option, Scalar)}
-    if isinstance(value, str):
-        if value.lower() in ("none", "null") and type(None) in types:
-            return " (write null)"
-        if value.lower() in _WORDS and bool in types:
-            return f" (write {_WORDS[value.lower()]})"
-        if types & {int, float} and _is_number(value):
-            return " (remove the quotes)"
-        known = [choice for option in options if isinstance(option, Choice) for choice in option.values]
-        known += [name for option in options if isinstance(option, Component) for name in index.names(option.kind)]
-        return f".{did_you_mean(value, [name for name in known if isinstance(name, str)])}".rstrip(".")
-    if isinstance(value, float) and int in types and value.is_integer():
-        return f" (write {int(value)})"
-    return ""
-
-
-def _options(type_: Type) -> list[Type]:
-    """Those of a union, of unions in it too; any other type is its own only option."""
-    if not isinstance(type_, Either):
-        return [type_]
-    return [inner for option in type_.options for inner in _options(option)]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

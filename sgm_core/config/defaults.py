@@ -8,7 +8,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 from sgm_core.config.build import build_plan
-from sgm_core.config.check import Call, Checker, Fields, Items, Plan
+from sgm_core.config.check import Checker
+from sgm_core.config.plan import Call, Fields, Items, Plan
 from sgm_core.config.schema import Arguments, Bounded, Either, Parameter, Record, Type, signature
 from sgm_core.config.tree import MISSING, Origin, from_plain
 

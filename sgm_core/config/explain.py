@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sgm_core.config.api import Config
-from sgm_core.config.check import Call, Checker, Fields, Items, Plan, Value
+from sgm_core.config.check import Checker
 from sgm_core.config.defaults import default_plan, default_value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.schema import Parameter, Record, article
 from sgm_core.config.sections import Sections
 from sgm_core.config.tree import Node, Origin, join, key_of, split_path

@@ -9,7 +9,7 @@ from operator import is_
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgm_core.config.check import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 
 
 class Foreign(NamedTuple):
@@ -41,11 +41,12 @@ _ATTRIBUTE = "_sgm_recipe"
 _records: dict[int, _Record] = {}
 
 
-def _forget(record: weakref.ref[Any], records: dict[int, _Record] = _records) -> None:
-    """The object is gone, and its identity may be used again."""
-    assert isinstance(record, _Record)
-    if records.get(record.key) is record:
-        del records[record.key]
+def _forget(record: Any, records: dict[int, _Record] = _records) -> None:
+    """The object is gone, and its identity may be used again. Called as the interpreter ends, too, when this module
+    has lost its names."""
+    key: int = record.key
+    if records.get(key) is record:
+        del records[key]
 
 
 def remember(obj: Any, plan: Call) -> None:

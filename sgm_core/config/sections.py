@@ -25,10 +25,12 @@ class Checkpointing:
     Attributes:
         every_n_steps: optimizer steps between checkpoints; the end of the run is always saved.
         keep_last: how many `step-*.ckpt` stay; `last.ckpt` is always there.
+        keep_every_n_steps: those of every so many steps are saved, too, and stay for good, beside the last ones.
     """
 
     every_n_steps: Annotated[int, Ge(1)] = 1000
     keep_last: Annotated[int, Ge(0)] = 3
+    keep_every_n_steps: Annotated[int, Ge(1)] | None = None
 
 
 @dataclass

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgm_core.config.api import Config
-from sgm_core.config.check import Call, Fields, Items, Plan, Value
 from sgm_core.config.defaults import default_value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
 from sgm_core.config.tree import Origin, Problems, join
 from sgm_core.registry import did_you_mean

@@ -6,8 +6,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from sgm_core.config.check import Call, Fields, Items, Plan
 from sgm_core.config.defaults import default_plan
+from sgm_core.config.plan import Call, Fields, Items, Plan
 from sgm_core.config.recipes import Foreign, can_remember, recipe_of
 from sgm_core.config.schema import article, signature
 from sgm_core.config.tree import join

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgm_core.config.build import build_plan
-from sgm_core.config.check import Call, Checker
+from sgm_core.config.check import Checker
+from sgm_core.config.plan import Call
 from sgm_core.config.recipes import remember
 from sgm_core.config.schema import Type
 from sgm_core.config.tree import Node

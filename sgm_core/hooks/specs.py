@@ -40,7 +40,7 @@ def session_start(command: str) -> None:
     """A session begins: the plugins are loaded, nothing else has happened. On every rank.
 
     Args:
-        command: `train`, `sample`, `explain`, the name of a plugin's command, or `python`.
+        command: `train`, `sample`, `replay`, `explain`, the name of a plugin's command, or `python`.
     """
 
 

@@ -163,16 +163,19 @@ def charts(curves: Mapping[str, list[Point]]) -> list[dict[str, Any]]:
 
 
 def group(key: str) -> str:
-    """The chart that a metric stands in: the losses share one, `a/b/c` stands with the others of `a/b`, and the bins
-    `loss/sigma_0.1`, `loss/sigma_1`, ... have theirs."""
+    """The chart that a metric stands in: `loss`, `val_loss` and `val_loss_ema` share one, `train/kl_loss`,
+    `val/kl_loss` and `val_ema/kl_loss` another, `a/b/c` stands with the others of `a/b`, and the bins `loss/sigma_0.1`,
+    `loss/sigma_1`, ... have theirs."""
     parent, slash, last = key.rpartition("/")
+    if re.fullmatch(r"(train|val|validation|test)(_ema)?", parent):
+        parent, slash = "", ""  # of one quantity, in training and in validation
     if found := re.match(r"(.*sigma)[_= ]?[-+0-9.]", last):
         return f"{parent} by {found[1]}" if slash else found[1]
-    if last == "loss" or last.endswith("_loss") or last.startswith("loss_"):
+    if re.fullmatch(r"((train|val|validation|test)_)?loss(_ema|_step|_epoch)?", last):
         return "loss"
     if re.match(r"lr\b|lr[-_]|learning_rate", last):
         return "learning rate"
-    return parent if slash else key
+    return parent if slash else last
 
 
 def natural(key: str) -> list[Any]:

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from sgm_core.config.api import Config
 from sgm_core.report.config_lines import config_lines, with_origins
-from sgm_core.report.page import FILE as PAGE
 from sgm_core.report.page import Report
-from sgm_core.report.record import FILE as RECORD
 from sgm_core.report.record import Record, command, environment, read_record
 
 INTERVAL = 10.0
@@ -57,9 +55,6 @@ class Reporter(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        for name in (RECORD, PAGE):
-            for orphan in self.folder.glob(f".{name}.*.tmp"):  # of a run that was killed while it wrote
-                orphan.unlink(missing_ok=True)
         old = read_record(self.folder)
         total = trainer.estimated_stepping_batches
         self.record = Record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from sgm_core.conditioning import Conditioning
-from sgm_core.randomness import randn_like
+from sgm_core.randomness import Generators, randn_like
 from sgm_core.roles import Denoise, Loss, SigmaSampler
 from torch import Tensor
 
@@ -18,12 +18,19 @@ class ExampleLoss(Loss):
 
     def __init__(self, sigma_sampler: SigmaSampler) -> None:
         super().__init__()
-        self.sigma_sampler = sigma_sampler
+        self.sigma_sampler: SigmaSampler = sigma_sampler
 
     def forward(
-        self, denoise: Denoise, x: Tensor, cond: Conditioning, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        cond: Conditioning,
+        generator: Generators = None,
+        sigma: Tensor | None = None,
     ) -> Tensor:
-        sigma = self.sigma_sampler(len(x), generator=generator, device=x.device)
+        if sigma is None:
+            assert generator is None or isinstance(generator, torch.Generator)
+            sigma = self.sigma_sampler(len(x), generator=generator, device=x.device)
         scale = sigma.view(-1, *(1 for _ in x.shape[1:]))
         noisy = (x + scale * randn_like(x, generator)).type_as(x)
         return (denoise(noisy, sigma, cond) - x).abs().flatten(1).mean(1)

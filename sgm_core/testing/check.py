@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from sgm_core.registry import did_you_mean
+from sgm_core.testing.adaptation import AdapterContract
 from sgm_core.testing.autoencoding import (
     DecoderContract,
     DiscriminatorContract,
@@ -47,6 +48,7 @@ CONTRACTS: dict[str, type[Contract]] = {
     "decoders": DecoderContract,
     "discriminators": DiscriminatorContract,
     "feature_networks": FeatureNetworkContract,
+    "adapters": AdapterContract,
     "averages": AverageContract,
     "optimizers": OptimizerContract,
     "lr_schedules": LRScheduleContract,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sgm_core.config.check import Value
+from sgm_core.config.plan import Value
 from sgm_core.config.shapes import said_by
 from sgm_core.shapes import Shape, Takes, as_list
 from sgm_core.testing.subject import Subject

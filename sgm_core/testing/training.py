@@ -23,8 +23,10 @@ class LossContract(Contract):
     def call(self, component: Any, inputs: Any) -> Any:
         return component(self._denoise(Scale().requires_grad_(False)), **inputs, generator=seeded(1))
 
-    def _denoise(self, network: Scale) -> Any:
+    def _denoise(self, network: Scale, seen: list[Tensor] | None = None) -> Any:
         def D(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+            if seen is not None:
+                seen.append(sigma)
             rows = {len(x), *sigma.shape, *(len(tensor) for tensor in trees.tensors(cond))}
             self.subject.expect(
                 sigma.ndim == 1 and len(rows) == 1,
@@ -66,6 +68,31 @@ class LossContract(Contract):
             "its gradient reaches the network",
             "none does",
             "detach nothing that the denoiser gave",
+        )
+        if getattr(module, "sigma_sampler", None) is not None:
+            self._check_told_levels(module)
+
+    def _check_told_levels(self, module: Any) -> None:
+        """Validation: levels in place of the draw, and a generator for each sample."""
+        expect, given, sigma = self.subject.expect, self.inputs(), torch.tensor([0.1, 0.5, 2.0, 9.0])
+        seen: list[Tensor] = []
+        state, advice = torch.get_rng_state(), "take `sigma` in forward, in place of what sigma_sampler draws"
+        denoise = self._denoise(Scale().requires_grad_(False), seen)
+        with self.subject.trying("a loss with a sigma_sampler can be told its noise levels", advice):
+            losses = module(denoise, **given, generator=[seeded(i) for i in range(4)], sigma=sigma)
+        expect(
+            len(seen) > 0 and torch.equal(seen[0].float(), sigma),
+            "a loss with a sigma_sampler can be told its noise levels",
+            f"the denoiser got {seen[0].tolist() if seen else 'no call'} for sigma {sigma.tolist()}",
+            advice,
+        )
+        x, cond = given["x"][2:3], given["cond"][2:3]
+        alone = module(denoise, x, cond, generator=[seeded(2)], sigma=sigma[2:3])
+        expect(
+            torch.equal(state, torch.get_rng_state()) and torch.allclose(alone, losses[2:3], rtol=1e-4),
+            "with a generator per sample, a loss depends on nothing but its own sample, level and generator",
+            "it depends on the others, or on torch's global random state",
+            "draw noise with sgm_core.randomness.randn_like(x, generator)",
         )
 
 

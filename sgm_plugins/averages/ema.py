@@ -104,8 +104,8 @@ class EMA(Average):
         d = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
         shadows: list[Tensor] = []
         parameters: list[Tensor] = []
-        for name, parameter in self._tracked.items():
-            shadow = self._shadows[name]
+        for name, tracked in self._tracked.items():
+            parameter, shadow = _local(tracked), _local(self._shadows[name])
             if _alike(parameter, shadow):
                 shadows.append(shadow)
                 parameters.append(parameter)
@@ -128,20 +128,34 @@ class EMA(Average):
         """Exchange averaged and live values; the second call restores both, bit for bit.
 
         Where parameter and shadow are of one dtype their storages change places, and no memory is used. A parameter of
-        lower precision gets a rounded copy of its shadow, and its live values are kept aside until the second call.
+        lower precision gets a rounded copy of its shadow, and its live values are kept aside until the second call. A
+        sharded one (FSDP2) is known to others by its storage: values change places, of one parameter at a time.
         The `Parameter` objects stay the same, so that an optimizer's state and DDP's gradient buckets, which
         hang on them, do not notice; after the second call each has its own storage again.
         """
         self._expect_tracked("swap")
         for name, parameter in self._tracked.items():
             shadow = self._shadows[name]
-            if name in self._live:
+            if _local(parameter) is not parameter:
+                self._swap_values(name, _local(parameter.detach()), _local(shadow))
+            elif name in self._live:
                 parameter.data = self._live.pop(name)
             elif _alike(parameter, shadow):
                 self._shadows[name], parameter.data = parameter.data, shadow
             else:
                 self._live[name], parameter.data = parameter.data, shadow.to(parameter)
         self._swapped = not self._swapped
+
+    def _swap_values(self, name: str, parameter: Tensor, shadow: Tensor) -> None:
+        if name in self._live:
+            parameter.copy_(self._live.pop(name))
+        elif _alike(parameter, shadow):
+            live = parameter.clone()
+            parameter.copy_(shadow)
+            shadow.copy_(live)
+        else:
+            self._live[name] = parameter.clone()
+            parameter.copy_(shadow)
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}, warmup={self.warmup}, tracked={len(self._tracked)}"
@@ -213,6 +227,12 @@ class EMA(Average):
 
 def _precise(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that this process has, all that an average needs; any other tensor itself."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

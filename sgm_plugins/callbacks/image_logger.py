@@ -16,10 +16,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from sgm_core.drawing import image_grid, save_image
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_core.files import Tolerant, replacing
 from sgm_core.hooks.images import extra_images
 from sgm_core.roles import Callback
 
@@ -27,8 +28,9 @@ from sgm_core.roles import Callback
 class ImageLogger(Callback):
     """Draws grids with the engine's `log_images` at some optimizer steps, and at the end of training.
 
-    Always of the same batch, the first that this process trains on, and with the same seed: they differ by the model
-    alone. They are `images/KEY-step-00000500.png` in the trainer's folder, with the texts of the batch in
+    Always of the same batch, the first of the validation data, and with the same seed: they differ by the model alone,
+    after a resume too. Without validation it is the first batch that this process trains on. They are
+    `images/KEY-step-00000500.png` in the trainer's folder, with the texts of the batch in
     `images/KEY-step-00000500.txt`, and go to every logger that takes images (TensorBoard, Weights & Biases). Plugins
     can draw more (the hook `extra_images`).
 
@@ -65,6 +67,7 @@ class ImageLogger(Callback):
         self.ucg_keys = ucg_keys
         self._batch: Any = None
         self._last_step = -1
+        self._tolerant = Tolerant("the pictures of a logger")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out before training whether the engine can draw.
@@ -76,7 +79,7 @@ class ImageLogger(Callback):
             raise SgmError(f"image_logger: {type(pl_module).__name__} has no method log_images(batch, n, ...) to call")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._batch = None
+        self._batch = first_rows(first_validation_batch(trainer), self.max_images)
         # a resumed run has drawn this step, unless it is the first of all
         self._last_step = trainer.global_step if trainer.global_step or not self.first_step else -1
 
@@ -140,7 +143,8 @@ class ImageLogger(Callback):
             warnings.warn(f"image_logger: the pictures of step {step} were not written: {error}", stacklevel=2)
         for logger in trainer.loggers:
             for key, grid in grids.items():
-                hand_over(logger, key, grid, step)
+                with self._tolerant:
+                    hand_over(logger, key, grid, step)
 
 
 class Draws(Protocol):
@@ -149,6 +153,19 @@ class Draws(Protocol):
     def log_images(
         self, batch: Any, n: int, *, sample: bool, ucg_keys: list[str] | None, seed: int
     ) -> Mapping[str, Tensor]: ...
+
+
+def first_validation_batch(trainer: Trainer) -> Any:
+    """The first batch of the validation data, on the host; None where there is none."""
+    if trainer.val_dataloaders is None and trainer.enable_validation:  # what Lightning does before it first validates
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        trainer.training = True
+    loaders = tree_leaves(trainer.val_dataloaders)  # one, or several in a list or a dict
+    if not loaders or loaders[0] is None:
+        return None
+    with isolate_rng():  # torch's loader draws a seed for its workers
+        return next(iter(loaders[0]), None)
 
 
 def first_rows(value: Any, n: int) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sgm_core.errors import SgmError
+from sgm_core.files import Tolerant
 
 MOST_NAMED = 20  # samples that one message names
 LIST = "bad_samples.jsonl"
@@ -32,6 +33,7 @@ class BadSamples(dict[str, str]):
         self.list: Path | None = None
         """The file that names all of them, once `write_to` was called."""
         self._reported = 0
+        self._tolerant = Tolerant(f"the list {LIST}")
 
     def write_to(self, folder: Path) -> None:
         """List them in this folder from now on, those that are known too: `{"sample": ..., "reason": ...}` per line.
@@ -79,7 +81,7 @@ class BadSamples(dict[str, str]):
         known = _names(text)
         lines = [json.dumps({"sample": name, "reason": bad[name]}) + "\n" for name in bad if name not in known]
         cut_off = "" if text.endswith("\n") or not text else "\n"
-        with self.list.open("a", encoding="utf-8") as file:  # at the end: several ranks may write
+        with self._tolerant, self.list.open("a", encoding="utf-8") as file:  # at the end: several ranks may write
             file.write(cut_off + "".join(lines))
 
 

@@ -72,7 +72,7 @@ class InMemory:
 
 def split_digits(train_fraction: float) -> tuple[InMemory, InMemory]:
     """What to train on, this part of all digits, and the rest."""
-    with np.load(DIGITS) as file:
+    with np.load(DIGITS, allow_pickle=False) as file:
         images, labels = file["images"], file["labels"]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     n_train = max(1, round(train_fraction * len(images)))

@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from sgm_core.data_report import DataReport, Spread
+from sgm_core.image_file import BadImageError, read_header
 from sgm_plugins.datamodules.buckets import nearest
-from sgm_plugins.datamodules.image_file import BadImageError, read_header
 from sgm_plugins.datamodules.image_samples import BadSampleError, Framing, ImageSource
 
 

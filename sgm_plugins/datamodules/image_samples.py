@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from sgm_core.errors import SgmError
+from sgm_core.image_file import BadImageError, Picture, read_image
 from sgm_plugins.datamodules.epoch_loader import Rows
-from sgm_plugins.datamodules.image_file import BadImageError, Picture, read_image
 
 SIZES = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
 """SDXL's names of its micro-conditioning."""

@@ -12,11 +12,11 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
+from sgm_core.image_file import BadImageError
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.bad_samples import listing
 from sgm_plugins.datamodules.buckets import Buckets
 from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
-from sgm_plugins.datamodules.image_file import BadImageError
 from sgm_plugins.datamodules.image_samples import BadSampleError, Framing
 from sgm_plugins.datamodules.tar_shards import Sample, expand, read_index
 

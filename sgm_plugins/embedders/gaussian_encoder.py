@@ -16,7 +16,7 @@ from sgm_plugins.regularizers.gaussian import GaussianRegularizer
 class GaussianEncoderEmbedder(nn.Module):
     """An encoder with a Gaussian posterior, trained along with the network: Kingma and Welling 2014, arXiv:1312.6114.
 
-    The latents are drawn from torch's global random state. Flat they are tokens, one for each place, rank 3, for
+    The latents are drawn, for each sample by itself in training. Flat they are tokens, one for each place, rank 3, for
     `crossattn`; as a map (b, c, h, w), rank 4, for `concat`. No loss keeps them near the standard normal distribution:
     an embedder has no say in the loss.
 

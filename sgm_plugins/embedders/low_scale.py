@@ -10,6 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sgm_core.randomness import randint, randn_like
 from sgm_core.roles import Discretization, Embedder, FirstStage
 from sgm_core.shapes import Shape, as_list
 from sgm_core.slots import describe
@@ -25,7 +26,7 @@ class LowScaleEmbedder(nn.Module):
     sqrt(abar) z + sqrt(1 - abar) noise, where abar = 1 / (1 + sigma_t^2). Two outputs: the latents (b, c, h, w), rank
     4, to `concat`; the level, rank 2, to `vector`.
 
-    Levels and noise are drawn from torch's global random state, in training and in sampling.
+    Levels and noise are each sample's own in training; in sampling they come from torch's global random state.
 
     Args:
         first_stage: images to latents.
@@ -78,9 +79,9 @@ class LowScaleEmbedder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Images (b, c, h, w) in [-1, 1] -> noisy latents (b, c', h', w') and the vector of their levels (b, d)."""
         z = self.scale_factor * self.first_stage.encode(image)
-        level = torch.randint(self.max_noise_level, (len(z),), device=z.device)
+        level = randint(self.max_noise_level, (len(z),), device=z.device)
         sigma = append_dims(self.levels(len(z), rand=level, device=z.device), z)
-        z = ((z + sigma * torch.randn_like(z)) / torch.sqrt(1 + sigma**2)).to(z.dtype)
+        z = ((z + sigma * randn_like(z)) / torch.sqrt(1 + sigma**2)).to(z.dtype)
         if self.output_size is not None:
             z = interpolate(z, size=self.output_size, mode="nearest")
         level = level.float()

@@ -11,7 +11,9 @@ from annotated_types import Ge
 from einops import rearrange
 from torch import Tensor, nn
 
+from sgm_core.randomness import randn_like
 from sgm_core.roles import Embedder, FirstStage, SigmaSampler
+from sgm_core.sample_draws import in_chunks
 from sgm_core.shapes import Shape, as_list
 from sgm_core.slots import describe
 from sgm_plugins.broadcast import append_dims
@@ -25,7 +27,7 @@ class VideoPredictionEmbedder(nn.Module):
     with `sigma_embedder` that of the noise level, (b * n_copies, d), rank 2, to `vector`. The rows of a clip are
     consecutive, as the frames are in the batches of video networks.
 
-    Levels and noise are drawn from torch's global random state, in training and in sampling.
+    Levels and noise are each clip's own in training; in sampling they come from torch's global random state.
 
     Args:
         encoder: images to latents.
@@ -91,7 +93,7 @@ class VideoPredictionEmbedder(nn.Module):
         sigma = None
         if self.sigma_sampler is not None:
             sigma = self.sigma_sampler(len(clips), device=clips.device)
-            clips = (clips + append_dims(sigma, clips) * torch.randn_like(clips)).to(clips.dtype)
+            clips = (clips + append_dims(sigma, clips) * randn_like(clips)).to(clips.dtype)
         z = self._encode(clips.flatten(0, 1))
         z = rearrange(z, "(b t) c h w -> b (t c) h w", t=self.n_cond_frames).repeat_interleave(self.n_copies, dim=0)
         if self.sigma_embedder is None:
@@ -114,5 +116,5 @@ class VideoPredictionEmbedder(nn.Module):
             nullcontext() if self.encoder_autocast else torch.autocast(images.device.type, enabled=False)
         )
         with context:
-            chunks = torch.split(images, self.encoder_chunk or len(images))
-            return self.scale_factor * torch.cat([self.encoder.encode(chunk) for chunk in chunks])
+            latents = [self.encoder.encode(chunk) for chunk in in_chunks(images, self.encoder_chunk)]
+            return self.scale_factor * torch.cat(latents)

@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
 from sgm_core.averaged import AveragedEngine, Batch
+from sgm_core.randomness import draws_of
 from sgm_core.roles import Average, LRScheduleFactory, OptimizerFactory
 from sgm_core.shapes import only_measured
 from sgm_plugins.autoencoding.loss import AutoencoderLoss
@@ -127,7 +128,7 @@ class AutoencoderEngine(AveragedEngine):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logs `loss`, its parts as `train/...`, `global_step` and `lr_abs`, the autoencoder's learning rate."""
-        with self.draws_of_step(batch_idx):
+        with self.draws_of_step(batch_idx, batch):
             x, result = self.get_input(batch), self(batch)
             self.latent_shape = tuple(result.z.shape[1:])
             y = result.reconstruction
@@ -135,12 +136,12 @@ class AutoencoderEngine(AveragedEngine):
             last_layer = self._last_layer() if self.adversarial_started else None
             loss: Tensor
             loss, parts = self.loss(x, y, result.log, last_layer, self.adversarial_started)
-            self.log("loss", loss, prog_bar=True)
+            logged = {"loss": loss}
             if self.adversarial_started:
                 of_discriminator, judged = self.loss.discriminator_loss(x, y)
                 loss, parts = loss + of_discriminator, parts | judged
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
-        self.log_dict({f"train/{name}": value.detach().float() for name, value in parts.items()})
+        self.log_step(logged | {f"train/{name}": value for name, value in parts.items()}, batch_idx)
         self.log("global_step", float(self.global_step))
         self.log("lr_abs", float(optimizer.param_groups[0]["lr"]))
         return loss
@@ -154,15 +155,16 @@ class AutoencoderEngine(AveragedEngine):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Logs `val_loss`, its parts as `val/...` and, if there is an average, those of the averaged weights as
-        `val_ema/...`. Without one there is one pass. Draws are the same in every epoch, and none of training's."""
+        `val_loss_ema` and `val_ema/...`. Without one there is one pass. Latents are drawn from the same numbers in
+        every epoch, and none of training's."""
         for prefix in ("val", "val_ema") if self.model_ema is not None else ("val",):
-            with self.ema_scope() if prefix == "val_ema" else nullcontext(), self.isolated():
-                torch.manual_seed(batch_idx)
+            weights = self.ema_scope() if prefix == "val_ema" else nullcontext()
+            with weights, self.isolated(), draws_of(("latents", batch_idx, self.global_rank), self.device):
                 x, result = self.get_input(batch), self(batch)
                 loss, parts = self.loss(x, result.reconstruction, result.log, None, self.adversarial_started)
             named = {f"{prefix}/{name}": value.float() for name, value in parts.items()}
-            if prefix == "val":
-                self.log("val_loss", loss, prog_bar=True, batch_size=len(x), sync_dist=True)
+            total = prefix.replace("val", "val_loss")
+            self.log(total, loss, prog_bar=prefix == "val", batch_size=len(x), sync_dist=True)
             self.log_dict(named, batch_size=len(x), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
@@ -209,8 +211,8 @@ class AutoencoderEngine(AveragedEngine):
         batch = self.to_device({k: v[:n] if isinstance(v, (Tensor, list, tuple)) else v for k, v in batch.items()})
         images: dict[str, Tensor] = {}
         for suffix in ("", "_ema") if self.model_ema is not None else ("",):
-            with self.ema_scope() if suffix else nullcontext(), self.isolated():
-                torch.manual_seed(seed)
+            weights = self.ema_scope() if suffix else nullcontext()
+            with weights, self.isolated(), draws_of(("latents", seed), self.device):
                 y = self(batch).reconstruction.float().clamp(-1, 1)
             x = self.loss.target(self.get_input(batch), y).float().clamp(-1, 1)
             difference = (x - y).abs() / 2  # in [0, 1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -49,17 +50,12 @@ class RegularizedFirstStage(FirstStage):
         tiling: Tiling | None,
     ) -> None:
         super().__init__()
-        for half in (encoder, decoder):
-            if tiling is not None and half is not None and not hasattr(half, "factor"):
-                raise ValueError(
-                    f"tiling needs to know the pixels per side of a latent's cell; give {type(half).__name__} an "
-                    "attribute `factor`"
-                )
         self.encoder = cast(nn.Module | None, encoder)
         self.decoder = cast(nn.Module, decoder)
         self.regularization = regularizer  # the name that checkpoints use
         self.chunk = chunk
         self.tiling = tiling
+        self._check_factors()
 
     def start_from(self, weights: Path | None) -> None:
         """Take the weights of a file or a run, unless there is none; the last thing that a constructor does."""
@@ -67,6 +63,20 @@ class RegularizedFirstStage(FirstStage):
             unused = ("encoder.",) if self.encoder is None else ()
             # latent diffusion's own files have beside it the loss that it was trained with
             load_part(self, weights, "first_stage_model.", ignore=("loss.", *unused))
+
+    @contextmanager
+    def in_tiles(self, size: int) -> Iterator[None]:
+        """Inside, it works in tiles of `size` cells that overlap by a quarter, whatever it was built with.
+
+        Raises:
+            ValueError: a half without an attribute `factor`.
+        """
+        tiling, self.tiling = self.tiling, Tiling(size, size // 4)
+        try:
+            self._check_factors()
+            yield
+        finally:
+            self.tiling = tiling
 
     def encode(self, x: Tensor) -> Tensor:
         """Images (b, c, h, w) in [-1, 1] -> latents. Random where the regularizer is."""
@@ -115,6 +125,14 @@ class RegularizedFirstStage(FirstStage):
         if last is None:
             raise ValueError(f"{type(self.decoder).__name__} has no attribute `last_layer`, its last weight")
         return last
+
+    def _check_factors(self) -> None:
+        for half in (self.encoder, self.decoder):
+            if self.tiling is not None and half is not None and not hasattr(half, "factor"):
+                raise ValueError(
+                    f"tiling needs to know the pixels per side of a latent's cell; give {type(half).__name__} an "
+                    "attribute `factor`"
+                )
 
     def _factor(self, half: nn.Module) -> int:
         """Pixels per side of a latent's cell; nobody asks without tiling."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from sgm_core.files import replacing
+from sgm_core.files import Tolerant, replacing
 from sgm_core.metrics import plain
 from sgm_core.roles import Logger
 
@@ -22,8 +24,8 @@ class CSVMetrics(Logger):
 
     What Lightning logs of one step in several calls is one row, which is written when the next step is logged or the
     run ends. A metric that is new becomes the last column, for which the table is replaced as a whole; else rows are
-    appended, each in one write. A row that a power cut tore is dropped when the file is opened next. Every run has
-    this logger. Only rank 0 writes.
+    appended, each in one write. A row that a power cut tore is dropped when the file is opened next. On a full disk
+    rows are lost, with a warning. Every run has this logger. Only rank 0 writes.
 
     Args:
         save_dir: the folder of the table. None leaves it to whoever starts the run, who calls `write_to`; a plain
@@ -37,6 +39,7 @@ class CSVMetrics(Logger):
         self._row: dict[str, Any] = {}
         self._columns: list[str] | None = None  # of the file; unknown until it was looked at
         self._in_file = False  # whether the row came from there
+        self._tolerant = Tolerant(f"the table {FILE}")
 
     @property
     def name(self) -> str:
@@ -65,12 +68,18 @@ class CSVMetrics(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Note the metrics of a step, None being the step of the last row (0 in an empty table)."""
+        with self._tolerant:
+            self._log(metrics, step)
+
+    def _log(self, metrics: dict[str, Any], step: int | None) -> None:
         self._open()
         last = self._row.get("step")
         step = step if step is not None else (last or 0)
         if step != last:
-            self._write()
-            self._row, self._in_file = {"step": step}, False
+            done, held = self._row, self._in_file
+            self._row, self._in_file = {"step": step} | plain(metrics), False
+            self._write(done, held)
+            return
         changed = {key: value for key, value in plain(metrics).items() if self._row.get(key) != value}
         if changed and self._in_file:  # a resumed run goes on with the last row: take it out, to write it again
             self._replace(rows(self.path)[:-1])
@@ -80,7 +89,8 @@ class CSVMetrics(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the last row."""
-        self._write()
+        with self._tolerant:
+            self._write(self._row, self._in_file)
         self._in_file = True
 
     @rank_zero_only
@@ -103,17 +113,25 @@ class CSVMetrics(Logger):
         if found and not self.path.read_bytes().endswith(b"\n"):  # torn
             self._replace(found)
 
-    def _write(self) -> None:
-        if not self._row or self._in_file or self._columns is None:
+    def _write(self, row: dict[str, Any], in_file: bool) -> None:
+        if not row or in_file or self._columns is None:
             return
-        new = [key for key in self._row if key not in self._columns]
+        new = [key for key in row if key not in self._columns]
         if new or not self.path.exists():
-            old = rows(self.path)
-            self._columns += new
-            self._replace([*old, self._row])
+            old, before = rows(self.path), self._columns
+            try:
+                self._columns = [*before, *new]
+                self._replace([*old, row])
+            except OSError:
+                self._columns = before
+                raise
             return
+        line = as_csv(self._columns, [row])
         with self.path.open("ab", buffering=0) as file:
-            file.write(as_csv(self._columns, [self._row]))
+            end = file.tell()
+            if file.write(line) < len(line):
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _replace(self, table: list[dict[str, Any]]) -> None:
         assert self._columns is not None

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from sgm_core.conditioning import Conditioning
-from sgm_core.randomness import randn, randn_like
+from sgm_core.randomness import Generators, randn, randn_like
 from sgm_core.refusals import check_refusals
 from sgm_core.roles import Denoise, Loss, SigmaSampler, Weighting
 from sgm_plugins.broadcast import append_dims
@@ -59,17 +59,25 @@ class StandardLoss(Loss):
         if loss_type not in ("l2", "l1", "lpips"):
             raise ValueError(f"loss_type is {loss_type!r}; 'l2', 'l1' and 'lpips' work")
         check_refusals(self, loss_type=loss_type, perceptual=perceptual)
-        self.sigma_sampler = sigma_sampler
+        self.sigma_sampler: SigmaSampler = sigma_sampler
         self.weighting = weighting
         self.loss_type = loss_type
         self.offset_noise_level = offset_noise_level
         self.perceptual = perceptual
 
     def forward(
-        self, denoise: Denoise, x: Tensor, cond: Conditioning, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        cond: Conditioning,
+        generator: Generators = None,
+        sigma: Tensor | None = None,
     ) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
-        sigma = self.sigma_sampler(len(x), generator=generator, device=x.device).to(dtype)
+        if sigma is None:
+            assert generator is None or isinstance(generator, torch.Generator)
+            sigma = self.sigma_sampler(len(x), generator=generator, device=x.device)
+        sigma = sigma.to(dtype)
         noise = randn_like(x, generator).to(dtype)
         if self.offset_noise_level > 0:
             offset = randn(x.shape[:2], generator, like=x.new_empty(0, dtype=torch.float32))  # (b, c)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.nn.functional import gumbel_softmax
 
+from sgm_core.randomness import exponential_like
 from sgm_core.shapes import Shape
 from sgm_plugins.regularizers.quantizer import (
     Count,
@@ -66,7 +66,7 @@ class GumbelQuantizer(Quantizer):
         if self.used is not None:
             allowed = torch.zeros(self.n_embed, dtype=torch.bool, device=z.device).index_fill_(0, self.used, True)
             logits = logits.masked_fill(~allowed[:, None, None], float("-inf"))
-        choice = gumbel_softmax(logits, tau=self.temperature, hard=self.straight_through or not self.training, dim=1)
+        choice = gumbel_softmax(logits, self.temperature, hard=self.straight_through or not self.training)
         latents = channels_first(channels_last(choice) @ self.embed.weight)
         q = logits.softmax(1)
         loss = self.kl_weight * (q * (q * self.n_embed + 1e-10).log()).sum(1).mean()
@@ -76,3 +76,17 @@ class GumbelQuantizer(Quantizer):
     def lookup(self, codes: Tensor) -> Tensor:
         latents: Tensor = self.embed(codes)
         return latents
+
+
+def gumbel_softmax(logits: Tensor, tau: float, hard: bool) -> Tensor:
+    """(b, n, *grid) -> a choice among n for each cell, as torch's function of this name; each sample's own in training.
+
+    Args:
+        hard: one vector of the n, with the gradient of the mixture.
+    """
+    gumbels = -exponential_like(logits).log().to(logits.dtype)
+    soft = ((logits + gumbels) / tau).softmax(1)
+    if not hard:
+        return soft
+    chosen = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
+    return chosen - soft.detach() + soft

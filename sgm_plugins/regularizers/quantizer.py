@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from sgm_core.randomness import randint
 from sgm_core.roles import Regularizer
 
 Count = Annotated[int, Ge(1)]
@@ -68,7 +69,7 @@ class Quantizer(Regularizer):
         position[self.used] = torch.arange(known, device=codes.device)
         found = position[codes]
         if self.unknown_index == "random":
-            unknown = torch.randint_like(found, known)
+            unknown = randint(known, found.shape, device=found.device)
         else:
             unknown = torch.full_like(found, known if self.unknown_index == "extra" else self.unknown_index)
         return torch.where(found < 0, unknown, found)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -257,7 +258,12 @@ def test_an_unknown_distribution_is_answered_with_what_there_is(sgm):
 def test_the_built_ins_are_fine(sgm):
     code, text = sgm("--json", "sgm-core")
     rows = [row for distribution in json.loads(text) for row in distribution["components"]]
-    assert code == 0, [row for row in rows if not row["loads"]]
+    broken = [row for row in rows if not row["loads"]]
+    if not find_spec("wandb"):  # the one extra that the tests do not install: 90 MB
+        assert [(row["name"], code) for row in broken] == [("wandb", 1)]
+        rows = [row for row in rows if row["loads"]]
+    else:
+        assert code == 0, broken
     own = [row for row in rows if not row["value"].startswith(("torch.", "lightning."))]
     assert not [(row["name"], row["problems"]) for row in own if row["problems"]]
 

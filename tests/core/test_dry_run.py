@@ -98,10 +98,12 @@ def test_a_checkpoint_that_is_written_nowhere_has_its_length(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("every", "keep", "steps", "kept"), [(100, 3, 1000, 3), (100, 3, 150, 2), (100, 0, 1000, 1), (100, 3, None, 3)]
-)
-def test_how_many_checkpoints_stay(every, keep, steps, kept):
-    assert kept_checkpoints(every, keep, steps) == kept
+    ("every", "keep", "steps", "for_good", "kept"),
+    [(100, 3, 1000, None, 3), (100, 3, 150, None, 2), (100, 0, 1000, None, 1), (100, 3, None, None, 3),
+     (100, 3, 1000, 400, 5), (100, 3, None, 400, 3)],
+)  # fmt: skip
+def test_how_many_checkpoints_stay(every, keep, steps, for_good, kept):
+    assert kept_checkpoints(every, keep, steps, for_good) == kept
 
 
 def test_batches_in_words():

@@ -1,14 +1,22 @@
 """The engine on a model small enough for a test, with real parts and real Lightning trainers."""
 
-import warnings
-
 import lightning as L
 import pytest
 import torch
-from support.tiny_model import HalvingFirstStage, TinyNetwork, equal, fit, make_batch, make_engine, snapshot
+from support.tiny_model import (
+    HalvingFirstStage,
+    TinyNetwork,
+    equal,
+    fit,
+    make_batch,
+    make_engine,
+    make_noisy_engine,
+    snapshot,
+)
 from torch import nn
-from torch.utils.data import DataLoader
 
+import sgm_core as sgm
+from sgm_core.randomness import randn
 from sgm_core.slots import EmbedderSlot
 from sgm_plugins.averages.ema import EMA
 from sgm_plugins.conditioners.general import GeneralConditioner
@@ -180,54 +188,6 @@ def test_lr_schedule_moves_once_per_optimizer_step():
     assert seen == pytest.approx([1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.0])
 
 
-def test_validation_loss_is_the_same_each_time_and_leaves_random_state_alone():
-    """B11: the reference's engine had no validation loss."""
-    engine = make_engine()
-    loader = DataLoader([{k: v[0] for k, v in make_batch(1).items()}] * 8, batch_size=4, generator=torch.Generator())
-    trainer = L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        state = torch.get_rng_state()
-        first, second = (trainer.validate(engine, loader, verbose=False)[0]["val_loss"] for _ in range(2))
-    assert first == second
-    assert torch.equal(state, torch.get_rng_state())
-
-
-class SamplingFirstStage(IdentityFirstStage):
-    """Draws from the global state, as an autoencoder with a distribution of latents does."""
-
-    def encode(self, x):
-        return x + torch.randn_like(x)
-
-
-class NoisyEmbedder(IdentityEmbedder):
-    """Draws from the global state, as one that augments its input does."""
-
-    def forward(self, x):
-        return x + torch.randn_like(x)
-
-
-def make_noisy_engine():
-    slots = [EmbedderSlot(NoisyEmbedder(), input_key="extra")]
-    return make_engine(
-        TinyNetwork(concat=1),
-        first_stage=SamplingFirstStage(),
-        conditioner=GeneralConditioner(slots),
-        latent_shape=[1, 8, 8],
-    )
-
-
-def test_validation_draws_nothing_from_the_random_state_of_training():
-    """B11: a first stage or an embedder that samples would tie the training to how often it is validated."""
-    engine = make_noisy_engine()
-    engine.log = lambda name, value, **_: losses.append(value.item())
-    losses, state = [], torch.get_rng_state()
-    for _ in range(2):
-        engine.validation_step({"image": torch.zeros(4, 1, 8, 8), "extra": torch.zeros(4, 1, 8, 8)}, 3)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert losses[0] == losses[1]
-
-
 def test_a_label_out_of_range_stops_training_with_the_label_and_the_range():
     engine = make_engine()
     with pytest.raises(ValueError, match=r"embedders\[0\].*12.*0.*9"):
@@ -385,16 +345,77 @@ def test_a_plain_trainer_resumes_with_the_seed_of_the_checkpoint(tmp_path):
 
 
 def test_each_seed_step_batch_and_rank_draws_its_own(monkeypatch):
-    engine, drawn = make_engine(), []
+    engine, drawn, batch = make_engine(), [], {"image": torch.zeros(4, 1, 8, 8)}
     for seed, step, batch_idx, rank in ((1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)):
         monkeypatch.setattr(type(engine), "global_step", step)
         monkeypatch.setattr(type(engine), "global_rank", rank)
         torch.manual_seed(seed)
-        with engine.draws_of_step(batch_idx):
-            drawn.append(torch.rand(()).item())
-        with engine.draws_of_step(batch_idx):
-            assert torch.rand(()).item() == drawn[-1]
-    assert len(set(drawn)) == 5
+        with engine.draws_of_step(batch_idx, batch):
+            drawn.append((torch.rand(()).item(), randn((4,)).tolist()))
+        with engine.draws_of_step(batch_idx, batch):
+            assert (torch.rand(()).item(), randn((4,)).tolist()) == drawn[-1]
+    assert len({of_torch for of_torch, _ in drawn}) == 5
+    of_samples = [number for _, samples in drawn[:4] for number in samples]
+    assert len(set(of_samples)) == 16
+    assert drawn[4][1] == drawn[3][1]  # the second process draws what the second batch of one process would
+
+
+@pytest.mark.parametrize("config", ["digits", "autoencoder_digits"])
+def test_a_step_of_two_batches_has_the_loss_and_gradient_of_one_batch_of_both(config, monkeypatch):
+    """As two processes, or an accumulation: what is drawn (noise, its level, dropped conditions, latents of an
+    autoencoder) belongs to the samples."""
+    engine = sgm.build_engine(sgm.load_config(config))
+    batch = next(iter(sgm.load_config(config, overrides=["data.batch_size=12"]).build("data").train_dataloader()))
+    monkeypatch.setattr(type(engine), "log", lambda *args, **kwargs: None)
+    monkeypatch.setattr(type(engine), "log_step", lambda *args, **kwargs: None)
+    monkeypatch.setattr(type(engine), "optimizers", lambda self: torch.optim.SGD(self.parameters(), lr=0.1))
+    results = []
+    for parts in (1, 2, 3):
+        engine.zero_grad()
+        losses = []
+        for i in range(parts):
+            part = {key: value[i * 12 // parts : (i + 1) * 12 // parts] for key, value in batch.items()}
+            monkeypatch.setattr(type(engine), "global_rank", i)
+            monkeypatch.setattr(engine, "_trainer", Processes(parts))
+            loss = engine.training_step(part, 0) / parts
+            loss.backward()
+            losses.append(loss.detach())
+        gradients = [p.grad.clone() for p in engine.trained_parameters().values() if p.grad is not None]
+        results.append((sum(losses), gradients))
+    for loss, gradients in results[1:]:
+        assert torch.allclose(loss, results[0][0], rtol=1e-6)
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients, results[0][1], strict=True))
+
+
+class Processes:
+    """What the draws need to know of a trainer."""
+
+    accumulate_grad_batches = 1
+    global_step = 0
+    train_dataloader = None
+
+    def __init__(self, n: int) -> None:
+        self.world_size = n
+
+
+def test_a_short_last_batch_draws_nothing_that_another_process_draws(monkeypatch):
+    engine, drawn = make_engine(), []
+    trainer = Processes(2)
+    trainer.train_dataloader = torch.utils.data.DataLoader(range(7), batch_size=4)
+    monkeypatch.setattr(engine, "_trainer", trainer)
+    for rank, b in enumerate((4, 3)):
+        monkeypatch.setattr(type(engine), "global_rank", rank)
+        with engine.draws_of_step(0, {"image": torch.zeros(b, 1, 8, 8)}):
+            drawn += randn((b,)).tolist()
+    assert len(set(drawn)) == 7
+
+
+def test_frames_are_no_samples_and_their_clips_are():
+    engine = make_engine()
+    batch = {"image": torch.zeros(12, 1, 8, 8)}
+    assert [engine.count_samples({**batch, "num_video_frames": n}) for n in (3, 5, None)] == [4, 12, 12]
+    engine.model.diffusion_model.num_video_frames = 6
+    assert engine.count_samples(batch) == 2
 
 
 @pytest.mark.parametrize(
@@ -485,6 +506,18 @@ def test_log_images_cuts_every_kind_of_entry_alike():
     assert all(call == (["a", "bb"], [0, 1], 14) for call in seen)
     with pytest.raises(TypeError, match="n_rows"):
         engine.log_images(batch, 2, n_rows=4)
+
+
+def test_the_same_seed_gives_the_same_pictures_whatever_was_drawn_before():
+    """Of a first stage and an embedder that draw, too; grids over time differ by the weights alone."""
+    engine, extra = make_noisy_engine(), torch.zeros(2, 1, 8, 8)
+    pictures = []
+    for seed in (0, 0, 1):
+        torch.rand(3)
+        pictures.append(engine.log_images({"image": extra, "extra": extra}, 2, seed=seed))
+    assert equal(pictures[0], pictures[1])
+    for key in ("reconstructions", "samples"):
+        assert not torch.equal(pictures[0][key], pictures[2][key])
 
 
 def test_log_images_takes_more_than_the_batch_has():

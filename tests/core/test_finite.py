@@ -214,7 +214,9 @@ def test_a_run_stops_and_its_last_checkpoint_is_that_of_the_step_before(register
     record = json.loads((run.folder / "run.json").read_text())
     assert record["state"] == "failed"
     assert "the loss is nan" in json.dumps(record)
-    assert resume_run(run.folder, ["model.loss_fn.at=100"]).train() == 0  # the fault is gone, and it goes on
+    assert (
+        resume_run(run.folder, ["model.loss_fn.at=100"], allow_change=True).train() == 0
+    )  # the fault is gone, and it goes on
 
 
 @pytest.mark.parametrize(("override", "finite"), [("nonfinite.skip=1", True), ("nonfinite.check=false", False)])

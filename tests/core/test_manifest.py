@@ -1,18 +1,19 @@
 """Checkpoints that are not what was written are found, passed over, and never run."""
 
-import os
 import pickle
-import random
 import shutil
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from support.broken_files import BROKEN, flips, payloads, rewrite
 
 import sgm_core as sgm
-from sgm_core.checkpoint import CheckpointError, read_step
-from sgm_core.manifest import fault, manifest_of, newest_valid
+from sgm_core import manifest
+from sgm_core.checkpoint import CheckpointError, load_engine, read_step
+from sgm_core.cli.app import main
+from sgm_core.manifest import fault, manifest_of, newest_valid, to_load
 from sgm_core.run import resume_run, start_run
 from sgm_core.saving import AtomicCheckpoints, make_last
 
@@ -35,13 +36,6 @@ def path_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}.ckpt"
 
 
-def rewrite(path: Path, content: bytes) -> None:
-    """In place, so that `last.ckpt`, the same file, changes too."""
-    with path.open("r+b") as file:
-        file.truncate()
-        file.write(content)
-
-
 def test_of_whole_checkpoints_the_last_is_taken(run):
     said = []
     assert newest_valid(run, said.append) == (run / "checkpoints" / "last.ckpt", [])
@@ -49,27 +43,12 @@ def test_of_whole_checkpoints_the_last_is_taken(run):
 
 
 def test_200_random_bit_flips_are_200_found(run):
-    path, draw = path_of(run, 6), random.Random(0)
+    path, last = path_of(run, 6), run / "checkpoints" / "last.ckpt"
     content = path.read_bytes()
-    found = 0
-    for _ in range(200):
-        bit = draw.randrange(8 * len(content))
-        changed = bytearray(content)
-        changed[bit // 8] ^= 1 << bit % 8
-        rewrite(path, bytes(changed))
-        found += fault(path) is not None and fault(run / "checkpoints" / "last.ckpt") is not None
+    found = sum(fault(path) is not None and fault(last) is not None for _ in flips(path, 200))
     assert found == 200
-    rewrite(path, content)
+    assert path.read_bytes() == content
     assert fault(path) is None
-
-
-BROKEN = {
-    "truncated": (lambda content: content[: len(content) // 2], "bytes and was written with"),
-    "empty": (lambda content: b"", "it is empty"),
-    "garbage": (lambda content: random.Random(1).randbytes(len(content)), "sha256"),
-    "flipped": (lambda content: content[:900] + bytes([content[900] ^ 4]) + content[901:], "sha256"),
-    "longer": (lambda content: content + b"\0", "bytes and was written with"),
-}
 
 
 @pytest.mark.parametrize("how", BROKEN)
@@ -111,26 +90,6 @@ def test_last_may_be_a_copy_and_the_only_one(run):
     assert newest_valid(run, pytest.fail) == (last, [])
     rewrite(last, BROKEN["flipped"][0](last.read_bytes()))
     assert newest_valid(run, [].append) == (path_of(run, 4), [last])
-
-
-class Runs:
-    """Pickled, it is a call."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
-
-
-def payloads(marker: Path) -> dict[str, object]:
-    return {
-        "os.system": Runs(os.system, f"touch {marker}"),
-        "eval": Runs(eval, f"open({str(marker)!r}, 'w')"),
-        "exec": Runs(exec, f"open({str(marker)!r}, 'w')"),
-        "open": Runs(open, str(marker), "w"),
-        "nested": {"global_step": 8, "state_dict": {"a": Runs(Path.touch, marker)}},
-    }
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -192,3 +151,117 @@ def test_a_run_goes_on_from_the_one_before_and_keeps_what_it_writes(tmp_path, ca
     ]  # fmt: skip
     assert newest_valid(tmp_path / "a", pytest.fail)[0].name == "last.ckpt"
     assert read_step(folder / "last.ckpt") == 7
+
+
+# --- loading from a run or a file ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_of_a_run_the_newest_valid_one_is_loaded_with_a_warning_and_a_broken_file_is_refused(run, how):
+    change, reason = BROKEN[how]
+    rewrite(path_of(run, 6), change(path_of(run, 6).read_bytes()))
+    with pytest.warns(UserWarning, match="skipped") as caught:
+        assert to_load(run) == path_of(run, 4)
+    last = run / "checkpoints" / "last.ckpt"
+    assert [str(w.message).partition(": ")[0] for w in caught] == [
+        f"skipped {path}" for path in (last, path_of(run, 6))
+    ]
+    assert all(reason in str(w.message) for w in caught)
+    for path in (last, path_of(run, 6)):
+        with pytest.raises(CheckpointError) as error:
+            to_load(path)
+        assert str(error.value).startswith(f"{path}: ")
+        assert reason in str(error.value)
+
+
+def test_a_large_file_is_not_read_twice_to_draw_from_it_unless_that_is_asked_for(run, monkeypatch):
+    monkeypatch.setattr(manifest, "READ_ANYWAY", 100)
+    content = path_of(run, 6).read_bytes()
+    at = content.index(torch.arange(500.0).add(6).numpy().tobytes())  # a weight: the archive itself is whole
+    rewrite(path_of(run, 6), content[:at] + b"\1" + content[at + 1 :])
+    last = run / "checkpoints" / "last.ckpt"
+    assert to_load(run) == last
+    assert to_load(last) == last
+    with pytest.warns(UserWarning, match="sha256"):
+        assert to_load(run, verify=True) == path_of(run, 4)
+    with pytest.raises(CheckpointError, match="sha256"):
+        to_load(last, verify=True)
+    rewrite(path_of(run, 6), content[:-1])  # the size is always compared
+    with pytest.raises(CheckpointError, match="bytes and was written with"):
+        to_load(last)
+
+
+def test_where_no_checkpoint_is_whole_the_export_is_taken(run):
+    for step in STEPS:
+        rewrite(path_of(run, step), b"")
+    with pytest.raises(CheckpointError, match="none of its 4 checkpoints"), pytest.warns(UserWarning, match="empty"):
+        to_load(run)
+    (run / "model.safetensors").write_bytes(b"weights")
+    with pytest.warns(UserWarning, match="none of the checkpoints of .* the weights are those of model.safetensors"):
+        assert to_load(run) == run / "model.safetensors"
+    shutil.rmtree(run / "checkpoints")
+    assert to_load(run) == run / "model.safetensors"
+
+
+def test_a_file_of_somebody_else_has_no_manifest_and_needs_none(tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(1)}}, tmp_path / "theirs.ckpt")
+    assert to_load(tmp_path / "theirs.ckpt") == tmp_path / "theirs.ckpt"
+
+
+URL = "https://example.com/model.ckpt"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["sample", URL, "--cond", "cls=1"], ["train", "--resume", URL], ["replay", URL],
+     ["train", "digits", f"model.init_from={URL}", "--name", "a"],
+     ["sample", "s3://bucket/model.ckpt", "--cond", "cls=1"], ["sample", "file:///model.ckpt", "--cond", "cls=1"]],
+)  # fmt: skip
+def test_nothing_is_read_from_a_network(arguments, tmp_path, monkeypatch, capsys):
+    import socket
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it asked the network"))
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert "nothing is read from a network" in err
+    assert ":/" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs" / "a").exists()
+    with pytest.raises(CheckpointError, match="nothing is read from a network"):
+        load_engine(URL)
+
+
+def test_images_can_be_drawn_from_a_run_whose_newest_checkpoint_is_broken(tmp_path, monkeypatch, capsys):
+    """And with raw weights in place of the averaged ones."""
+    fast = [
+        "model.network.channel_mult=[1]", "data.batch_size=8", "trainer.max_steps=3", "trainer.limit_val_batches=0",
+        "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.callbacks=[]",
+        "checkpoint.every_n_steps=1",
+    ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    assert main(["train", "digits", *fast, "--name", "a"]) == 0
+
+    def grid(*options: str) -> bytes:
+        arguments = ["sample", "runs/a", "--cond", "cls=[1,2]", "--steps", "2", "--out", "out", "--device", "cpu"]
+        assert main([*arguments, *options]) == 0
+        return Path("out/grid.png").read_bytes()
+
+    averaged, raw = grid(), grid("--raw")
+    assert averaged != raw
+    newest = Path("runs/a/checkpoints/step-00000003.ckpt")
+    content = newest.read_bytes()
+    rewrite(newest, BROKEN["flipped"][0](content))
+    with pytest.warns(UserWarning, match="skipped runs/a/checkpoints/last.ckpt: its content"):
+        assert grid() not in (averaged, raw)  # of the step before
+    assert main(["sample", str(newest), "--cond", "cls=1"]) == 1
+    assert f"{newest}: its content is not what was written (sha256)" in capsys.readouterr().err
+    monkeypatch.setattr(manifest, "READ_ANYWAY", 100)
+    rewrite(newest, content)
+    assert grid() == averaged
+    at = len(content) // 2  # amid the weights
+    rewrite(newest, content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with pytest.warns(UserWarning, match="skipped"):
+        grid("--verify")

@@ -159,6 +159,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "decoders/temporal": HALVES | {"time_mode": "all"},
     "discriminators/patch": {"ndf": 8, "num_layers": 2},
     "feature_networks/vgg16": {"weights": "random"},
+    "adapters/lora": {"targets": "."},
     "averages/ema": {},
     **{
         f"optimizers/{name}": {}
@@ -185,6 +186,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     },
     "loggers/csv": {},
     "loggers/tensorboard": {},
+    "loggers/wandb": {"offline": True},
 }  # fmt: skip
 """Arguments and inputs of each. A built-in that is new needs a line, or its test fails."""
 
@@ -194,7 +196,8 @@ BUILT_INS: dict[str, dict[str, Any]] = {
 )
 def test_every_built_in_keeps_its_contract(name, tmp_path, monkeypatch):
     assert name in BUILT_INS, f"add {name} to the table of arguments"
-    for module in {"loggers/tensorboard": ["tensorboard"], "callbacks/rich_progress_bar": ["rich"],
+    for module in {"loggers/tensorboard": ["tensorboard"], "loggers/wandb": ["wandb"],
+                   "callbacks/rich_progress_bar": ["rich"],
                    "datamodules/hf_dataset": ["datasets"]}.get(name, []):  # fmt: skip
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)

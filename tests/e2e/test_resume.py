@@ -3,14 +3,12 @@
 import json
 import os
 import random
-import signal
-import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from support.killable import started
+from support.killable import differences, train_until_killed
 
 from sgm_core.cli.app import main
 
@@ -46,19 +44,6 @@ def saved(run: Path) -> dict:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def differences(a, b, at: str = "") -> list[str]:
-    """Where two checkpoints are not the same to the last bit."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        same = a.dtype == b.dtype and torch.equal(a, b)
-    elif isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [found for key in a for found in differences(a[key], b[key], f"{at}/{key}")]
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [found for i, pair in enumerate(zip(a, b, strict=True)) for found in differences(*pair, f"{at}/{i}")]
-    else:
-        same = a == b
-    return [] if same else [at]
-
-
 def rows(run: Path) -> list[dict]:
     """What was logged; a kill may tear nothing, and a resume logs nothing twice."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -73,24 +58,6 @@ def assert_the_same(run: Path, whole: Path) -> None:
     assert one["optimizer_states"][0]["state"]
     assert any(key.startswith("model_ema.shadow.") for key in one["state_dict"])
     assert not differences(one, other)
-
-
-def train_until_killed(run: Path, arguments: list[str], step: int, delay: float) -> int:
-    """Kill (-9) a training some time after it logged a step. Gives the number of steps that it logged."""
-    log, deadline = run / "metrics.jsonl", time.monotonic() + 60
-    before = log.read_text() if log.exists() else ""  # may hold the step already, from an earlier life
-    child = started(arguments)
-    while child.is_alive() and time.monotonic() < deadline:
-        text = log.read_text() if log.exists() else ""
-        if text != before and f'"step": {step},' in text:
-            break
-        time.sleep(0.002)
-    time.sleep(delay)
-    assert child.is_alive(), f"it ended by itself: {child.exitcode}"
-    os.killpg(child.pid, signal.SIGKILL)
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-    return log.read_text().count("\n")
 
 
 @pytest.mark.slow
@@ -148,7 +115,7 @@ def test_a_resumed_run_draws_what_it_would_have_drawn_unless_it_gets_another_see
         "data.batch_size=8",
     ]
     losses = {}
-    for name, resume in {"whole": None, "resumed": [], "other": ["seed=5"]}.items():
+    for name, resume in {"whole": None, "resumed": [], "other": ["seed=5", "--allow-change"]}.items():
         steps = 4 if resume is None else 2
         assert main(["train", config, *fast, f"trainer.max_steps={steps}", "--name", name]) == 0
         if resume is not None:

@@ -1,8 +1,11 @@
 """What only a GPU shows: nothing waits for it, numbers are the CPU's, half precision trains. Skipped without one."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ from support.networks import draw, randomized
 import sgm_core as sgm
 from sgm_core.cli.app import main
 from sgm_core.conditioning import Conditioning
+from sgm_core.randomness import bernoulli, exponential_like, randint, randn_like
+from sgm_core.sample_draws import SampleDraws, sample_draws
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -93,7 +98,7 @@ def test_a_training_step_never_waits_for_the_device():
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with engine.draws_of_step(0):
+        with engine.draws_of_step(0, batch):
             loss = engine.shared_step(batch)
         loss.backward()
         optimizer.step()
@@ -103,6 +108,41 @@ def test_a_training_step_never_waits_for_the_device():
     with no_waiting():
         for _ in range(3):
             step()
+
+
+def test_on_a_gpu_too_samples_draw_numbers_of_their_own_and_nothing_waits():
+    """Short rows come from the host, long ones from a generator on the device."""
+
+    def draw_all(b: int, first: int) -> list[torch.Tensor]:
+        with sample_draws(SampleDraws((1, 2), b, first)):
+            long, short = (torch.empty(b, *shape, device="cuda") for shape in ((4, 16, 16), (3,)))
+            return [
+                *(randn_like(x) for x in (long, short, long)),
+                randint(9, (b,), device="cuda"),
+                bernoulli(0.5, (b, 500), device="cuda"),
+                exponential_like(long),
+            ]
+
+    whole = draw_all(6, 0)
+    with no_waiting():
+        parts = [draw_all(4, 0), draw_all(2, 4)]
+    for first, second, together in zip(*parts, whole, strict=True):
+        assert torch.equal(torch.cat([first, second]), together)
+    assert not torch.equal(whole[0], whole[2])
+
+
+def test_fsdp2_trains_as_one_device_does(tmp_path, monkeypatch):
+    """One GPU is enough to shard over: parameters, gradients and averages are DTensors."""
+    monkeypatch.chdir(tmp_path)
+    losses = []
+    for name, strategy in (("one", "auto"), ("sharded", "fsdp2")):
+        arguments = ["trainer.devices=1", f"trainer.strategy={strategy}", "trainer.max_steps=4", "data.batch_size=32"]
+        quiet = ["trainer.log_every_n_steps=1", "trainer.enable_progress_bar=false", "model.sampler.num_steps=2"]
+        command = [sys.executable, "-m", "sgm_core.cli", "train", "digits", *arguments, *quiet, "--name", name]
+        subprocess.run(command, check=True, timeout=240)
+        rows = map(json.loads, Path("runs", name, "metrics.jsonl").read_text().splitlines())
+        losses.append([row["loss"] for row in rows if "loss" in row])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_the_unet_gives_the_numbers_of_the_cpu():
@@ -199,3 +239,53 @@ def test_a_dry_run_estimates_the_peak_that_the_device_measures(tmp_path, monkeyp
     assert found.device == torch.cuda.get_device_name()
     assert found.estimate <= found.peak < 1.4 * found.estimate
     assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_measures_on_the_device_what_it_measures_on_the_cpu():
+    """At the same levels, with the same noise."""
+    totals = []
+    for device in ("cuda", "cpu"):
+        torch.manual_seed(0)
+        engine, batch = digits()
+        engine = engine.to(device)
+        engine.on_validation_epoch_start()
+        engine.validation_step({key: value.to(device) for key, value in batch.items()}, 0)
+        totals.append(engine._validated["val_loss_ema"].totals.cpu())
+    torch.testing.assert_close(*totals, rtol=1e-3, atol=1e-3)
+
+
+def test_16_mixed_goes_on_with_the_scale_that_it_had(tmp_path, monkeypatch):
+    """The scale doubles every 2000 steps; here it has fallen, since the first steps overflow."""
+    monkeypatch.chdir(tmp_path)
+    fast = [
+        "model.network.channel_mult=[1]", "data.batch_size=8", "trainer.limit_val_batches=0", "trainer.callbacks=[]",
+        "trainer.enable_progress_bar=false", "trainer.precision=16-mixed", "trainer.accelerator=gpu",
+        "trainer.devices=1", "checkpoint.every_n_steps=1", "model.loss_fn.weighting={use: edm, sigma_data: 0.001}",
+    ]  # fmt: skip
+    assert main(["train", "digits", *fast, "trainer.max_steps=6", "--name", "a"]) == 0
+
+    def scaler() -> dict:
+        return torch.load("runs/a/checkpoints/last.ckpt", weights_only=True)["MixedPrecision"]
+
+    before = scaler()
+    assert before["scale"] < 2.0**16
+    assert main(["train", "--resume", "runs/a", "trainer.max_steps=7"]) == 0
+    after = scaler()
+    assert after["scale"] in (before["scale"], before["scale"] / 2)
+    assert after["_growth_tracker"] in (before["_growth_tracker"] + 1, 0)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_a_step_that_was_stopped_on_a_gpu_is_taken_again(tmp_path, monkeypatch, capsys, precision):
+    monkeypatch.chdir(tmp_path)
+    fast = [
+        "model.network.channel_mult=[1]", "data.batch_size=8", "trainer.limit_val_batches=0", "trainer.callbacks=[]",
+        "trainer.enable_progress_bar=false", f"trainer.precision={precision}", "trainer.accelerator=gpu",
+        "trainer.devices=1", "trainer.max_steps=20", "model.optimizer={use: sgd, lr: 1.0e+30}",
+    ]  # fmt: skip
+    assert main(["train", "digits", *fast, "--name", "a"]) == 1
+    capsys.readouterr()
+    assert main(["replay", "runs/a"]) == 0
+    out = capsys.readouterr().out
+    assert f", {precision}, on cuda" in out
+    assert out.endswith("reproduced\n")

@@ -12,15 +12,18 @@ NEEDS = {"digits_text": "sgm-minilm"}
 PUBLIC = ("sd_2_1", "sd_2_1_768", "sd_xl_base", "sd_xl_refiner", "sv3d_p", "sv3d_u", "svd", "svd_image_decoder")
 """Configs of public models: in full size, without data. `tests/test_key_tables.py` has more of them."""
 
+LARGE = ("class_latent", "sd_xl_finetune", "sd_xl_lora", "txt2img_clip")
+"""Configs that train at full size, on your data. `tests/test_training_configs.py` trains them at a small one."""
+
 
 def usable_configs(*, public: bool = True) -> list:
     """Parameters of a test: the names; those whose plugin is not installed here are skipped, with the reason.
 
     Args:
-        public: with those of public models, which no test can train.
+        public: with those of public models, and others of a size that no test can train.
     """
     here = {entry.distribution for entry in index.entries()}
-    names = sorted(name for name in shipped_configs() if public or name not in PUBLIC)
+    names = sorted(name for name in shipped_configs() if public or name not in PUBLIC + LARGE)
     return [pytest.param(name, marks=_marks(name, here)) for name in names]
 
 

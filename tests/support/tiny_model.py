@@ -15,6 +15,7 @@ from sgm_plugins.conditioners.general import GeneralConditioner
 from sgm_plugins.denoisers import ContinuousDenoiser
 from sgm_plugins.discretizations import EDMDiscretization
 from sgm_plugins.embedders.classes import ClassEmbedder
+from sgm_plugins.embedders.identity import IdentityEmbedder
 from sgm_plugins.first_stages.identity import IdentityFirstStage
 from sgm_plugins.guiders import ClassifierFreeGuidance
 from sgm_plugins.losses.standard import StandardLoss
@@ -70,6 +71,31 @@ def make_engine(network=None, **changes) -> DiffusionEngine:
         "ema": EMA(0.9),
     }
     return DiffusionEngine(**(parts | changes))
+
+
+class SamplingFirstStage(IdentityFirstStage):
+    """Draws from the global state, as an autoencoder with a distribution of latents does."""
+
+    def encode(self, x):
+        return x + torch.randn_like(x)
+
+
+class NoisyEmbedder(IdentityEmbedder):
+    """Draws from the global state, as one that augments its input does."""
+
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+def make_noisy_engine(**changes):
+    slots = [EmbedderSlot(NoisyEmbedder(), input_key="extra")]
+    return make_engine(
+        TinyNetwork(concat=1),
+        first_stage=SamplingFirstStage(),
+        conditioner=GeneralConditioner(slots),
+        latent_shape=[1, 8, 8],
+        **changes,
+    )
 
 
 def make_batch(n: int = 4, size: int = 8) -> dict:

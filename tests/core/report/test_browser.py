@@ -93,6 +93,26 @@ def test_the_charts_have_every_point_and_nothing_is_asked_of_anybody(browser, tm
     assert [url for url in browser.requests if not url.startswith("data:image/")] == [page.resolve().as_uri()]
 
 
+def test_what_is_to_be_compared_shares_a_chart(browser, tmp_path):
+    """The loss in training and in validation, raw and averaged; each part of an autoencoder's; levels of one loss."""
+    keys = ["loss", "val_loss", "val_loss_ema", "train/kl_loss", "val/kl_loss", "val_ema/kl_loss"]
+    keys += [f"{loss}/sigma_{sigma}" for loss in keys[:3] for sigma in (0.05, 0.5, 10)]
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for step in range(3):
+            file.write(json.dumps({"step": step} | dict.fromkeys(keys, 1.0 + step)) + "\n")
+    browser.open(Report(tmp_path).write(Record()))
+    shown = browser.evaluate("""Object.fromEntries([...document.querySelectorAll("article.chart")].map(
+        (chart) => [chart.dataset.title, [...chart.querySelectorAll("path.raw")].map((path) => path.dataset.name)]))""")
+    assert shown == {
+        "loss": keys[:3],
+        "kl_loss": keys[3:6],
+        "loss by sigma": keys[6:9],
+        "val_loss by sigma": keys[9:12],
+        "val_loss_ema by sigma": keys[12:],
+    }
+    assert browser.errors == []
+
+
 def test_hostile_texts_are_shown_and_never_run(browser, tmp_path):
     browser.open(make_run(tmp_path / "run"))
     assert browser.evaluate("document.title") == "run · finished"

@@ -87,14 +87,6 @@ def test_a_report_that_can_not_be_written_is_one_warning(tmp_path, config, monke
     assert len([text for text in said if "report was not written: NotADirectoryError" in text]) == 1
 
 
-def test_leftovers_of_a_killed_process_are_swept(tmp_path, config):
-    (tmp_path / ".report.html.123.tmp").touch()
-    (tmp_path / ".run.json.123.tmp").touch()
-    (tmp_path / ".mine.tmp").touch()
-    fit(make_engine(), 1, [Reporter(config, tmp_path)])
-    assert {path.name for path in tmp_path.glob(".*")} == {".mine.tmp"}
-
-
 def test_weights_are_the_same_with_and_without_a_report(tmp_path, config):
     states = []
     for callbacks in ([], [Reporter(config, tmp_path, interval=0.0)]):

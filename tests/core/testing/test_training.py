@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.broken_components import Case, Cases
 
+from sgm_core.randomness import randn_like
 from sgm_core.roles import Loss, SigmaSampler, Weighting
 from sgm_core.testing import check_component
 
@@ -44,6 +45,46 @@ class OtherNoise(Loss):
     def forward(self, denoise, x, cond, generator=None):
         error = denoise(x + torch.randn_like(x), torch.ones(len(x)), cond) - x
         return error.square().flatten(1).mean(dim=1)
+
+
+class Told(Loss):
+    """Can be told its levels, right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sigma_sampler = OwnSigmas()
+
+    def noise(self, x, generator):
+        return randn_like(x, generator)
+
+    def forward(self, denoise, x, cond, generator=None, sigma=None):
+        sigma = self.sigma_sampler(len(x), generator=generator) if sigma is None else sigma
+        noisy = x + sigma[:, None, None, None] * self.noise(x, generator)
+        return (denoise(noisy, sigma, cond) - x).square().flatten(1).mean(dim=1)
+
+
+@broken("losses", r"can be told its noise levels(?s:.*)unexpected keyword argument 'sigma'")
+class CanNotBeTold(Told):
+    """Has p(sigma), and draws from it always."""
+
+    def forward(self, denoise, x, cond, generator=None):
+        return super().forward(denoise, x, cond, generator)
+
+
+@broken("losses", r"can be told its noise levels(?s:.*)the denoiser got \[")
+class DoesNotListen(Told):
+    """Takes levels, and draws others."""
+
+    def forward(self, denoise, x, cond, generator=None, sigma=None):
+        return super().forward(denoise, x, cond, generator, self.sigma_sampler(len(x), rand=torch.full((len(x),), 0.5)))
+
+
+@broken("losses", "depends on nothing but its own sample")
+class OneGeneratorForAll(Told):
+    """Draws all noise from the first sample's generator."""
+
+    def noise(self, x, generator):
+        return randn_like(x, generator if generator is None or isinstance(generator, torch.Generator) else generator[0])
 
 
 @broken("weightings", "positive and finite")
@@ -129,6 +170,7 @@ def test_it_is_found(case: Case):
     ("kind", "component", "inputs"),
     [
         ("sigma_samplers", OwnSigmas, {}),
+        ("losses", Told, {}),
     ],
 )
 def test_what_the_broken_ones_were_made_from_is_whole(kind, component, inputs):

@@ -59,14 +59,14 @@ class Engine(LightningModule):
         return {"inputs": batch["image"], "samples/cfg": torch.randn(n, 3, 8, 8)}
 
 
-def data(batches: int = 100) -> DataLoader:
-    """Batches of four, the i-th image being of gray level i / 1000."""
+def data(batches: int = 100, first: int = 0) -> DataLoader:
+    """Batches of four, the i-th image being of gray level (first + i) / 1000."""
 
     def collate(rows: list[int]) -> dict[str, Any]:
         levels = torch.tensor(rows).float().reshape(-1, 1, 1, 1) / 1000
         return {"image": levels.expand(-1, 1, 8, 8).clone(), "txt": [f"row\n{row}" for row in rows], "frames": 14}
 
-    return DataLoader(range(4 * batches), batch_size=4, collate_fn=collate)
+    return DataLoader(range(first, first + 4 * batches), batch_size=4, collate_fn=collate)
 
 
 def fit(callback: ImageLogger | None, folder: Path, engine: LightningModule | None = None, **options: Any) -> Engine:
@@ -75,7 +75,8 @@ def fit(callback: ImageLogger | None, folder: Path, engine: LightningModule | No
     np.random.seed(0)
     engine = engine or Engine()
     options = {"max_steps": 10, "logger": False, **options}
-    checkpoint = options.pop("ckpt_path", None)
+    train = options.pop("train", None) or data()
+    checkpoint, validation = options.pop("ckpt_path", None), options.pop("validation", None)
     trainer = Trainer(
         accelerator="cpu",
         default_root_dir=folder,
@@ -85,7 +86,7 @@ def fit(callback: ImageLogger | None, folder: Path, engine: LightningModule | No
         callbacks=callback,
         **options,
     )
-    trainer.fit(engine, data(), ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(engine, train, validation, ckpt_path=checkpoint, weights_only=True)
     return engine
 
 
@@ -152,6 +153,68 @@ def test_all_grids_are_of_the_first_images_of_the_first_batch(tmp_path):
         assert batch["txt"] == ["row\n0", "row\n1", "row\n2"]
         assert batch["frames"] == 14
         assert options == {"n": 3, "sample": False, "ucg_keys": ["txt"], "seed": 5}
+
+
+class Validated(Engine):
+    """Can be validated."""
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None: ...
+
+
+GRAY_900 = torch.tensor([0.9, 0.901]).reshape(2, 1, 1, 1).expand(2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_sanity_val_steps": 0},
+        {"check_val_every_n_epoch": 50},
+        {"val_check_interval": 3},
+        {"validation": [data(2, first=900), data(2, first=500)]},
+    ],
+)
+def test_where_there_is_validation_the_grids_are_of_its_first_batch(tmp_path, options):
+    callback = ImageLogger(every_n_steps=4, first_step=True, max_images=2)
+    engine = fit(callback, tmp_path, Validated(), **{"validation": data(2, first=900), **options})
+    assert steps(engine) == [0, 1, 2, 4, 8, 10]
+    for _, batch, _ in engine.calls:
+        torch.testing.assert_close(batch["image"], GRAY_900, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{"limit_val_batches": 0}, {"validation": None}, {"validation": []}])
+def test_without_validation_they_are_of_the_first_of_training(tmp_path, options):
+    engine = fit(ImageLogger(max_images=2), tmp_path, Validated(), **{"validation": data(2, first=900), **options})
+    assert all(batch["image"].max() < 0.002 for _, batch, _ in engine.calls)
+    assert len(engine.calls) > 3
+
+
+def test_grids_of_a_resumed_run_are_those_of_the_run_that_went_on(tmp_path):
+    class Saving(Validated):
+        def on_train_batch_end(self, *_: Any) -> None:
+            if self.global_step == 4:
+                self.trainer.save_checkpoint(tmp_path / "4.ckpt")
+
+    logger, validation = {"every_n_steps": 4, "growing": False}, data(2, first=900)
+    fit(ImageLogger(**logger), tmp_path / "whole", Saving(), validation=validation)
+    elsewhere = data(100, first=50)  # a resumed run trains on other batches first
+    fit(
+        ImageLogger(**logger), tmp_path / "resumed", Validated(), validation=validation, train=elsewhere,
+        ckpt_path=tmp_path / "4.ckpt",
+    )  # fmt: skip
+    for name in ("inputs-step-00000008.png", "samples_cfg-step-00000008.png", "txt-step-00000008.txt"):
+        whole, resumed = ((tmp_path / run / "images" / name).read_bytes() for run in ("whole", "resumed"))
+        assert whole == resumed
+
+
+def test_looking_at_the_validation_data_changes_nothing_of_the_training(tmp_path):
+    """Torch's own loader draws a seed from the training's random state whenever it is iterated."""
+    runs = []
+    for callback in (ImageLogger(every_n_steps=1), None):
+        torch.manual_seed(0)
+        engine = Validated()
+        runs.append(fit(callback, tmp_path, engine, validation=data(2, first=900), num_sanity_val_steps=0).losses)
+    assert runs[0] == runs[1]
 
 
 def test_files_are_named_by_key_and_step_and_captions_lie_beside_them(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from contextlib import nullcontext
 
 import lightning as L
 import pytest
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 import sgm_core as sgm
 from sgm_core.errors import SgmError
 from sgm_core.measure import measure
+from sgm_core.randomness import draws_of
 from sgm_core.run import resume_run, start_run
 from sgm_plugins.autoencoding.loss import Adversarial, AutoencoderLoss
 from sgm_plugins.averages.ema import EMA
@@ -245,18 +247,46 @@ def test_validation_runs_one_pass_and_a_second_one_only_for_an_average(average):
     assert calls.count(False) == (6 if average else 3)
     metrics = trainer.callback_metrics
     assert {"val_loss", "val/rec_loss", "val/kl_loss"} <= set(metrics)
-    assert ("val_ema/rec_loss" in metrics) == average
+    assert ("val_ema/rec_loss" in metrics) == ("val_loss_ema" in metrics) == average
     if average:
         assert metrics["val_ema/rec_loss"] != metrics["val/rec_loss"]
+        assert metrics["val_loss_ema"] != metrics["val_loss"]
 
 
-def test_validating_changes_nothing_of_the_training():
+def test_raw_and_averaged_loss_are_what_the_loss_says_with_those_weights():
+    """Of all images, each counting once: the last of the batches is smaller."""
+    engine, metrics = gaussian_engine(ema=EMA(0.5, warmup=False)), {}
+    fit(engine, steps=3)
+    rows = [{"image": image} for image in IMAGES]
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metrics = [trainer.validate(engine, DataLoader(rows, batch_size=5), verbose=False)[0] for _ in range(2)]
+    assert metrics[0] == metrics[1]
+    engine.eval()
+    for name, averaged in (("val_loss", False), ("val_loss_ema", True)):
+        total = 0.0
+        with torch.no_grad(), engine.ema_scope() if averaged else nullcontext():
+            for i, x in enumerate(IMAGES.split(5)):
+                with draws_of(("latents", i, 0), engine.device):
+                    result = engine.first_stage_model.autoencode(x)
+                total += len(x) * engine.loss(x, result.reconstruction, result.log)[0].item()
+        assert metrics[0][name] == pytest.approx(total / len(IMAGES), rel=1e-5)
+
+
+def test_other_intervals_of_validation_and_logging_change_neither_weight_nor_average_nor_moment():
     runs = []
-    for validation in (False, True):
+    for every, log_every in ((None, 1), (3, 2), (5, 7)):
         engine = gaussian_engine(ema=EMA(0.5))
-        fit(engine, steps=20, validation=validation, val_check_interval=3, num_sanity_val_steps=2)
-        runs.append(snapshot(engine))
-    assert equal(*runs)
+        trainer = fit(
+            engine, steps=20, validation=every is not None, val_check_interval=every, num_sanity_val_steps=2,
+            log_every_n_steps=log_every,
+        )  # fmt: skip
+        moments = [v.clone() for state in trainer.optimizers[0].state.values() for v in state.values()]
+        runs.append((snapshot(engine), moments))
+    for weights, moments in runs[1:]:
+        assert equal(weights, runs[0][0])
+        assert all(torch.equal(a, b) for a, b in zip(moments, runs[0][1], strict=True))
 
 
 # --- options -------------------------------------------------------------------------------------------------------

@@ -118,6 +118,18 @@ def test_tiles_limit_what_encoder_and_decoder_see(name):
 
 
 @ALL
+def test_in_tiles_it_gives_what_one_built_with_tiles_gives_and_forgets_them(name):
+    tiled, x = build(name, tiling=Tiling(8, 2)), images(size=40)
+    whole = build(name)
+    whole.load_state_dict(tiled.state_dict())
+    z = torch.randn(len(x), *tiled.encode(x).shape[1:])
+    with whole.in_tiles(8):
+        assert torch.equal(whole.decode(z), tiled.decode(z))
+    assert whole.tiling is None
+    assert not torch.equal(whole.decode(z), tiled.decode(z))
+
+
+@ALL
 @pytest.mark.parametrize("prefix", ["", "first_stage_model."])
 def test_weights_are_taken_from_a_file(name, prefix, tmp_path):
     """In the layout of a first stage's own checkpoint, with the loss beside it, and in that of a whole model."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sgm_plugins.datamodules.image_file import MOST_PIXELS, BadImageError, read_header, read_image
+from sgm_core.image_file import MOST_PIXELS, BadImageError, read_header, read_image
 
 
 def save(folder: Path, image: Image.Image, name: str = "image.png", **options) -> Path:

@@ -1,0 +1,152 @@
+"""The configs that train large models: each takes two steps at a small width, on images written here, and samples."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("transformers")
+
+from support.shipped import LARGE
+from support.tiny_transformers import write_clip
+
+import sgm_core as sgm
+from sgm_core.checkpoint import save_weights
+from sgm_core.config.compose import shipped_configs
+from sgm_core.lora.merge import load_lora
+from sgm_core.run import Run, start_run
+
+QUICK = [
+    "trainer.max_steps=2",
+    "trainer.callbacks=[]",
+    "trainer.enable_progress_bar=false",
+    "trainer.log_every_n_steps=1",
+]
+QUICK += ["trainer.accumulate_grad_batches=1", "data.num_workers=0", "data.size=64", "data.batch_size=2"]
+NETWORK = ["model.network.model_channels=32", "model.network.num_res_blocks=1", "model.network.channel_mult=[1,1,1]"]
+AUTOENCODER = {"use": "autoencoder_kl", "ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+STAGE = [f"model.first_stage.{key}={value}" for key, value in AUTOENCODER.items() if key != "use"]
+SDXL = [
+    *NETWORK,
+    "model.network.num_head_channels=16",
+    "model.network.transformer_depth=[0,1,1]",
+    "model.network.context_dim=64",
+    "model.network.adm_in_channels=1556",  # 20 of the pooled prompt, and six numbers
+    f"model.first_stage={json.dumps(AUTOENCODER)}",
+    "model.conditioner.embedders[0].embedder.layer_idx=2",
+    *[f"model.conditioner.embedders[{i}].embedder.{what}" for i in (0, 1) for what in ("model=clip", "max_length=16")],
+]
+SMALL = {
+    "class_latent": [*NETWORK, *STAGE, "model.network.num_head_channels=16", "vars.classes=2"],
+    "txt2img_clip": [
+        *[*NETWORK, *STAGE],
+        "model.network.channel_mult=[1,1,1,1]",
+        "model.network.context_dim=32",
+        *[f"model.conditioner.embedders[0].embedder.{what}" for what in ("model=clip", "max_length=16")],
+    ],
+    "sd_xl_finetune": SDXL,
+    "sd_xl_lora": SDXL,
+}
+SIZES = {"original_size_as_tuple": [[64, 64]], "crop_coords_top_left": [[0, 0]], "target_size_as_tuple": [[64, 64]]}
+BATCHES = {
+    "class_latent": {"cls": [1]},
+    "txt2img_clip": {"txt": ["a cat"]},
+    "sd_xl_finetune": {"txt": ["a cat"]} | SIZES,
+}
+BATCHES["sd_xl_lora"] = BATCHES["sd_xl_finetune"]
+
+
+def test_each_large_config_has_its_test_here():
+    assert sorted(SMALL) == sorted(LARGE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the configs look for their files: images with captions and in classes, an autoencoder, SDXL."""
+    folder = tmp_path_factory.mktemp("large")
+    for i in range(4):
+        image = Image.effect_noise((80, 64), 90).convert("RGB")
+        for name in (f"data/images/{i}.png", f"data/classes/{'ab'[i % 2]}/{i}.png"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            image.save(folder / name)
+        (folder / f"data/images/{i}.txt").write_text("a cat")
+    write_clip(folder / "clip")
+    (folder / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    save_weights(sgm.build("first_stages", AUTOENCODER), folder / "checkpoints/autoencoder.safetensors", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        engine = sgm.build_engine(sgm.load_config("sd_xl_base", overrides=SDXL))
+        save_weights(engine, folder / "checkpoints/sd_xl_base_1.0.safetensors", None)
+    return folder
+
+
+def trained(name: str, folder: Path, *overrides: str) -> Run:
+    """Run it, below `runs`."""
+    config = sgm.load_config(name, overrides=[*QUICK, *SMALL[name], *overrides])
+    run = start_run(config, folder / "runs", f"{name}-{len(overrides)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert run.train() == 0
+    return run
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_it_trains_two_steps_and_samples_one_image(name, folder, monkeypatch):
+    if name == "sd_xl_lora":
+        pytest.importorskip("peft")
+    monkeypatch.chdir(folder)
+    run = trained(name, folder)
+    engine = sgm.load_engine(run.folder)
+    images = engine.generate(BATCHES[name], shape=(4, 8, 8), num_steps=2)
+    assert images.shape == (1, 3, 64, 64)
+    assert images.isfinite().all()
+    if name == "sd_xl_lora":
+        base = sgm.build_engine(sgm.load_config("sd_xl_base", overrides=SDXL)).eval()
+        base.load_weights("checkpoints/sd_xl_base_1.0.safetensors")
+        load_lora(base, run.folder)
+        expected = base.generate(BATCHES[name], shape=(4, 8, 8), num_steps=2)
+        torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_targets_that_the_lora_config_names_in_a_comment_are_of_both_text_encoders(folder, monkeypatch):
+    pytest.importorskip("peft")
+    monkeypatch.chdir(folder)
+    (line,) = [line for line in shipped_configs()["sd_xl_lora"].read_text().splitlines() if "targets:" in line]
+    targets = line.partition("targets: ")[2]
+    engine = sgm.build_engine(
+        sgm.load_config("sd_xl_lora", overrides=[*SMALL["sd_xl_lora"], f"model.adapter.targets={targets}"])
+    )
+    layers = engine.adapter.layers
+    parts = {name.split(".")[2] if name.startswith("conditioner") else "network" for name in layers}
+    assert parts == {"network", "0", "1"}
+    assert sum(name.startswith("conditioner.embedders.0") for name in layers) == 3 * 6
+    assert sum(name.startswith("conditioner.embedders.1") for name in layers) == 3 * 3
+
+
+def test_text_to_image_reads_tar_shards_too(folder, monkeypatch):
+    import tarfile
+
+    monkeypatch.chdir(folder)
+    with tarfile.open(folder / "0000.tar", "w") as tar:
+        for file in sorted((folder / "data/images").iterdir()):
+            tar.add(file, file.name)
+    data = "data={use: webdataset, shards: 0000.tar, columns: {txt: txt}, size: 64, batch_size: 2}"
+    assert trained("txt2img_clip", folder, data).folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("class_latent", "checkpoints/autoencoder.safetensors"),
+        ("sd_xl_finetune", "checkpoints/sd_xl_base_1.0.safetensors"),
+    ],
+)
+def test_without_its_weights_it_says_which_file_it_looks_for(name, missing, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip").symlink_to(folder / "clip")
+    with pytest.raises(ValueError, match=rf"{name}\.yaml:\d+:\d+ model.*{missing}: no such"):
+        sgm.build_engine(sgm.load_config(name, overrides=SMALL[name]))
