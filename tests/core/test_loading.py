@@ -163,6 +163,17 @@ def test_a_constructor_that_looks_at_its_parameters_is_built_with_them(tmp_path,
     assert torch.equal(loaded.model.diffusion_model.conv.weight, engine.model.diffusion_model.conv.weight)
 
 
+def test_the_rest_of_a_text_tower_in_files_of_svd_is_passed_over(tmp_path):
+    path = write_checkpoint("svd", tmp_path, with_config=False)
+    weights = load_file(path)
+    tower = "conditioner.embedders.0.open_clip.model."
+    dead = {f"{tower}token_embedding.weight": torch.zeros(9, 4), f"{tower}logit_scale": torch.tensor(1.0)}
+    public = rewritten(path, tmp_path, lambda w: {**w, **dead})
+    assert equal(snapshot(load_engine(public, path.with_suffix(".yaml"))), weights)
+    odd = rewritten(path, tmp_path, lambda w: {**w, f"{tower}other": torch.zeros(1)})
+    assert f"not in the model: {tower}other" in message_of(odd, path.with_suffix(".yaml"))
+
+
 # --- averages ------------------------------------------------------------------------------------------------------
 
 
