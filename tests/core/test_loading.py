@@ -59,6 +59,23 @@ def test_a_loaded_model_draws_what_the_saved_one_draws(tmp_path):
     assert torch.equal(images, other.generate({"txt": ["a cat"]}, num_steps=2, seed=1))
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_what_becomes_of_a_loaded_model_changes_no_file(base, config, tmp_path, suffix):
+    """Its weights are pages of the file, until they are written to."""
+    weights = load_file(base)
+    path = tmp_path / f"a{suffix}"
+    save_file(weights, path) if suffix == ".safetensors" else torch.save({"state_dict": weights}, path)
+    before = path.read_bytes()
+    engine = load_engine(path, config)
+    with torch.no_grad():
+        for parameter in engine.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(p, weights[name] + 1) for name, p in engine.named_parameters())
+    assert path.read_bytes() == before
+    path.unlink()
+    assert all(torch.equal(p, weights[name] + 1) for name, p in engine.named_parameters())
+
+
 def test_in_half_precision_the_first_stage_and_the_noise_levels_keep_theirs(base, config):
     engine = load_engine(base, config, dtype=torch.bfloat16)
     assert {p.dtype for p in engine.model.parameters()} == {p.dtype for p in engine.conditioner.parameters()}
