@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.tiny_public_models import write_checkpoint
 
 from sgm_core.cli.app import main
 from sgm_core.pipeline.pipeline import Pipeline
-from tests.support.tiny_public_models import write_checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
