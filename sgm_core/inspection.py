@@ -95,9 +95,9 @@ def inspect(path: Path) -> Inspection:
             contents=[content for contents in found.values() for content in contents],
         )
     if path.is_dir():
-        from sgm_core.checkpoint import find_checkpoint
+        from sgm_core.manifest import to_load
 
-        path = find_checkpoint(path)
+        path = to_load(path, verify=False)
     contents = read_contents(path)
     names = own_names(contents.tensors)
     layout = layout_of(contents.tensors)

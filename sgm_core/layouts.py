@@ -54,14 +54,16 @@ class Layout(NamedTuple):
 
 _CONVERT = "convert the folder that it is from: sgm convert checkpoint FOLDER --out NEW.safetensors"
 
+_ON_TOP = "draw with it on top of its model: sgm sample MODEL --lora FILE"
+
 _FORMS = (  # the first whose pattern a key has at its beginning
-    (r"lora_(?:unet|te)\w*\.|lora_te", Layout("kohya", "a LoRA, in kohya's form", "load it on top of its model")),
+    (r"lora_(?:unet|te)\w*\.|lora_te", Layout("kohya", "a LoRA, in kohya's form", _ON_TOP)),
     # a model with an adapter has such keys, too, within its own
     (
         r"(?!model\.|conditioner\.).*\.lora_[AB]\.",
-        Layout("peft", "a LoRA, in peft's form", "load it on top of its model"),
+        Layout("peft", "a LoRA, in peft's form", _ON_TOP),
     ),
-    (r".*(?:\.lora\.(?:up|down)\.|_lora\.(?:up|down)\.)", Layout("lora", "a LoRA", "load it on top of its model")),
+    (r".*(?:\.lora\.(?:up|down)\.|_lora\.(?:up|down)\.)", Layout("lora", "a LoRA", _ON_TOP)),
     (r".*(?:hada_w1_a|lokr_w1|oft_blocks)", Layout("lycoris", "an adapter of the LyCORIS family")),
     (r"control_model\.|controlnet_|zero_convs\.", Layout("controlnet", "a ControlNet")),
     (r"emb_params$|string_to_param|clip_[lg]$", Layout("textual inversion", "an embedding of textual inversion")),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgm_core.checkpoint import Checkpoint, Provenance, find_checkpoint, read_checkpoint, save_weights
+from sgm_core.checkpoint import Checkpoint, Provenance, read_checkpoint, save_weights
 from sgm_core.config.api import Config, load_config
 from sgm_core.convert.diffusers.folder import INDEX, read_folder, write_folder
 from sgm_core.errors import SgmError
 from sgm_core.layouts import AVERAGE, harmless, own_names
+from sgm_core.manifest import to_load
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None) ->
         return [*notes, *_write_file(target, Checkpoint(source, weights, None), found)]
     from sgm_core.loading import choose_config
 
-    checkpoint = read_checkpoint(find_checkpoint(source))
+    checkpoint = read_checkpoint(to_load(source))
     found = choose_config(checkpoint, config)
     if target.suffix:
         return _write_file(target, checkpoint, found)

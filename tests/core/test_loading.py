@@ -59,6 +59,23 @@ def test_a_loaded_model_draws_what_the_saved_one_draws(tmp_path):
     assert torch.equal(images, other.generate({"txt": ["a cat"]}, num_steps=2, seed=1))
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_what_becomes_of_a_loaded_model_changes_no_file(base, config, tmp_path, suffix):
+    """Its weights are pages of the file, until they are written to."""
+    weights = load_file(base)
+    path = tmp_path / f"a{suffix}"
+    save_file(weights, path) if suffix == ".safetensors" else torch.save({"state_dict": weights}, path)
+    before = path.read_bytes()
+    engine = load_engine(path, config)
+    with torch.no_grad():
+        for parameter in engine.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(p, weights[name] + 1) for name, p in engine.named_parameters())
+    assert path.read_bytes() == before
+    path.unlink()
+    assert all(torch.equal(p, weights[name] + 1) for name, p in engine.named_parameters())
+
+
 def test_in_half_precision_the_first_stage_and_the_noise_levels_keep_theirs(base, config):
     engine = load_engine(base, config, dtype=torch.bfloat16)
     assert {p.dtype for p in engine.model.parameters()} == {p.dtype for p in engine.conditioner.parameters()}
@@ -161,6 +178,17 @@ def test_a_constructor_that_looks_at_its_parameters_is_built_with_them(tmp_path,
     save_weights(engine, tmp_path / "a.safetensors", engine.provenance)
     loaded = load_engine(tmp_path / "a.safetensors")
     assert torch.equal(loaded.model.diffusion_model.conv.weight, engine.model.diffusion_model.conv.weight)
+
+
+def test_the_rest_of_a_text_tower_in_files_of_svd_is_passed_over(tmp_path):
+    path = write_checkpoint("svd", tmp_path, with_config=False)
+    weights = load_file(path)
+    tower = "conditioner.embedders.0.open_clip.model."
+    dead = {f"{tower}token_embedding.weight": torch.zeros(9, 4), f"{tower}logit_scale": torch.tensor(1.0)}
+    public = rewritten(path, tmp_path, lambda w: {**w, **dead})
+    assert equal(snapshot(load_engine(public, path.with_suffix(".yaml"))), weights)
+    odd = rewritten(path, tmp_path, lambda w: {**w, f"{tower}other": torch.zeros(1)})
+    assert f"not in the model: {tower}other" in message_of(odd, path.with_suffix(".yaml"))
 
 
 # --- averages ------------------------------------------------------------------------------------------------------

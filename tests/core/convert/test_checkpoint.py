@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.key_tables import shapes_of
 from support.tiny_public_models import write_checkpoint
 
+import sgm_core as sgm
 from sgm_core.checkpoint import load_engine, read_checkpoint
 from sgm_core.cli.app import main
+from sgm_core.contents import nested
 from sgm_core.convert.checkpoint import convert_checkpoint
+from sgm_core.convert.diffusers import unet, vae
+from sgm_core.convert.diffusers.names import backwards, renamed
+from sgm_core.convert.diffusers.settings import unet_settings, vae_settings
 from sgm_core.errors import SgmError
 
 IMAGES = ("sd_xl_base", "sd_xl_refiner", "sd_2_1", "sd_2_1_768")
@@ -164,6 +170,32 @@ def test_the_networks_give_the_same_in_diffusers(models, name):
     assert close(ours.first_stage_model.decode(x), vae.decode(x).sample)
     assert vae.config.scaling_factor == ours.scale_factor
     assert "torchvision" not in sys.modules
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_in_full_size_diffusers_builds_a_model_of_the_same_keys_and_shapes(name):
+    """On the meta device, from the settings that are written: every weight of the public file has its place."""
+    diffusers = pytest.importorskip("diffusers")
+    shapes = shapes_of(name)
+    network, stage = nested(shapes, "model.diffusion_model."), nested(shapes, "first_stage_model.")
+    config = sgm.load_config(name)
+    down, up = unet.our_levels(network)
+    size = vae.size(stage)
+    parts = [
+        (network, unet.unet_names(down, up), unet_settings(config, network, down, up), diffusers.UNet2DConditionModel),
+        (stage, vae.vae_names(*size), vae_settings(config, stage, *size), diffusers.AutoencoderKL),
+    ]
+    for part, table, settings, kind in parts:
+        with torch.device("meta"):
+            theirs = {key: list(value.shape) for key, value in kind.from_config(settings).state_dict().items()}
+        names, unknown = renamed(part, table)
+        assert unknown == []
+        assert {key: [n for n in s if n != 1] for key, s in theirs.items()} == {
+            new: [n for n in part[old] if n != 1] for old, new in names.items()
+        }
+        back, unknown = renamed(theirs, backwards(table))
+        assert (unknown, set(back.values())) == ([], set(part))
+    assert unet.their_levels(dict.fromkeys(renamed(network, parts[0][1])[0].values(), 0)) == (down, up)
 
 
 @pytest.mark.parametrize("name", IMAGES)
