@@ -63,6 +63,7 @@ class Drawing:
 
         if recipe.watermark is not None:
             check_watermark(recipe.watermark, (channels, self.size[1], self.size[0]))
+
         config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
         configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
         self.samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
@@ -82,7 +83,8 @@ class Drawing:
         facts = {
             "model_sha256": self._pipeline.digest(),
             "config_sha256": self._pipeline.config_digest(),
-            "loras_sha256": [digest_of_lora(path) for path, _ in map(split_weight, self.recipe.loras)] or None,
+            "loras_sha256": [digest_of_lora(path) for path, _ in map(split_weight, self._pipeline.recipe.loras)]
+            or None,
             "refiner_sha256": None if self.refiner is None else self.refiner.digest(),
             "init_sha256": None if self.init is None else digest_of(self.init),
             "mask_sha256": None if self.mask is None else digest_of(self.mask),
