@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--format", choices=("png", "gif", "mp4"), help="of clips; png is a folder (default: gif)")
 
     work = parser.add_argument_group("the work")
-    work.add_argument("--batch-size", type=int, default=64, help="images drawn at once (default: 64)")
+    work.add_argument("--batch-size", type=int, help="images drawn at once (default: 64, up to 4 megapixels)")
     work.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="of all but the first stage (default: fp32)")
     work.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps or auto (default)")
     work.add_argument("--offload", action="store_true", help="keep parts that are not at work on the CPU")
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.batch_size < 1 or (options.n is not None and options.n < 1):
+    if any(number is not None and number < 1 for number in (options.n, options.batch_size)):
         raise SgmError("-n and --batch-size are at least 1")
     from sgm_core.pipeline.recipe import FILES, Recipe
     from sgm_core.pipeline.record import read_recipe
@@ -124,10 +124,10 @@ def run(options: argparse.Namespace) -> int:
     drawing = pipeline.plan(recipe)
     check_format(options.format, drawing.is_video)
     if then is not None:
-        for line in then.differences(drawing.recipe.facts):
+        for line in then.differences(drawing.facts):
             sys.stderr.write(f"{options.like}: {line}\n")
         if exact:
-            drawing.recipe = then.named_as_here(drawing.recipe)
+            drawing.recipe = then.named_as_here(replace(drawing.recipe, facts=drawing.facts))
     pictures: list[Picture] = []
     for part in drawing.batches(recipe.n if exact else options.batch_size):
         with StepBar(f"images {len(pictures)}-{len(pictures) + part.n - 1} of {recipe.n}") as bar:

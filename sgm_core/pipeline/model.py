@@ -67,7 +67,7 @@ class Model:
     def cell(self) -> tuple[int, int]:
         """Pixels per side of a cell of the latent grid, and channels of the images; found by decoding a small one."""
         channels = self.latent_shape[0]
-        side = 8
+        side = min(8, *self.latent_shape[1:])
         self._clips_of(1)
         with self.parts.using("first_stage"):
             image = self.engine.decode_first_stage(torch.zeros(1, channels, side, side, device=self.device))

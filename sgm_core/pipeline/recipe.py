@@ -25,7 +25,6 @@ PAIRS = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple
 
 _TUPLES = ("loras", "seeds", "prompts", "size", "elevations", "azimuths")
 
-
 _CHOSEN = ("samplers", "size")
 """Facts that the fields of a recipe decide, and not what is installed."""
 
@@ -191,11 +190,6 @@ class Recipe:
             elif then != now:
                 lines.append(f"{key} was {_short(then)}, and is {_short(now)} here")
         return lines
-
-
-def repeated_seeds(seed: int, n: int) -> tuple[int, ...]:
-    """Seeds that count up."""
-    return tuple(range(seed, seed + n))
 
 
 def _changed_components(then: Sequence[Sequence[str]], now: Sequence[Sequence[str]]) -> list[str]:

@@ -96,6 +96,19 @@ def test_what_was_drawn_in_a_batch_is_told_by_its_own_recipe(models):
     assert [picture.seed for picture in pictures] == [3, 4, 5]
 
 
+def test_no_more_is_drawn_at_once_than_fits(models):
+    pipe = models("sd_2_1")
+    recipe = replace(pipe.recipe, prompts=("a cat",), seeds=tuple(range(70)))
+
+    def sizes(size, n=None):
+        return [part.n for part in pipe.plan(replace(recipe, size=size)).batches(n)]
+
+    assert sizes((16, 16)) == [64, 6]
+    assert sizes((16, 16), 40) == [40, 30]
+    assert set(sizes((1024, 1024))) == {4, 2}
+    assert set(sizes((4096, 4096))) == {1}
+
+
 def test_parts_of_the_sampler_may_be_given_by_name_or_as_in_a_config(models):
     pipe = models("sd_2_1")
     named = draw(pipe, "a cat", sampler="euler_edm", discretization="edm", guider={"use": "cfg", "scale": 2.0})
