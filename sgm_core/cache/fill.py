@@ -63,6 +63,10 @@ def fill(config: Config) -> tuple[list[Filled], float]:
             trainer.predict(_Reader(engine), datamodule=_Everything(config.build("data")), return_predictions=False)
     finally:
         flush(engine)
+    for part in parts.values():
+        if part.store is not None and part.store.failure is not None:
+            reason = part.store.failure.strerror or part.store.failure
+            raise SgmError(f"{part.store.folder}: {reason}; {_entries(part)} entries are in it. Make room, and go on")
     seconds = time.monotonic() - started
     return [
         Filled(part, part.store.folder, before[name], _entries(part), size_of(part.store.folder))

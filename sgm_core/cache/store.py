@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -65,12 +65,16 @@ class Store:
         folder: created with the first file.
         about: what the rows are of, for `about.json` in the folder.
         read_only: nothing on the disk changes: new rows stay in memory, and a file that is no good is only forgotten.
+
+    Attributes:
+        failure: why rows could not be written (a full disk, say). From then on none is kept; those before stay.
     """
 
     def __init__(self, folder: Path, about: Any = None, read_only: bool = False) -> None:
         self.folder = folder
         self.about = about
         self.read_only = read_only
+        self.failure: OSError | None = None
         self._shards: dict[str, _Shard | None] = {}  # by file name; None: dropped
         self._index: dict[bytes, tuple[str, int]] = {}
         self._pending: dict[bytes, Row] = {}
@@ -91,6 +95,8 @@ class Store:
 
     def add(self, rows: dict[bytes, Row]) -> None:
         """Keep rows, in memory until enough of them wait."""
+        if self.failure is not None:
+            return
         self._pending |= rows
         self._waiting += sum(output.nbytes for row in rows.values() for output in row)
         now = time.monotonic()
@@ -98,7 +104,20 @@ class Store:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits. If it can not be written, that is a warning: whoever reads from here can do without."""
+        try:
+            self._flush()
+        except OSError as error:
+            self.failure = error
+            self._pending.clear()
+            reason = error.strerror or error
+            warnings.warn(
+                f"{self.folder}: no more outputs are kept here: {reason}. What is missing is computed each time",
+                CacheWarning,
+                stacklevel=2,
+            )
+
+    def _flush(self) -> None:
         if self.read_only:
             return
         if self._pending:
@@ -142,7 +161,10 @@ class Store:
         tensors |= {"keys": _bytes(keys), "sums": _bytes(sums)}
         name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.safetensors"
         with replacing(self.folder / name) as temporary:
-            save_file(tensors, temporary)
+            try:
+                save_file(tensors, temporary)
+            except SafetensorError as error:  # how it tells of a full disk
+                raise OSError(str(error).rpartition("error: ")[2]) from error
 
     def _open(self, path: Path) -> None:
         try:

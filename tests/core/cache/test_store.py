@@ -144,3 +144,21 @@ def test_rows_are_mapped_not_copied(tmp_path):
     store.flush()
     a, b = Store(tmp_path).get([key(0), key(1)])
     assert a[0].untyped_storage().data_ptr() == b[0].untyped_storage().data_ptr()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process")
+def test_a_full_disk_is_a_warning_and_what_was_kept_before_stays(tmp_path):
+    from support.small_disk import files_of_at_most
+
+    small, large = {bytes([1]) * 32: (torch.ones(4),)}, {bytes([2]) * 32: (torch.ones(1 << 16),)}
+    store = Store(tmp_path / "c")
+    store.add(small)
+    store.flush()
+    store.add(large)
+    with files_of_at_most(1 << 16), pytest.warns(CacheWarning, match="no more outputs are kept here: File too large"):
+        store.flush()
+    assert store.failure is not None
+    store.add({bytes([3]) * 32: (torch.ones(4),)})
+    assert store.get([bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32])[1:] == [None, None]
+    assert len(Store(tmp_path / "c")) == 1
+    assert not list(tmp_path.rglob(".*.tmp"))
