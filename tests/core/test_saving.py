@@ -11,8 +11,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
 import sgm_core as sgm
-from sgm_core.checkpoint import AVERAGE_PREFIX, load_engine, read_checkpoint
+from sgm_core.checkpoint import load_engine, read_checkpoint
 from sgm_core.config.api import config_from
+from sgm_core.layouts import SHADOW
 from sgm_core.run import resume_run, start_run
 from sgm_core.saving import AtomicCheckpoints, Saver
 from sgm_core.signals import Requests
@@ -153,8 +154,7 @@ def test_the_export_has_averages_and_raw_weights_by_name_and_says_how_to_build_t
     last = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert export.weights.keys() == last.keys()
     assert all(torch.equal(export.weights[key], last[key]) for key in last)
-    shadow = f"{AVERAGE_PREFIX}shadow."
-    averaged = {key.removeprefix(shadow): value for key, value in export.weights.items() if key.startswith(shadow)}
+    averaged = {key.removeprefix(SHADOW): value for key, value in export.weights.items() if key.startswith(SHADOW)}
     trained = {key for key in export.weights if key.startswith("model.diffusion_model.")}
     assert trained <= averaged.keys() <= export.weights.keys()
     assert any(not torch.equal(averaged[key], export.weights[key]) for key in trained)

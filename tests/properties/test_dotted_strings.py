@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from properties.trees import at_path, paths, write
+from support.installed import usable_names
 
 import sgm_core as sgm
 from sgm_core.kinds import KINDS
@@ -128,7 +129,7 @@ def test_dotted_strings_import_and_run_nothing(tmp_path):
     warm = [["check", name, *more] for name in ("good.yaml", "bad.yaml") for more in ([], ["seed=x"])]
     warm += [["check", "digitz"], ["check", "nothing.yaml"], ["check", "throwaway_evil.py"]]
     jobs = {
-        "components": {kind: sgm.names(kind) for kind in KINDS},
+        "components": {kind: usable_names(kind) for kind in KINDS},
         "warm": warm,
         "run": write_jobs(tmp_path),
     }

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 import pytest
+from support.installed import usable_names
 
 import sgm_core as sgm
 from sgm_core.config.api import ConfigError
@@ -22,7 +23,7 @@ def words() -> dict[tuple[str, str], list[str]]:
     """(kind, "") -> names; (kind, name) -> keys."""
     found: dict[tuple[str, str], list[str]] = {}
     for kind in KINDS:
-        found[kind, ""] = [name for name in sgm.names(kind) if ":" not in name]
+        found[kind, ""] = [name for name in usable_names(kind) if ":" not in name]
         for name in found[kind, ""]:
             found[kind, name] = accepted(kind, name)
     return {place: known for place, known in found.items() if known}

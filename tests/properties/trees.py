@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 import annotated_types as at
 import lightning.pytorch
 from hypothesis import strategies as st
+from support.installed import usable_names
 from torch import nn
 
 import sgm_core as sgm
@@ -97,7 +98,7 @@ def component(draw: Draw, kind: str, of: Any, preferred: str) -> Any:
 
 
 def targets(kind: str) -> dict[str, Any]:
-    return _targets(kind, tuple(sgm.names(kind)))
+    return _targets(kind, tuple(usable_names(kind)))
 
 
 @functools.cache

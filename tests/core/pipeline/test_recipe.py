@@ -40,6 +40,7 @@ FULL = Recipe(
     tile=64,
     loras=("a.safetensors", "runs/b:0.5"),
     watermark="sgm",
+    raw=True,
     facts={"torch": "2.0", "components": [["samplers", "euler_edm", "sgm-core", "0.1.0"]]},
 )  # fmt: skip
 
