@@ -11,7 +11,7 @@ test: .venv/dev.done
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/dev.done
 	$(BIN)/ruff format --check
