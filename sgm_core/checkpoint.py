@@ -254,7 +254,7 @@ _restoring: ContextVar[bool] = ContextVar("restoring", default=False)
 
 @contextmanager
 def restoring() -> Iterator[None]:
-    """Inside, an engine is built whose weights come from a checkpoint: `load_part` reads no file.
+    """Inside, an engine is built whose weights come from a checkpoint: parts and engines read no other file.
 
     So a checkpoint is all that is needed, whatever became of the files that the training started from.
     """
@@ -263,6 +263,11 @@ def restoring() -> Iterator[None]:
         yield
     finally:
         _restoring.reset(token)
+
+
+def takes_weights() -> bool:
+    """Whether what is built takes weights from the files that its config names: not if it is restored, or measured."""
+    return not (_restoring.get() or only_measured())
 
 
 def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] = ()) -> None:
@@ -278,7 +283,7 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
     Raises:
         CheckpointError: the file is not there or can not be read; its keys or shapes are not those of the part.
     """
-    if _restoring.get() or only_measured():
+    if not takes_weights():
         return
     refuse_url(path)
     if not path.exists():

@@ -16,7 +16,7 @@ from typing_extensions import Self
 from sgm_core.averaged import Batch
 from sgm_core.cache.digests import carry_over
 from sgm_core.cache.parts import CachedFirstStage, flush
-from sgm_core.checkpoint import Provenance
+from sgm_core.checkpoint import Provenance, takes_weights
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.build import refusal_by
 from sgm_core.drawing import draw_conditioning
@@ -36,7 +36,6 @@ from sgm_core.roles import (
     Sampler,
 )
 from sgm_core.sample_draws import in_chunks
-from sgm_core.shapes import only_measured
 from sgm_core.slots import mark_adapted
 from sgm_core.validated import ValidatedEngine
 
@@ -155,7 +154,7 @@ class DiffusionEngine(ValidatedEngine):
             self.model.diffusion_model.compile()  # in place: no `_orig_mod.` in the keys
         if ema is not None:
             ema.track(self.trained_parameters())
-        if init_from is not None and not only_measured():
+        if init_from is not None and takes_weights():
             self.load_weights(init_from)
 
     def _adapt(self, adapter: Adapter) -> None:

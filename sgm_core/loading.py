@@ -185,8 +185,7 @@ def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | s
             raise CheckpointError("\n".join([f"{path} needs components that are not installed:", *missing]))
         for line in (*provenance.changed(), *provenance.missing_plugins()):
             warnings.warn(f"{path}: {line}", stacklevel=3)
-        model = {key: value for key, value in provenance.config["model"].items() if key != "init_from"}
-        return config_from({**provenance.config, "model": model}, str(path))
+        return config_from(provenance.config, str(path))
     layout = layout_of(checkpoint.weights)
     if layout.remedy:
         raise CheckpointError(f"{path}: it is {layout.title}, not a model; {layout.remedy}")

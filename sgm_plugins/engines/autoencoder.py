@@ -14,9 +14,9 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
 from sgm_core.averaged import AveragedEngine, Batch
+from sgm_core.checkpoint import takes_weights
 from sgm_core.randomness import draws_of
 from sgm_core.roles import Average, LRScheduleFactory, OptimizerFactory
-from sgm_core.shapes import only_measured
 from sgm_plugins.autoencoding.loss import AutoencoderLoss
 from sgm_plugins.engines.groups import ParameterGroup, assign, grouped_optimizer
 from sgm_plugins.first_stages.regularized import Autoencoded, RegularizedFirstStage
@@ -85,7 +85,7 @@ class AutoencoderEngine(AveragedEngine):
                 parameter.requires_grad_(False)
         if ema is not None:
             ema.track(self.averaged_parameters())
-        if init_from is not None and not only_measured():
+        if init_from is not None and takes_weights():
             self.load_weights(init_from)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:

@@ -10,9 +10,9 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 import sgm_core as sgm
-from sgm_core.checkpoint import find_checkpoint, read_step
+from sgm_core.checkpoint import find_checkpoint, read_step, save_weights
 from sgm_core.roles import Loss
-from sgm_core.run import Run, start_run
+from sgm_core.run import Run, resume_run, start_run
 from sgm_core.signals import Requests
 
 FAST = [
@@ -99,3 +99,19 @@ def test_a_failure_leaves_the_last_good_checkpoint_as_it_was(tmp_path, register)
     assert read_step(last) == 2
     assert last.read_bytes() == (last.parent / "step-00000002.ckpt").read_bytes()
     assert not (run.folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("config", ["digits", "autoencoder_digits"])
+def test_a_run_goes_on_without_the_file_that_it_started_from(tmp_path, config):
+    """Its checkpoint has all weights: those of the file are neither needed nor read."""
+    short = ["trainer.limit_val_batches=0", "trainer.callbacks=[]", "trainer.enable_progress_bar=false"]
+    start = tmp_path / "start.safetensors"
+    save_weights(sgm.build_engine(sgm.load_config(config)), start, None)
+    given = [*short, "data.batch_size=8", "trainer.accelerator=cpu", "trainer.max_steps=1", f"model.init_from={start}"]
+    run = start_run(sgm.load_config(config, overrides=given), tmp_path, "a")
+    assert run.train() == 0
+    start.unlink()
+    assert resume_run(run.folder, ["trainer.max_steps=2"]).train() == 0
+    assert read_step(run.folder / "checkpoints" / "last.ckpt") == 2
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        start_run(sgm.load_config(config, overrides=given), tmp_path, "b").train()
