@@ -146,6 +146,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a readable checkpoint: {reason}") from error
 
 
+def read_weights(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Some weights of a file that was read before, mapped anew and for as long as they are held.
+
+    Each tensor of a `.safetensors` file that is asked for takes some pages of memory before any of its values is read.
+    """
+    if path.suffix != ".safetensors":
+        weights = read_checkpoint(path).weights
+        return {key: weights[key] for key in keys}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in keys}
+
+
 def _read_safetensors(path: Path) -> Checkpoint:
     from safetensors import safe_open
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgm_core.cache.parts import keep_in
-from sgm_core.checkpoint import Checkpoint, CheckpointError, read_checkpoint, restoring
+from sgm_core.checkpoint import Checkpoint, CheckpointError, read_weights, restoring
 from sgm_core.config.api import Config, build_engine, config_from, load_config
 from sgm_core.config.build import BuildError
 from sgm_core.known_models import identify
@@ -163,7 +163,7 @@ def _groups(checkpoint: Checkpoint, keys: Mapping[str, str]) -> Iterator[dict[st
 
 def _converted(path: Path, group: Mapping[str, str], convert: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
     """Tensors of a file, which is mapped anew, and not any longer when this is done."""
-    weights = read_checkpoint(path).weights if group else {}
+    weights = read_weights(path, group.values()) if group else {}
     return {name: convert(name, weights[key]) for name, key in group.items()}
 
 

@@ -119,6 +119,9 @@ class Saver(Checkpoint):
         self.stop, save = self.requests.agree(trainer)
         ends = self.stop or step == trainer.max_steps
         if step % self.every_n_steps == 0 or self.is_kept(step) or ends or save:
+            # Lightning logs a step after this hook; a kill between the two would lose its line for good, for a run that
+            # goes on from here does not take the step again
+            trainer._logger_connector.update_train_step_metrics()
             self.save(trainer, ends)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

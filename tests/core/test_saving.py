@@ -1,7 +1,9 @@
 """Checkpoints of an engine that is no DiffusionEngine."""
 
+import json
 import os
 import signal
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -58,6 +60,35 @@ def test_any_engine_that_a_run_trains_is_rebuilt_from_its_checkpoint(register, t
     assert sgm.to_config(engine) == {"use": "line", "start": 1.0}
 
 
+class ReadsTheLog(L.Callback):
+    """Notes the last logged step of each checkpoint, when it is about to be written."""
+
+    def __init__(self, log) -> None:
+        self.file, self.found = log, {}
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        lines = [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+        self.found[trainer.global_step] = [line["step"] for line in lines if "loss" in line]
+
+
+def test_a_step_is_logged_before_its_checkpoint_is_written(register, tmp_path):
+    """Who resumes from a checkpoint does not take its last step again: a kill right after it must not lose the line."""
+    reader = ReadsTheLog(tmp_path / "a" / "metrics.jsonl")
+    register("callbacks", "reads_the_log")(lambda: reader)
+    register("engines", "line")(type("Logged", (Line,), {"training_step": logged_step}))
+    register("datamodules", "numbers")(Numbers)
+    trainer = {"max_steps": 7, "callbacks": ["reads_the_log"], "accelerator": "cpu", "enable_progress_bar": False}
+    run = {"model": "line", "data": "numbers", "checkpoint": {"every_n_steps": 3}}
+    start_run(config_from(run | {"trainer": trainer | {"log_every_n_steps": 1}}), tmp_path, "a").train()
+    assert reader.found == {3: [0, 1, 2], 6: [0, 1, 2, 3, 4, 5], 7: [0, 1, 2, 3, 4, 5, 6]}
+
+
+def logged_step(self, batch, batch_idx):
+    loss = Line.training_step(self, batch, batch_idx)
+    self.log("loss", loss)
+    return loss
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_every_rank_takes_part_in_saving_and_the_first_keeps_the_folder(first, tmp_path):
     """B40: a sharded strategy gathers the weights of all ranks; one that saves alone waits for ever."""
@@ -81,6 +112,7 @@ class Trained:
 
     is_global_zero, max_steps, world_size = True, 1000, 1
     strategy = SingleDeviceStrategy()
+    _logger_connector = SimpleNamespace(update_train_step_metrics=lambda: None)
 
     def __init__(self, writer: AtomicCheckpoints) -> None:
         self.writer = writer
