@@ -52,7 +52,8 @@ class EMA(Average):
         self.num_updates = 0
         self._tracked: dict[str, nn.Parameter] = {}
         self._shadows: dict[str, Tensor] = {}  # filled before `track` by loading a state
-        self._live: dict[str, Tensor] = {}  # while swapped: live values that a shadow can not hold
+        self._waiting: list[tuple[nn.Parameter, Tensor]] = []  # while swapped: parameters and their own storages
+        self._live: dict[str, Tensor] = {}  # while swapped: live values of sharded parameters that no shadow can hold
         self._swapped = False
 
     @property
@@ -128,23 +129,24 @@ class EMA(Average):
     def swap(self) -> None:
         """Exchange averaged and live values; the second call restores both, bit for bit.
 
-        Where parameter and shadow are of one dtype their storages change places, and no memory is used. A parameter of
-        lower precision gets a rounded copy of its shadow, and its live values are kept aside until the second call. A
-        sharded one (FSDP2) is known to others by its storage: values change places, of one parameter at a time.
+        A parameter of its shadow's dtype is that shadow in between, while its own storage waits, and no memory is used.
+        One of lower precision gets a rounded copy. A sharded one (FSDP2) is known to others by its storage: values change
+        places, of one parameter at a time.
         The `Parameter` objects stay the same, so that an optimizer's state and DDP's gradient buckets, which
         hang on them, do not notice; after the second call each has its own storage again.
         """
         self._expect_tracked("swap")
+        waiting, self._waiting = self._waiting, []
+        for parameter, own in waiting:
+            parameter.data = own
+        shadows, waits = self._shadows, self._waiting.append
         for name, parameter in self._tracked.items():
-            shadow = self._shadows[name]
-            if local(parameter) is not parameter:
-                self._swap_values(name, local(parameter.detach()), local(shadow))
-            elif name in self._live:
-                parameter.data = self._live.pop(name)
-            elif _alike(parameter, shadow):
-                self._shadows[name], parameter.data = parameter.data, shadow
-            else:
-                self._live[name], parameter.data = parameter.data, shadow.to(parameter)
+            if hasattr(parameter, "to_local"):
+                self._swap_values(name, local(parameter.detach()), local(shadows[name]))
+            elif not self._swapped:
+                own, shadow = parameter.data, shadows[name]
+                waits((parameter, own))
+                parameter.data = shadow if own.dtype is shadow.dtype and own.device == shadow.device else shadow.to(own)
         self._swapped = not self._swapped
 
     def _swap_values(self, name: str, parameter: Tensor, shadow: Tensor) -> None:
