@@ -83,12 +83,16 @@ class Work:
     Args:
         function: the work.
         times: calls of one sample, whose seconds are those of one call.
+        before: is called before each sample, and not timed.
     """
 
-    def __init__(self, function: Callable[[], Any], times: int = 1) -> None:
-        self._function, self._times = function, times
+    def __init__(
+        self, function: Callable[[], Any], times: int = 1, before: Callable[[], object] = lambda: None
+    ) -> None:
+        self._function, self._times, self._before = function, times, before
 
     def sample(self) -> Sample:
+        self._before()
         start = time.perf_counter()
         for _ in range(self._times):
             outcome = self._function()

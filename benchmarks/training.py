@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from arithmetic import limits
 from arithmetic import flops as counted
+from arithmetic import limits
 from race import Contender, Work, race
 from rows import Row, compared
-from toy import TOY, Inputs, Network, Size, apart, call_ours, call_theirs, channels_last, inputs, ours, theirs
 from torch import Tensor, nn
+from toy import TOY, Inputs, Network, Size, apart, call_ours, call_theirs, channels_last, inputs, ours, theirs
 
 LAYOUT = ", channels_last"
 SAME = 1e-4
