@@ -130,8 +130,8 @@ class EMA(Average):
         """Exchange averaged and live values; the second call restores both, bit for bit.
 
         A parameter of its shadow's dtype is that shadow in between, while its own storage waits, and no memory is used.
-        One of lower precision gets a rounded copy. A sharded one (FSDP2) is known to others by its storage: values change
-        places, of one parameter at a time.
+        One of lower precision gets a rounded copy. A sharded one (FSDP2) is known to others by its storage: values
+        change places, of one parameter at a time.
         The `Parameter` objects stay the same, so that an optimizer's state and DDP's gradient buckets, which
         hang on them, do not notice; after the second call each has its own storage again.
         """
