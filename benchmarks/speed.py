@@ -20,7 +20,7 @@ import torch
 from rows import HEAD, WIDTHS, Row, head, line, load, machine
 from toy import TINY, TOY
 
-MODULES = ("training", "averaging")
+MODULES = ("training", "averaging", "overhead", "guided")
 """Each has `rows(rounds, size)`: the rows of one part, as they are measured."""
 
 
