@@ -136,17 +136,20 @@ class EMA(Average):
         hang on them, do not notice; after the second call each has its own storage again.
         """
         self._expect_tracked("swap")
-        waiting, self._waiting = self._waiting, []
-        for parameter, own in waiting:
-            parameter.data = own
-        shadows, waits = self._shadows, self._waiting.append
         for name, parameter in self._tracked.items():
             if hasattr(parameter, "to_local"):
-                self._swap_values(name, local(parameter.detach()), local(shadows[name]))
-            elif not self._swapped:
-                own, shadow = parameter.data, shadows[name]
-                waits((parameter, own))
-                parameter.data = shadow if own.dtype is shadow.dtype and own.device == shadow.device else shadow.to(own)
+                self._swap_values(name, local(parameter.detach()), local(self._shadows[name]))
+        if self._swapped:
+            for parameter, own in self._waiting:
+                parameter.data = own
+            self._waiting = []
+        else:
+            pairs = zip(self._tracked.values(), self._shadows.values(), strict=True)  # in one order, see `track`
+            whole = [(parameter, shadow) for parameter, shadow in pairs if not hasattr(parameter, "to_local")]
+            self._waiting = [(parameter, parameter.data) for parameter, _ in whole]
+            for parameter, shadow in whole:  # a call of `_alike` would cost as much as the rest
+                alike = parameter.dtype is shadow.dtype and parameter.device == shadow.device
+                parameter.data = shadow if alike else shadow.to(parameter)
         self._swapped = not self._swapped
 
     def _swap_values(self, name: str, parameter: Tensor, shadow: Tensor) -> None:
