@@ -3,13 +3,15 @@
 The toy U-Net and one of 10 M parameters. Both sides start from the same weights and take in the same others with the
 same decay; the averages are compared. `EMAModel` is tried with `foreach` and without, and the faster counts. An update
 reads average and weight and writes the average: the limit is one addition in place, which does that, of as many numbers
-in one piece. A training step leaves nothing of the weights in the caches, so they are emptied before each sample.
+in one piece. A training step leaves nothing of the weights in the caches, so they are emptied before each update.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from rows import Row, compared
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from toy import TEN_MILLION, TOY, Size, apart, ours
+from training import threads
 
 import sgm_core as sgm
 
@@ -25,13 +28,28 @@ DECAY = 0.999
 SAME = 1e-6
 CACHES = 2**27
 """Bytes, more than caches hold."""
+SWAPS = 3
+"""Of one sample."""
 SHORT = 5
 """Rounds of work of milliseconds, for each one that was asked for."""
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """Inside, nothing is written to the terminal's stderr: the profiler's library says there when it starts."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def allocated(work: Callable[[], Any]) -> int:
     """The most bytes that `work` holds beside what was there before, of what torch's allocator gives out."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     held = most = 0
     assert profiler.profiler is not None
@@ -103,7 +121,8 @@ class Averages:
 def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
     """Of the toy size and of 10 M parameters."""
     for one in (size, TEN_MILLION) if size == TOY else (size,):
-        yield from rows_of(ours(one), rounds)
+        with threads(2):
+            yield from rows_of(ours(one), rounds)
 
 
 def rows_of(network: nn.Module, rounds: int) -> Iterator[Row]:
@@ -131,8 +150,8 @@ def rows_of(network: nn.Module, rounds: int) -> Iterator[Row]:
     yield compare("EMA update", best(), ">= 1.2", same)
     yield compare("EMA update", "one addition in place", "<= 1.5", f"12 bytes a number, {bandwidth:.1f} GB/s")
 
-    swaps = {"sgm": cold(averages.swap)}
-    swaps |= {name: cold(lambda m=m: averages.exchange(m)) for name, m in averages.theirs.items()}
+    swaps = {"sgm": Work(averages.swap, SWAPS)}
+    swaps |= {name: Work(lambda m=m: averages.exchange(m), SWAPS) for name, m in averages.theirs.items()}
     results = race(swaps, SHORT * rounds, math.inf)
     averages.check()
     peer = best()

@@ -131,5 +131,5 @@ def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
         beyond = statistics.median(1000 * (a - b) for a, b in zip(engine, network, strict=True))
         yield compared(
             f"step of {what}", [1000 * t for t in engine], [1000 * t for t in network], "ms",
-            "its network and optimizer alone", hold="<= 1.02", note=f"{beyond:.1f} ms beyond it; {len(engine)} steps",
+            "network and optimizer alone", hold="<= 1.02", note=f"{beyond:.1f} ms beyond it; {len(engine)} steps",
         )  # fmt: skip

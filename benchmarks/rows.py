@@ -51,7 +51,7 @@ class Row:
 
 
 HEAD = ("what", "sgm", "beside", "of", "ratio", "hold", "", "")
-WIDTHS = (46, 9, 9, 24, 22, 7, 6, 0)
+WIDTHS = (54, 9, 9, 27, 22, 7, 6, 0)
 
 
 def compared(

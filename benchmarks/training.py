@@ -99,15 +99,16 @@ def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
         best = max(rates, key=lambda name: statistics.median(rates[name]))
         us, peer = (min(who, who + LAYOUT, key=lambda name: results[name].median) for who in ("sgm", "diffusers"))
         mine = [1000 * t for t in results[us].seconds]
+        median = statistics.median(mine)
         named = f"{what}, {number} thread{'s' if number > 1 else ''}"
         others = ", ".join(f"{n} {1000 * results[n].median:.0f}" for n in contenders if n not in measures)
         yield compared(
             named, mine, [1000 * t for t in results[peer].seconds], "ms", peer,
             hold=">= 1.3", note=f"{same}; ms: {others}",
         )  # fmt: skip
-        told = f"{operations / 1e9:.4g} GFLOP; GFLOP/s: "
+        told = f"{operations / 1e9:.4g} GFLOP at the rate of {best}; GFLOP/s: {us} {operations / 1e6 / median:.0f}, "
         told += ", ".join(f"{name} {statistics.median(rate):.0f}" for name, rate in rates.items())
         yield compared(
-            named, mine, [operations / rate / 1e6 for rate in rates[best]], "ms", f"limit: {best}",
+            named, mine, [operations / rate / 1e6 for rate in rates[best]], "ms", "the arithmetic limit",
             hold="<= 1.2", note=told,
         )  # fmt: skip
