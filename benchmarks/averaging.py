@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from race import Work, race
 from rows import Row, compared
+from threads import THREADS, threads
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from toy import TEN_MILLION, TOY, Size, apart, ours
-from training import threads
 
 import sgm_core as sgm
 
@@ -28,7 +28,7 @@ DECAY = 0.999
 SAME = 1e-6
 CACHES = 2**27
 """Bytes, more than caches hold."""
-SWAPS = 3
+SWAPS = 10
 """Of one sample."""
 SHORT = 5
 """Rounds of work of milliseconds, for each one that was asked for."""
@@ -121,7 +121,7 @@ class Averages:
 def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
     """Of the toy size and of 10 M parameters."""
     for one in (size, TEN_MILLION) if size == TOY else (size,):
-        with threads(2):
+        with threads(THREADS):
             yield from rows_of(ours(one), rounds)
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 import torch
 from race import Work, race
 from rows import Row, compared
+from threads import THREADS, threads
 from torch import Tensor, nn
 from toy import LABEL, TOY, Network, Size, apart, call_theirs, channels_last, ours, theirs
-from training import LAYOUT, threads
+from training import LAYOUT
 
 import sgm_core as sgm
 from sgm_core.conditioning import Conditioning
@@ -79,7 +80,7 @@ def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
     for layout, change in (("", lambda module: module), (LAYOUT, channels_last)):
         samples[f"sgm{layout}"] = our_sample(change(network), noise, y, steps)
         samples[f"diffusers{layout}"] = their_sample(call_theirs(change(unet)), noise, y, steps)
-    with threads(2):
+    with threads(THREADS):
         results = race({name: Work(sample) for name, sample in samples.items()}, max(rounds // 3, 1), math.inf)
     far = apart(results["sgm"].outcome, results["diffusers"].outcome)
     if not far < SAME:

@@ -21,9 +21,10 @@ from typing import Any
 import lightning as L
 import torch
 from rows import Row, compared
+from threads import THREADS, threads
 from torch.utils.data import DataLoader, Dataset
 from toy import TOY, Size, call_ours, inputs, ours
-from training import step, threads
+from training import step
 
 import sgm_core as sgm
 from sgm_core.config.api import Config, config_from
@@ -126,7 +127,7 @@ def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
         ("sgm train, with an average", run_trainer, True),
     )
     for what, make_trainer, averaged in variants:
-        with threads(2):
+        with threads(THREADS):
             engine, network = fit(size, make_trainer, averaged, STEPS * rounds)
         beyond = statistics.median(1000 * (a - b) for a, b in zip(engine, network, strict=True))
         yield compared(

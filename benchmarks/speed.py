@@ -26,6 +26,7 @@ from typing import Any
 
 from rows import HEAD, WIDTHS, Row, head, line, load, machine
 from speed_page import plot, told, write
+from threads import THREADS
 from toy import TINY, TOY
 
 SIZED = ("training", "averaging", "overhead", "guided")
@@ -54,6 +55,7 @@ def measure(parts: Sequence[str], rounds: int, tiny: bool) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "versions": {name: version(name) for name in ("torch", "lightning", "diffusers")},
+        "threads": THREADS,
         "load": load(),
         "tiny": tiny,
         "rounds": rounds,

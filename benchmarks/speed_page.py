@@ -35,9 +35,8 @@ def told(result: Mapping[str, Any]) -> str:
     held = [row.held for row in (Row(**row) for row in result["rows"])]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     busy = f", which others used too (load {result['load']:.1f} per core)" if result["load"] > 1 else ""
-    return (
-        f"{result['date']}: {result['machine']}{busy}; {versions}. {held.count(True)} held, {held.count(False)} missed."
-    )
+    counts = f"{held.count(True)} held, {held.count(False)} missed"
+    return f"{result['date']}: {result['machine']}{busy}; threads: {result['threads']}; {versions}. {counts}."
 
 
 def write(result: Mapping[str, Any], page: Path) -> None:

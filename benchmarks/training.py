@@ -10,30 +10,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from arithmetic import flops as counted
 from arithmetic import limits
 from race import Contender, Work, race
 from rows import Row, compared
+from threads import THREADS, threads
 from torch import Tensor, nn
 from toy import TOY, Inputs, Network, Size, apart, call_ours, call_theirs, channels_last, inputs, ours, theirs
 
 LAYOUT = ", channels_last"
 SAME = 1e-4
 """Of outputs and gradients: rounding is 1e-6."""
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Inside, torch computes with that many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def gradients(call: Network, given: Inputs) -> Tensor:
@@ -77,7 +66,7 @@ def check(network: nn.Module, unet: nn.Module, names: dict[str, str], given: Inp
 
 
 def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
-    """With two threads and with one."""
+    """With two threads, where there are two, and with one."""
     network, given = ours(size), inputs(size)
     unet, names = theirs(size, network)
     same = check(network, unet, names, given)
@@ -92,7 +81,7 @@ def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
     contenders |= {name: contender for name, (contender, _) in measures.items()}
     parameters = sum(p.numel() for p in network.parameters())
     what = f"training step, {parameters / 1e6:.1f} M parameters, {size.batch}x1x{size.side}x{size.side}"
-    for number in (2, 1):
+    for number in sorted({1, THREADS}, reverse=True):
         with threads(number):
             results = race(contenders, rounds, math.inf)
         rates = {name: [work / t / 1e9 for t in results[name].seconds] for name, (_, work) in measures.items()}

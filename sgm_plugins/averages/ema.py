@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -52,7 +52,7 @@ class EMA(Average):
         self.num_updates = 0
         self._tracked: dict[str, nn.Parameter] = {}
         self._shadows: dict[str, Tensor] = {}  # filled before `track` by loading a state
-        self._waiting: list[tuple[nn.Parameter, Tensor]] = []  # while swapped: parameters and their own storages
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # while swapped: parameters and their own storages
         self._live: dict[str, Tensor] = {}  # while swapped: live values of sharded parameters that no shadow can hold
         self._swapped = False
 
@@ -96,6 +96,10 @@ class EMA(Average):
             for name, p in tracked.items()
         }
 
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parameters and their shadows, which `track` has put in one order."""
+        return zip(self._tracked.values(), self._shadows.values(), strict=True)
+
     @torch.no_grad()
     def update(self) -> None:
         """Take in the present values. The step counter is a Python number: nothing waits for the device."""
@@ -106,9 +110,10 @@ class EMA(Average):
         d = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
         shadows: list[Tensor] = []
         parameters: list[Tensor] = []
-        for name, tracked in self._tracked.items():
-            parameter, shadow = local(tracked), local(self._shadows[name])
-            if _alike(parameter, shadow):
+        for parameter, shadow in self._pairs():
+            if hasattr(parameter, "to_local"):
+                parameter, shadow = local(parameter), local(shadow)
+            if parameter.dtype is shadow.dtype and parameter.device == shadow.device:  # a call would cost as much again
                 shadows.append(shadow)
                 parameters.append(parameter)
             else:  # one at a time: a float32 copy of a whole bfloat16 model would be large
@@ -136,18 +141,17 @@ class EMA(Average):
         hang on them, do not notice; after the second call each has its own storage again.
         """
         self._expect_tracked("swap")
-        for name, parameter in self._tracked.items():
-            if hasattr(parameter, "to_local"):
-                self._swap_values(name, local(parameter.detach()), local(self._shadows[name]))
+        for name, tracked in self._tracked.items():
+            if hasattr(tracked, "to_local"):
+                self._swap_values(name, local(tracked.detach()), local(self._shadows[name]))
         if self._swapped:
             for parameter, own in self._waiting:
                 parameter.data = own
             self._waiting = []
         else:
-            pairs = zip(self._tracked.values(), self._shadows.values(), strict=True)  # in one order, see `track`
-            whole = [(parameter, shadow) for parameter, shadow in pairs if not hasattr(parameter, "to_local")]
+            whole = [(parameter, shadow) for parameter, shadow in self._pairs() if not hasattr(parameter, "to_local")]
             self._waiting = [(parameter, parameter.data) for parameter, _ in whole]
-            for parameter, shadow in whole:  # a call of `_alike` would cost as much as the rest
+            for parameter, shadow in whole:
                 alike = parameter.dtype is shadow.dtype and parameter.device == shadow.device
                 parameter.data = shadow if alike else shadow.to(parameter)
         self._swapped = not self._swapped
