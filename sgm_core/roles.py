@@ -149,6 +149,11 @@ class Guider(ABC):
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
         """The guided estimate of x0, like x. Where both halves run in one batch, the order is [uncond; cond]."""
 
+    def at(self, sigma: float) -> Guider:
+        """Who guides at this noise level: itself, unless guidance depends on the level. A sampler asks before each
+        evaluation, with a number of the host, so that nothing waits for the device."""
+        return self
+
 
 class Sampler(ABC):
     """Integrates from noise to a sample.
@@ -241,7 +246,8 @@ class Sampler(ABC):
             level = levels.get(sigma)
             if level is None or len(level) != len(x):
                 level = torch.full((len(x),), sigma, dtype=precise, device=x.device)
-            estimate = denoise(x, level, cond) if guider is None else guider(denoise, x, level, cond, uncond)
+            guided = None if guider is None else guider.at(sigma)
+            estimate = denoise(x, level, cond) if guided is None else guided(denoise, x, level, cond, uncond)
             return estimate if estimate.dtype == x.dtype else estimate.to(x.dtype)
 
         def report(step: int) -> None:

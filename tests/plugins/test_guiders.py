@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,16 +10,22 @@ from torch import Tensor
 
 from sgm_core import build
 from sgm_core.conditioning import Conditioning
+from sgm_core.roles import Denoise, Guider, Sampler
 from sgm_core.testing import check_component
+from sgm_plugins.discretizations import EDMDiscretization
 from sgm_plugins.guiders import (
     ClassifierFreeGuidance,
     FrameGuidance,
+    GuidanceInterval,
     IdentityGuider,
     LinearGuidance,
     SpatiotemporalGuidance,
     TrapezoidGuidance,
     TriangleGuidance,
 )
+from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
+from sgm_plugins.samplers.euler_edm import EulerEDMSampler
+from sgm_plugins.samplers.heun_edm import HeunEDMSampler
 
 X, SIGMA = torch.randn(2, 1, 3, 3), torch.tensor([1.0, 2.0])
 COND, UNCOND = Conditioning(vector=torch.ones(2, 1)), Conditioning(vector=torch.zeros(2, 1))
@@ -80,6 +88,72 @@ def test_conditionings_that_do_not_match_are_an_error_that_names_the_entry() -> 
     """B17: an entry of one half alone was a bare KeyError."""
     with pytest.raises(ValueError, match="frames"):
         ClassifierFreeGuidance(2.0)(Shift(), X, SIGMA, COND.with_extras(frames=3), UNCOND)
+
+
+# --- an interval of noise levels -----------------------------------------------------------------------------------
+
+GRID = EDMDiscretization(sigma_min=0.01, sigma_max=10.0)
+
+
+def sample(sampler: type[Sampler], guider: Guider) -> tuple[Tensor, list[tuple[float, int]]]:
+    """Of six steps, the samples, and the level and the rows of each evaluation."""
+    denoise = Shift()
+    out = sampler(GRID, 6, guider)(lambda x, sigma, cond: denoise(x, sigma, cond).tanh(), X, COND, UNCOND)
+    return out, [(sigma[0].item(), len(x)) for x, sigma, _ in denoise.calls]
+
+
+@pytest.mark.parametrize("sampler", [EulerEDMSampler, DPMPP2MSampler, HeunEDMSampler])
+def test_the_unconditional_half_is_computed_inside_the_interval_alone(sampler: type[Sampler]) -> None:
+    levels = GRID(6).tolist()
+    interval = GuidanceInterval(ClassifierFreeGuidance(3.0), sigma_lo=levels[4], sigma_hi=levels[1])
+    _, evaluations = sample(sampler, interval)
+    assert {level for level, _ in evaluations} == set(levels[:-1])
+    for level, rows in evaluations:
+        assert rows == (4 if level in levels[1:4] else 2), "the first end is outside, the last inside"
+
+
+def test_outside_it_is_the_conditional_estimate_and_inside_the_other_guider() -> None:
+    cfg = ClassifierFreeGuidance(3.0)
+    guided, plain = sample(EulerEDMSampler, cfg)[0], sample(EulerEDMSampler, IdentityGuider())[0]
+    assert torch.equal(sample(EulerEDMSampler, GuidanceInterval(cfg))[0], guided)
+    assert torch.equal(sample(EulerEDMSampler, GuidanceInterval(cfg, sigma_hi=0.001))[0], plain)
+    assert torch.equal(sample(EulerEDMSampler, GuidanceInterval(cfg, sigma_lo=10.0))[0], plain)
+    levels, shift = GRID(6).tolist(), Shift()
+    x = X * math.hypot(1, levels[0])
+    for sigma, sigma_next in pairwise(levels):
+        D_c, D_u = (shift(x, torch.full((2,), sigma), half).tanh() for half in (COND, UNCOND))
+        D = D_u + 3 * (D_c - D_u) if 0.1 < sigma <= 2 else D_c
+        x = D + sigma_next / sigma * (x - D)
+    partly = sample(EulerEDMSampler, GuidanceInterval(cfg, sigma_lo=0.1, sigma_hi=2.0))[0]
+    torch.testing.assert_close(partly, x)
+
+
+def test_any_guider_can_act_in_an_interval_and_an_interval_in_another() -> None:
+    class Mean(Guider):
+        """As a plugin writes it, who knows of no levels."""
+
+        def __call__(
+            self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+        ) -> Tensor:
+            return (denoise(x, sigma, cond) + denoise(x, sigma, uncond)) / 2
+
+    levels = GRID(6).tolist()
+    below = GuidanceInterval(Mean(), sigma_hi=levels[2])
+    _, evaluations = sample(EulerEDMSampler, GuidanceInterval(below, sigma_lo=levels[4]))
+    assert [level for level, _ in evaluations] == [
+        *levels[:2],
+        levels[2],
+        levels[2],
+        levels[3],
+        levels[3],
+        *levels[4:6],
+    ]
+
+
+def test_an_interval_with_nothing_in_it_is_an_error() -> None:
+    for lo, hi in ((2.0, 2.0), (3.0, 2.0)):
+        with pytest.raises(ValueError, match=f"above sigma_lo, {lo}, and not above sigma_hi, {hi}"):
+            GuidanceInterval(IdentityGuider(), sigma_lo=lo, sigma_hi=hi)
 
 
 # --- clips ---------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from sgm_plugins.discretizations import (
     LegacyDDPMDiscretization,
     Txt2NoisyDiscretization,
 )
-from sgm_plugins.guiders import ClassifierFreeGuidance, LinearGuidance
+from sgm_plugins.guiders import ClassifierFreeGuidance, GuidanceInterval, LinearGuidance
 from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
 from sgm_plugins.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralSampler
 from sgm_plugins.samplers.euler_ancestral import EulerAncestralSampler
@@ -144,7 +144,8 @@ def test_a_call_inside_a_call_changes_neither(cls: type[Sampler]) -> None:
 
 def test_no_step_waits_for_the_device(cls: type[Sampler]) -> None:
     """As comparing levels did in the reference. A meta tensor has no values: whatever asks for one raises."""
-    for guider in (None, ClassifierFreeGuidance(2.0), LinearGuidance(2.0, num_frames=2)):
+    interval = GuidanceInterval(ClassifierFreeGuidance(2.0), sigma_lo=0.1, sigma_hi=5.0)
+    for guider in (None, ClassifierFreeGuidance(2.0), LinearGuidance(2.0, num_frames=2), interval):
         out = cls(EDM, 4, guider)(gaussian, torch.randn(2, 1, 4, 4, device="meta"), COND)
         assert out.device.type == "meta"
         assert out.shape == (2, 1, 4, 4)
