@@ -12,6 +12,7 @@ from sgm_core import build
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Denoise, Guider, Sampler
 from sgm_core.testing import check_component
+from sgm_plugins.denoisers import ContinuousDenoiser
 from sgm_plugins.discretizations import EDMDiscretization
 from sgm_plugins.guiders import (
     ClassifierFreeGuidance,
@@ -23,9 +24,11 @@ from sgm_plugins.guiders import (
     TrapezoidGuidance,
     TriangleGuidance,
 )
+from sgm_plugins.networks.unet import UNet
 from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
 from sgm_plugins.samplers.euler_edm import EulerEDMSampler
 from sgm_plugins.samplers.heun_edm import HeunEDMSampler
+from sgm_plugins.scalings import EDMScaling
 
 X, SIGMA = torch.randn(2, 1, 3, 3), torch.tensor([1.0, 2.0])
 COND, UNCOND = Conditioning(vector=torch.ones(2, 1)), Conditioning(vector=torch.zeros(2, 1))
@@ -88,6 +91,83 @@ def test_conditionings_that_do_not_match_are_an_error_that_names_the_entry() -> 
     """B17: an entry of one half alone was a bare KeyError."""
     with pytest.raises(ValueError, match="frames"):
         ClassifierFreeGuidance(2.0)(Shift(), X, SIGMA, COND.with_extras(frames=3), UNCOND)
+
+
+# --- one batch or two ----------------------------------------------------------------------------------------------
+
+
+def small_unet() -> Denoise:
+    """D of a network with attention to tokens and a vector, of random weights."""
+    torch.manual_seed(0)
+    network = UNet(
+        3, 32, 3, 1, [2], channel_mult=[1, 2], num_head_channels=16, num_classes="sequential", adm_in_channels=4,
+        context_dim=8,
+    ).eval()  # fmt: skip
+    for parameter in network.parameters():  # the last layers are zeros at first
+        torch.nn.init.normal_(parameter, std=0.05)
+    denoiser = ContinuousDenoiser(EDMScaling())
+
+    def denoise(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        rows.append(len(x))
+        return denoiser(lambda x, t, cond: network(x, t, cond.crossattn, cond.vector), x, sigma, cond)
+
+    rows: list[int] = []
+    denoise.rows = rows  # type: ignore[attr-defined]  # of each evaluation
+    return denoise
+
+
+@pytest.mark.parametrize("guider", [ClassifierFreeGuidance, LinearGuidance])
+def test_one_half_after_the_other_gives_what_one_batch_gives(guider: type[Any]) -> None:
+    given = {"scale": 5.0} if guider is ClassifierFreeGuidance else {"max_scale": 5.0, "num_frames": 3}
+    b, denoise = 3, small_unet()
+    x, sigma = torch.randn(b, 3, 8, 8), torch.rand(b) + 0.1
+    cond, uncond = (Conditioning(vector=torch.randn(b, 4), crossattn=torch.randn(b, 5, 8)) for _ in range(2))
+    with torch.no_grad():
+        together, apart = (guider(**given, batched=b)(denoise, x, sigma, cond, uncond) for b in (True, False))
+    assert denoise.rows == [6, 3, 3]  # type: ignore[attr-defined]
+    assert together.abs().max() > 0.1
+    torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)
+
+
+class Memory(Shift):
+    """Has room for a number of rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.refused = 0
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        if len(x) > self.rows:
+            self.refused += 1
+            raise torch.OutOfMemoryError(f"no room for {len(x)} rows")
+        return super().__call__(x, sigma, cond)
+
+
+@pytest.mark.parametrize("name", ["cfg", "linear", "triangle", "trapezoid", "spatiotemporal"])
+def test_memory_that_does_not_hold_one_batch_gets_two_and_is_not_asked_again(name: str) -> None:
+    given = {"scale": 2.0} if name == "cfg" else {"max_scale": 2.0, "min_scale": 1.5, "num_frames": 2}
+    expected = build("guiders", {"use": name, **given})(Shift(), X, SIGMA, COND, UNCOND)
+    guider, denoise = build("guiders", {"use": name, **given}), Memory(2)
+    with pytest.warns(UserWarning, match="both halves of guidance in one batch of 4"):
+        first = guider(denoise, X, SIGMA, COND, UNCOND)
+    second = guider(denoise, X, SIGMA, COND, UNCOND)
+    for guided in (first, second):
+        torch.testing.assert_close(guided, expected)
+    assert denoise.refused == 1
+    assert [len(x) for x, _, _ in denoise.calls] == [2, 2, 2, 2]
+
+
+def test_memory_that_holds_no_half_either_is_an_error() -> None:
+    with pytest.warns(UserWarning, match="one after the"), pytest.raises(torch.OutOfMemoryError, match="for 2 rows"):
+        ClassifierFreeGuidance(2.0)(Memory(1), X, SIGMA, COND, UNCOND)
+
+
+def test_who_asks_for_one_batch_gets_one_or_an_error() -> None:
+    denoise = Memory(2)
+    with pytest.raises(torch.OutOfMemoryError, match="for 4 rows"):
+        ClassifierFreeGuidance(2.0, batched=True)(denoise, X, SIGMA, COND, UNCOND)
+    assert denoise.calls == []
 
 
 # --- an interval of noise levels -----------------------------------------------------------------------------------
