@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from sgm_core import build
 from sgm_core.conditioning import Conditioning
@@ -127,6 +128,22 @@ def test_one_half_after_the_other_gives_what_one_batch_gives(guider: type[Any]) 
     assert denoise.rows == [6, 3, 3]  # type: ignore[attr-defined]
     assert together.abs().max() > 0.1
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-6)
+
+
+def test_one_half_after_the_other_takes_half_the_memory() -> None:
+    b, denoise = 3, small_unet()
+    x, sigma = torch.randn(b, 3, 16, 16), torch.ones(b)
+    cond = Conditioning(vector=torch.randn(b, 4), crossattn=torch.randn(b, 5, 8))
+
+    def most(batched: bool) -> int:
+        """The most bytes that are held at a time."""
+        with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            ClassifierFreeGuidance(5.0, batched)(denoise, x, sigma, cond, cond)
+        assert profiler.profiler is not None
+        changes = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+        return max(accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())))
+
+    assert most(False) / most(True) == pytest.approx(0.5, abs=0.05)
 
 
 class Memory(Shift):
