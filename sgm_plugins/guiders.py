@@ -144,7 +144,7 @@ class FrameGuidance(Guider):
             return denoise(x, sigma, cond)
         D_u, D_c = self.halves(denoise, x, sigma, cond, uncond)
         if self._scale_there.device != x.device:
-            self._scale_there = self.scale.to(x.device)
+            self._scale_there = self.scale.to(x.device, non_blocking=True)
         scale = self._scale_there.expand(len(x) // num_frames, -1).flatten()
         return (D_u + append_dims(scale, x) * (D_c - D_u)).to(D_u.dtype)
 
