@@ -143,10 +143,11 @@ class FrameGuidance(Guider):
         if not self.guides:
             return denoise(x, sigma, cond)
         D_u, D_c = self.halves(denoise, x, sigma, cond, uncond)
-        if self._scale_there.device != x.device:
-            self._scale_there = self.scale.to(x.device, non_blocking=True)
-        scale = self._scale_there.expand(len(x) // num_frames, -1).flatten()
-        return (D_u + append_dims(scale, x) * (D_c - D_u)).to(D_u.dtype)
+        scale = self._scale_there
+        if scale.device != x.device:
+            self._scale_there = scale = self.scale.to(x.device, non_blocking=True)
+        of_rows = append_dims(scale.expand(len(x) // num_frames, -1).flatten(), x)
+        return (D_u + of_rows * (D_c - D_u)).to(D_u.dtype)
 
 
 class LinearGuidance(FrameGuidance):
