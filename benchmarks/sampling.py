@@ -215,7 +215,7 @@ def rows(rounds: int) -> list[dict[str, Any]]:
                     "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
                     "hold": "" if eps else method.hold,
                     "peer_name": f"diffusers {method.scheduler}",
-                    "note": f"samples differ by {difference:.0e}",
+                    "note": f"samples differ by {difference:.0e}" + (", with the denoiser's work" if eps else ""),
                 }
             )
     return done
