@@ -32,6 +32,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
+from sgm_core.allocator import keep_freed_memory
 from sgm_core.averaged import AveragedEngine
 from sgm_core.changes import changes, described
 from sgm_core.checkpoint import Provenance, read_provenance, read_step, refuse_url, restoring, save_weights
@@ -134,6 +135,8 @@ class Run:
         requests = Requests()
         with requests.listening():
             trainer = self.trainer(requests)
+            if trainer.strategy.root_device.type == "cpu":
+                keep_freed_memory()
             say(f"run: {self.folder}")
             try:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
