@@ -140,9 +140,17 @@ class Inside:
     """Work timed inside a process that has done its imports. `fresh`: a new process for every run, so that nothing
     is remembered between two; otherwise one, asked again and again."""
 
-    def __init__(self, python: Path, name: str, /, *path: Path, fresh: bool = True, **options: Any) -> None:
-        script = HERE / "registry_contenders.py"
-        self._command = [str(python), str(script), name, json.dumps(options)]
+    def __init__(
+        self,
+        python: Path,
+        name: str,
+        /,
+        *path: Path,
+        fresh: bool = True,
+        script: str = "registry_contenders.py",
+        **options: Any,
+    ) -> None:
+        self._command = [str(python), str(HERE / script), name, json.dumps(options)]
         self._environment, self._fresh = environment(python, path), fresh
         self._process: subprocess.Popen[str] | None = None
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from arithmetic import flops as counted
 from arithmetic import limits
-from race import Contender, Work, race
+from race import Contender, Inside, Work, race
 from rows import Row, compared
 from threads import THREADS, threads
 from torch import Tensor, nn
@@ -100,4 +102,19 @@ def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
         yield compared(
             named, mine, [operations / rate / 1e6 for rate in rates[best]], "ms", "the arithmetic limit",
             hold="<= 1.2", note=told,
+        )  # fmt: skip
+        alone = {
+            who: Inside(
+                Path(sys.executable), who, script="training_alone.py", fresh=False, threads=number, size=list(size)
+            )
+            for who in ("sgm", "diffusers")
+        }
+        results = race(alone, rounds, math.inf)
+        for who, result in results.items():
+            if result.failure:
+                raise ValueError(f"{who}: {result.failure}")
+        mine, peers = ([1000 * t for t in results[who].seconds] for who in ("sgm", "diffusers"))
+        yield compared(
+            f"{named}, each in its own process", mine, peers, "ms", "diffusers",
+            hold=">= 1.3", note="ours as `sgm train` sets it up: memory that a step frees is kept for the next one",
         )  # fmt: skip
