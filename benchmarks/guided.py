@@ -81,7 +81,9 @@ def rows(rounds: int, size: Size = TOY) -> Iterator[Row]:
         samples[f"sgm{layout}"] = our_sample(change(network), noise, y, steps)
         samples[f"diffusers{layout}"] = their_sample(call_theirs(change(unet)), noise, y, steps)
     with threads(THREADS):
-        results = race({name: Work(sample) for name, sample in samples.items()}, max(rounds // 3, 1), math.inf)
+        results = race(
+            {name: Work(sample) for name, sample in samples.items()}, max(rounds // 3, min(rounds, 2)), math.inf
+        )
     far = apart(results["sgm"].outcome, results["diffusers"].outcome)
     if not far < SAME:
         raise ValueError(f"the samples differ by {far:.1e} of their norm")

@@ -63,8 +63,8 @@ def plot(rows: Sequence[Row]) -> Image.Image:
     Rows that count nothing on our side have no ratio to draw."""
     shown = [row for row in rows if row.ratio["median"] > 0]
     drawn = [tuple(better(row, row.ratio[which]) for which in ("median", "low", "high")) for row in shown]
-    holds = [better(row, float(row.hold.split()[1])) if row.hold else 1.0 for row in shown]
-    ends = [math.log10(value) for values in drawn for value in values] + [math.log10(hold) for hold in holds]
+    holds = [better(row, float(row.hold.split()[1])) if row.hold else None for row in shown]
+    ends = [math.log10(value) for value in (*(v for values in drawn for v in values), *filter(None, holds))]
     left, right = min(-0.3, *ends) - 0.05, max(0.5, *ends) + 0.05
     height = 2 * MARGIN + BAR * len(shown)
     canvas = Canvas(WORDS + WIDTH + MARGIN, height)
@@ -84,7 +84,8 @@ def plot(rows: Sequence[Row]) -> Image.Image:
         canvas.text(WORDS - 8, y, f"{row.what} / {row.peer_name}", "rm")
         canvas.bar((at(1), y - 6), (at(median), y + 6), COLORS[row.held])
         canvas.line((at(low), y), (at(high), y), color="black", width=1)
-        canvas.line((at(hold), y - 9), (at(hold), y + 9), color="black", width=2)
+        if hold is not None:
+            canvas.line((at(hold), y - 9), (at(hold), y + 9), color="black", width=2)
     return canvas.image()
 
 

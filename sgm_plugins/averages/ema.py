@@ -52,7 +52,7 @@ class EMA(Average):
         self.num_updates = 0
         self._tracked: dict[str, nn.Parameter] = {}
         self._shadows: dict[str, Tensor] = {}  # filled before `track` by loading a state
-        self._waiting: list[tuple[Tensor, Tensor]] = []  # while swapped: parameters and their own storages
+        self._waiting: list[Tensor] = []  # while swapped: the parameters' own storages
         self._live: dict[str, Tensor] = {}  # while swapped: live values of sharded parameters that no shadow can hold
         self._swapped = False
 
@@ -144,14 +144,15 @@ class EMA(Average):
         for name, tracked in self._tracked.items():
             if hasattr(tracked, "to_local"):
                 self._swap_values(name, local(tracked.detach()), local(self._shadows[name]))
+        whole = [parameter for parameter in self._tracked.values() if not hasattr(parameter, "to_local")]
         if self._swapped:
-            for parameter, own in self._waiting:
+            for parameter, own in zip(whole, self._waiting, strict=True):
                 parameter.data = own
             self._waiting = []
         else:
-            whole = [(parameter, shadow) for parameter, shadow in self._pairs() if not hasattr(parameter, "to_local")]
-            self._waiting = [(parameter, parameter.data) for parameter, _ in whole]
-            for parameter, shadow in whole:
+            shadows = [shadow for parameter, shadow in self._pairs() if not hasattr(parameter, "to_local")]
+            self._waiting = [parameter.data for parameter in whole]
+            for parameter, shadow in zip(whole, shadows, strict=True):
                 alike = parameter.dtype is shadow.dtype and parameter.device == shadow.device
                 parameter.data = shadow if alike else shadow.to(parameter)
         self._swapped = not self._swapped
