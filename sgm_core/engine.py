@@ -17,6 +17,7 @@ from sgm_core.averaged import Batch
 from sgm_core.cache.digests import carry_over
 from sgm_core.cache.parts import CachedFirstStage, flush
 from sgm_core.checkpoint import Provenance, takes_weights
+from sgm_core.compiling import compile_network
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.build import refusal_by
 from sgm_core.drawing import draw_conditioning
@@ -96,7 +97,8 @@ class DiffusionEngine(ValidatedEngine):
         sigma_levels: noise levels by which losses are told apart, and at which validation measures. A number takes as
             many quantiles of the p(sigma) of loss_fn, a list is of the levels themselves; 0 tells nothing apart, and
             validation draws its levels.
-        compile: run the network through `torch.compile`; state-dict keys stay the same.
+        compile: run the network through `torch.compile`: the repeated blocks that it names, each shape of them once, or
+            all of it where it names none; see `compile_network`. State-dict keys stay the same.
         init_from: a checkpoint whose weights to start from; beneath an adapter the averaged ones, if it has any.
     """
 
@@ -151,7 +153,7 @@ class DiffusionEngine(ValidatedEngine):
         if adapter is not None:
             self._adapt(adapter)
         if compile:
-            self.model.diffusion_model.compile()  # in place: no `_orig_mod.` in the keys
+            compile_network(self.model.diffusion_model)
         if ema is not None:
             ema.track(self.trained_parameters())
         if init_from is not None and takes_weights():
