@@ -1,6 +1,6 @@
 """`compile: true`, by region, beside `torch.compile` of the whole network: what a first step takes, and a later one.
 
-    python benchmarks/compiling.py                    a U-Net of 13 M parameters; some minutes on two cores
+    python benchmarks/compiling.py                    a U-Net of 6 M parameters; some minutes on two cores
     python benchmarks/compiling.py --json compiling.json
 
 Each contender is a process of its own with an empty cache of kernels. It takes a step (forward, backward) in float32,
@@ -22,8 +22,8 @@ from statistics import median
 from typing import Any
 
 NETWORK: dict[str, object] = {
-    "use": "unet", "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_res_blocks": 2,
-    "channel_mult": [1, 2, 4], "attention_resolutions": [2, 4], "num_head_channels": 32, "context_dim": 64,
+    "use": "unet", "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": 2,
+    "channel_mult": [1, 2, 4], "attention_resolutions": [4], "num_head_channels": 32, "context_dim": 64,
 }  # fmt: skip
 CONTENDERS = ("eager", "whole", "regions")
 
@@ -56,7 +56,13 @@ def contender(how: str, rounds: int) -> dict[str, float]:
         losses.append(loss.item())
         return time.perf_counter() - started
 
-    first, other = step(32), step(24)
+    first = step(32)
+    try:
+        other = step(24)
+    except RuntimeError as error:  # torch 2.13 can not make a kernel of the whole network for sizes that vary
+        sys.stderr.write(f"{how}: {type(error).__name__}\n")
+        other = float("nan")
+    losses.clear()
     later = median(step(32) for _ in range(rounds))
     return {"first": first, "other": other, "later": later, "loss": losses[-1]}
 
