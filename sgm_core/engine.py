@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -24,6 +24,7 @@ from sgm_core.config.build import refusal_by
 from sgm_core.drawing import draw_conditioning
 from sgm_core.frozen import Frozen
 from sgm_core.loss_levels import NotesSigma
+from sgm_core.low_precision import Half, as_ever, computing, hold
 from sgm_core.randomness import Generators, draws_of, randn
 from sgm_core.refusals import check_refusals
 from sgm_core.roles import (
@@ -94,6 +95,9 @@ class DiffusionEngine(ValidatedEngine):
         first_stage_chunk: images that go through the first stage at once; none means all of them, and `auto` as many as
             fit into the memory that is free at the first call. Kernels round otherwise in a batch of another size: with
             `auto` a run is repeated to the last bit only where as much memory is free.
+        frozen_dtype: precision in which the weights of the first stage and of frozen embedders are held, for half their
+            memory; they compute as under autocast in it. What they give, what is trained, and an embedder with an
+            adapter in it stay as they are; so does the first stage where `first_stage_autocast` is off.
         latent_shape: (c, *grid) of what is sampled; by default the shape met in training.
         cache_latents: whether the latents of images are kept on disk, by the content of the images. The first stage is
             then built only for an image that was never met, and to decode; one that draws latents at random is refused.
@@ -132,6 +136,7 @@ class DiffusionEngine(ValidatedEngine):
         scale_factor: float = 1.0,
         first_stage_autocast: bool = True,
         first_stage_chunk: Annotated[int, Ge(1)] | Literal["auto"] | None = None,
+        frozen_dtype: Half | None = None,
         latent_shape: list[int] | None = None,
         cache_latents: bool = False,
         log_keys: list[str] | None = None,
@@ -164,6 +169,8 @@ class DiffusionEngine(ValidatedEngine):
         self.adapter = adapter
         if adapter is not None:
             self._adapt(adapter)
+        if frozen_dtype is not None:
+            self._hold_frozen(frozen_dtype)
         if compile:
             compile_network(self.model.diffusion_model)
         if ema is not None:
@@ -178,6 +185,19 @@ class DiffusionEngine(ValidatedEngine):
             raise refusal_by(adapter, error) from error
         for embedder in self.conditioner.embedders:
             mark_adapted(embedder)
+
+    def _hold_frozen(self, precision: Half) -> None:
+        slots = getattr(self.conditioner, "slots", ())  # a conditioner without any has no way to call what is held
+        frozen = [module for slot, module in zip(slots, self._embedders(), strict=False) if not slot.trains(module)]
+        if self.first_stage_autocast:
+            frozen.append(self.first_stage_model)
+        else:  # a first stage in an embedder is one, too
+            frozen = [part for part in frozen if not any(isinstance(inner, FirstStage) for inner in part.modules())]
+        if not sum(hold(part, precision) for part in frozen):
+            raise ValueError(
+                f"frozen_dtype is {precision}, but this model has no frozen weights that it could hold in it"
+                + ("" if self.first_stage_autocast else " (first_stage_autocast is off: the first stage stays float32)")
+            )
 
     # --- the model -------------------------------------------------------------------------------------------------
 
@@ -211,15 +231,18 @@ class DiffusionEngine(ValidatedEngine):
 
     # --- first stage -----------------------------------------------------------------------------------------------
 
-    def _first_stage_context(self) -> AbstractContextManager[None]:
+    def _first_stage_context(self) -> AbstractContextManager[object]:
         """Mixed precision as everywhere, or none of it: many autoencoders overflow in half precision."""
-        return nullcontext() if self.first_stage_autocast else torch.autocast(self.device.type, enabled=False)
+        if not self.first_stage_autocast:
+            return torch.autocast(self.device.type, enabled=False)
+        return computing(self.first_stage_model)
 
     @torch.no_grad()
     def encode_first_stage(self, x: Tensor) -> Tensor:
         """Images (b, c, h, w) in [-1, 1] -> scaled latents, a chunk at a time."""
         with self._first_stage_context():
-            return self.scale_factor * self._in_chunks(self.first_stage_model.encode, x, "encode")
+            z = self._in_chunks(self.first_stage_model.encode, x, "encode")
+        return self.scale_factor * as_ever(self.first_stage_model, z)
 
     @torch.no_grad()
     def decode_first_stage(self, z: Tensor) -> Tensor:
@@ -232,7 +255,8 @@ class DiffusionEngine(ValidatedEngine):
             return stage.decode(chunk, **({"timesteps": len(chunk)} if stage.takes_timesteps else {}))
 
         with self._first_stage_context():
-            return self._in_chunks(decode, z / self.scale_factor, "decode", clip)
+            images = self._in_chunks(decode, z / self.scale_factor, "decode", clip)
+        return as_ever(self.first_stage_model, images)
 
     def _in_chunks(self, work: Callable[[Tensor], Tensor], x: Tensor, what: str, unit: int = 1) -> Tensor:
         if self.first_stage_chunk == "auto":
