@@ -23,7 +23,8 @@ from typing import Any
 
 NETWORK: dict[str, object] = {
     "use": "unet", "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": 2,
-    "channel_mult": [1, 2], "attention_resolutions": [2], "num_head_channels": 32, "transformer_depth": 4, "context_dim": 64,
+    "channel_mult": [1, 2], "attention_resolutions": [2], "num_head_channels": 32, "transformer_depth": 4,
+    "context_dim": 64,
 }  # fmt: skip
 CONTENDERS = ("eager", "whole", "regions")
 
