@@ -151,6 +151,11 @@ class Guider(ABC):
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
         """The guided estimate of x0, like x. Where both halves run in one batch, the order is [uncond; cond]."""
 
+    def at(self, sigma: float) -> Guider:
+        """Who guides at this noise level: itself, unless guidance depends on the level. A sampler asks before each
+        evaluation, with a number of the host, so that nothing waits for the device."""
+        return self
+
 
 class Sampler(ABC):
     """Integrates from noise to a sample.
@@ -232,19 +237,28 @@ class Sampler(ABC):
         Arguments, but x, and errors are those of `__call__`.
         """
         schedule = self.schedule(num_steps)
-        guider, uncond = self.guider, cond if uncond is None else uncond
+        sigmas = schedule.tolist()
+        uncond = cond if uncond is None else uncond
+        guider_at = getattr(self.guider, "at", lambda sigma: self.guider)  # none, or one that knows of no levels
         precise = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round a level to its neighbour
+        # (b,) for each level, all in one copy; a step makes no tensor but for a level between two of the schedule
+        rows = schedule[:, None].repeat(1, len(x)).to(x.device, precise, non_blocking=True)
+        levels = dict(zip(sigmas, rows.unbind(), strict=True))
 
         def D(x: Tensor, sigma: float) -> Tensor:
-            levels = torch.full((x.shape[0],), sigma, dtype=precise, device=x.device)
-            return denoise(x, levels, cond) if guider is None else guider(denoise, x, levels, cond, uncond)
+            level = levels.get(sigma)
+            if level is None or len(level) != len(x):
+                level = torch.full((len(x),), sigma, dtype=precise, device=x.device)
+            guider = guider_at(sigma)
+            estimate = denoise(x, level, cond) if guider is None else guider(denoise, x, level, cond, uncond)
+            return estimate if estimate.dtype == x.dtype else estimate.to(x.dtype)
 
         def report(step: int) -> None:
             if progress is not None:
-                progress(step + 1, len(schedule) - 1)
+                progress(step + 1, len(sigmas) - 1)
 
         with torch.no_grad():
-            return self.integrate(D, x, schedule.tolist(), lambda: randn_like(x, generator), report)
+            return self.integrate(D, x, sigmas, lambda: randn_like(x, generator), report)
 
     @abstractmethod
     def integrate(

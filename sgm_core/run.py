@@ -32,11 +32,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
+from sgm_core.allocator import keep_freed_memory
 from sgm_core.averaged import AveragedEngine
 from sgm_core.changes import changes, described
 from sgm_core.checkpoint import Provenance, read_provenance, read_step, refuse_url, restoring, save_weights
 from sgm_core.config.api import Config, saved_config
 from sgm_core.config.shapes import check_shapes
+from sgm_core.data_wait import DataWait
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing, sweep
 from sgm_core.finite import FiniteGuard, NonFiniteError
@@ -134,6 +136,8 @@ class Run:
         requests = Requests()
         with requests.listening():
             trainer = self.trainer(requests)
+            if trainer.strategy.root_device.type == "cpu":
+                keep_freed_memory()
             say(f"run: {self.folder}")
             try:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
@@ -184,7 +188,7 @@ class Run:
         if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, StepProgressBar()]
         checkpoint, nonfinite = self.config.build("checkpoint"), self.config.build("nonfinite")
-        writer = AtomicCheckpoints()
+        writer, wait = AtomicCheckpoints(), DataWait()
         saver = Saver(
             self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted,
             checkpoint.keep_every_n_steps, writer,
@@ -197,8 +201,9 @@ class Run:
                 *([FiniteGuard(self.folder, nonfinite.skip)] if nonfinite.check else []),
                 *callbacks,
                 Compartments(current()),
-                Reporter(self.config, self.folder),
+                Reporter(self.config, self.folder, wait),
                 saver,
+                wait,
             ],
             plugins=[writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
@@ -245,6 +250,9 @@ class Run:
         say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
         if grids:
             say(f"samples: {grids[-1]}")
+        for wait in trainer.callbacks:  # type: ignore[attr-defined]  # its connector sets it
+            if isinstance(wait, DataWait) and wait.advice():
+                say(wait.advice())
 
     def export(self, trainer: Trainer, engine: LightningModule) -> None:
         """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.

@@ -7,4 +7,4 @@ from torch import Tensor
 
 def append_dims(values: Tensor, x: Tensor) -> Tensor:
     """`values` with trailing singleton dimensions, up to those of `x`: (b,) -> (b, 1, 1, 1) for images."""
-    return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))
+    return values.reshape(*values.shape, *(1,) * (x.ndim - values.ndim))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+import warnings
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
+from sgm_core.refusals import check_refusals
 from sgm_core.roles import Denoise, Guider
 from sgm_plugins.broadcast import append_dims
 
@@ -20,24 +23,97 @@ class IdentityGuider(Guider):
         return denoise(x, sigma, cond)
 
 
+class GuidanceInterval(Guider):
+    """Guidance at some noise levels only: Kynkaanniemi et al. 2024, arXiv:2404.07724.
+
+    Where sigma_lo < sigma <= sigma_hi another guider acts. At the other levels the estimate is the conditional one, and
+    the unconditional half is not computed. At high noise guidance costs variety, at low noise it changes nothing.
+    Called itself, not through a sampler, which asks it for each level, it is the other guider.
+
+    Args:
+        guider: what guides inside.
+        sigma_lo, sigma_hi: the ends of the interval; the first is outside, the last inside.
+
+    Raises:
+        ValueError: an interval with nothing in it.
+    """
+
+    refuses: ClassVar[dict[str, str]] = {
+        "sigma_lo >= sigma_hi": "no level is above sigma_lo, {sigma_lo}, and not above sigma_hi, {sigma_hi}",
+    }
+
+    def __init__(
+        self,
+        guider: Guider,
+        sigma_lo: Annotated[float, Ge(0)] = 0.0,
+        sigma_hi: Annotated[float, Ge(0)] = math.inf,
+    ) -> None:
+        check_refusals(self, sigma_lo=sigma_lo, sigma_hi=sigma_hi)
+        self.guider = guider
+        self.sigma_lo = sigma_lo
+        self.sigma_hi = sigma_hi
+        self.outside = IdentityGuider()
+
+    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
+        return self.guider(denoise, x, sigma, cond, uncond)
+
+    def at(self, sigma: float) -> Guider:
+        return self.guider.at(sigma) if self.sigma_lo < sigma <= self.sigma_hi else self.outside
+
+
+class Halves:
+    """The unconditional and the conditional estimate, in one batch [uncond; cond] or one after the other.
+
+    Args:
+        batched: whether in one batch, which takes twice the memory for activations. None is yes, until the device has
+            not enough for it; from then on no, with a warning.
+    """
+
+    def __init__(self, batched: bool | None) -> None:
+        self.batched = batched
+
+    def __call__(
+        self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        """(D_u, D_c), each like x."""
+        if self.batched is not False:
+            try:
+                both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), Conditioning.cat([uncond, cond]))
+                D_u, D_c = both.chunk(2)
+                return D_u, D_c
+            except torch.OutOfMemoryError:
+                if self.batched:
+                    raise
+            # here, where the error is gone and with it what its frames held
+            self.batched = False
+            warnings.warn(
+                f"memory does not hold both halves of guidance in one batch of {2 * len(x)}: from now on one after the "
+                "other (batched: false of the guider does so from the start)",
+                stacklevel=2,
+            )
+        return denoise(x, sigma, uncond), denoise(x, sigma, cond)
+
+
 class ClassifierFreeGuidance(Guider):
     """D_u + scale * (D_c - D_u): Ho and Salimans 2022, arXiv:2207.12598, in the form of x0 estimates.
 
-    Both halves run in one batch, [uncond; cond]. At scale 1, where the unconditional half does not count, it is
-    not computed.
+    At scale 1, where the unconditional half does not count, it is not computed.
 
     Args:
         scale: 1 is no guidance, larger follows the condition more closely, 0 ignores it. (The paper's w is scale - 1.)
+        batched: both halves in one batch, [uncond; cond], which takes twice the memory for activations; false is one
+            after the other. None is one batch, until the device has not enough memory for it.
     """
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, scale: float, batched: bool | None = None) -> None:
         self.scale = scale
+        self.halves = Halves(batched)
 
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
         if self.scale == 1:
             return denoise(x, sigma, cond)
-        D_u, D_c = both_estimates(denoise, x, sigma, cond, uncond)
-        return D_u + self.scale * (D_c - D_u)
+        D_u, D_c = self.halves(denoise, x, sigma, cond, uncond)
+        return torch.lerp(D_u, D_c, self.scale)
 
 
 class FrameGuidance(Guider):
@@ -50,10 +126,13 @@ class FrameGuidance(Guider):
     Args:
         scale: (num_frames,) on the CPU, where a model that is only measured has it too; as for
             `ClassifierFreeGuidance`.
+        batched: as for `ClassifierFreeGuidance`.
     """
 
-    def __init__(self, scale: Tensor) -> None:
+    def __init__(self, scale: Tensor, batched: bool | None = None) -> None:
         self.scale = scale
+        self.halves = Halves(batched)
+        self._scale_there = scale  # where the samples are: no step copies it
         self.guides = bool((scale != 1).any())
 
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
@@ -63,9 +142,12 @@ class FrameGuidance(Guider):
             raise ValueError(f"a batch of {len(x)} is no whole number of clips of {num_frames} frames (num_frames)")
         if not self.guides:
             return denoise(x, sigma, cond)
-        D_u, D_c = both_estimates(denoise, x, sigma, cond, uncond)
-        scale = self.scale.to(x.device, non_blocking=True).repeat(len(x) // num_frames)
-        return (D_u + append_dims(scale, x) * (D_c - D_u)).to(D_u.dtype)
+        D_u, D_c = self.halves(denoise, x, sigma, cond, uncond)
+        scale = self._scale_there
+        if scale.device != x.device:
+            self._scale_there = scale = self.scale.to(x.device, non_blocking=True)
+        of_rows = append_dims(scale.expand(len(x) // num_frames, -1).flatten(), x)
+        return (D_u + of_rows * (D_c - D_u)).to(D_u.dtype)
 
 
 class LinearGuidance(FrameGuidance):
@@ -74,10 +156,17 @@ class LinearGuidance(FrameGuidance):
     Args:
         max_scale, min_scale: scales of guidance; 1 is none.
         num_frames: frames of a clip.
+        batched: as for `ClassifierFreeGuidance`.
     """
 
-    def __init__(self, max_scale: float, num_frames: Annotated[int, Ge(1)], min_scale: float = 1.0) -> None:
-        super().__init__(torch.linspace(min_scale, max_scale, num_frames, device="cpu"))
+    def __init__(
+        self,
+        max_scale: float,
+        num_frames: Annotated[int, Ge(1)],
+        min_scale: float = 1.0,
+        batched: bool | None = None,
+    ) -> None:
+        super().__init__(torch.linspace(min_scale, max_scale, num_frames, device="cpu"), batched)
 
 
 class TriangleGuidance(FrameGuidance):
@@ -90,6 +179,7 @@ class TriangleGuidance(FrameGuidance):
         num_frames: frames of a clip.
         period: of the wave, in lengths of a clip: 1 is one triangle. Several waves, if several are given.
         period_fusing: what becomes of several waves, which lie between 0 and 1: their mean, product or maximum.
+        batched: as for `ClassifierFreeGuidance`.
 
     Raises:
         ValueError: no period, or one that is not positive.
@@ -102,6 +192,7 @@ class TriangleGuidance(FrameGuidance):
         min_scale: float = 1.0,
         period: float | list[float] = 1.0,
         period_fusing: Literal["mean", "multiply", "max"] = "max",
+        batched: bool | None = None,
     ) -> None:
         periods = period if isinstance(period, list) else [period]
         if not periods or min(periods) <= 0:
@@ -109,7 +200,7 @@ class TriangleGuidance(FrameGuidance):
         position = torch.linspace(0, 1, num_frames, device="cpu")
         waves = torch.stack([triangle_wave(position, p) for p in periods])
         fused = {"mean": waves.mean(dim=0), "multiply": waves.prod(dim=0), "max": waves.amax(dim=0)}[period_fusing]
-        super().__init__(fused * (max_scale - min_scale) + min_scale)
+        super().__init__(fused * (max_scale - min_scale) + min_scale, batched)
 
 
 class TrapezoidGuidance(FrameGuidance):
@@ -119,6 +210,7 @@ class TrapezoidGuidance(FrameGuidance):
         max_scale, min_scale: scales of guidance; 1 is none.
         num_frames: frames of a clip.
         edge_perc: share of the frames in each of the two slopes, rounded down to whole frames.
+        batched: as for `ClassifierFreeGuidance`.
 
     Raises:
         ValueError: edge_perc is not between 0 and 0.5.
@@ -130,12 +222,13 @@ class TrapezoidGuidance(FrameGuidance):
         num_frames: Annotated[int, Ge(1)],
         min_scale: float = 1.0,
         edge_perc: Annotated[float, Ge(0), Le(0.5)] = 0.1,
+        batched: bool | None = None,
     ) -> None:
         if not 0 <= edge_perc <= 0.5:
             raise ValueError(f"edge_perc is {edge_perc}; two slopes of at most half the frames each fit, 0 to 0.5")
         rise = torch.linspace(min_scale, max_scale, int(num_frames * edge_perc), device="cpu")
         plateau = torch.full((num_frames - 2 * len(rise),), max_scale, device="cpu")
-        super().__init__(torch.cat([rise, plateau, rise.flip(0)]))
+        super().__init__(torch.cat([rise, plateau, rise.flip(0)]), batched)
 
 
 class SpatiotemporalGuidance(FrameGuidance):
@@ -148,6 +241,7 @@ class SpatiotemporalGuidance(FrameGuidance):
         max_scale, min_scale: scales of guidance; 1 is none.
         num_frames: images of a clip, times x views with views fastest.
         num_views: views among them.
+        batched: as for `ClassifierFreeGuidance`.
 
     Raises:
         ValueError: num_frames is not a multiple of num_views.
@@ -159,25 +253,17 @@ class SpatiotemporalGuidance(FrameGuidance):
         num_frames: Annotated[int, Ge(1)],
         min_scale: float = 1.0,
         num_views: Annotated[int, Ge(1)] = 1,
+        batched: bool | None = None,
     ) -> None:
         if num_frames % num_views:
             raise ValueError(f"num_frames is {num_frames} and num_views is {num_views}; each view has as many frames")
         over_time = torch.linspace(0, 1, num_frames // num_views, device="cpu")
         over_views = triangle_wave(torch.linspace(0, 1, num_views, device="cpu"), 1.0)
         share = (0.5 * over_time[:, None] + 0.5 * over_views[None, :]).flatten()
-        super().__init__(share * (max_scale - min_scale) + min_scale)
+        super().__init__(share * (max_scale - min_scale) + min_scale, batched)
 
 
 def triangle_wave(position: Tensor, period: float) -> Tensor:
     """0 at multiples of the period, 1 halfway between, straight lines."""
     phase = position / period
     return 2 * (phase - (phase + 0.5).floor()).abs()
-
-
-def both_estimates(
-    denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
-) -> tuple[Tensor, Tensor]:
-    """(D_u, D_c), in one batch [uncond; cond]."""
-    both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), Conditioning.cat([uncond, cond]))
-    D_u, D_c = both.chunk(2)
-    return D_u, D_c

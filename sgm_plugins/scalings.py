@@ -29,10 +29,11 @@ class EDMScaling(Scaling):
 
     def __call__(self, sigma: Tensor) -> Coefficients:
         total = sigma**2 + self.sigma_data**2
+        root = total.sqrt()
         return Coefficients(
             c_skip=self.sigma_data**2 / total,
-            c_out=sigma * self.sigma_data / total.sqrt(),
-            c_in=1 / total.sqrt(),
+            c_out=sigma * self.sigma_data / root,
+            c_in=root.reciprocal(),
             c_noise=_quarter_log(sigma),
         )
 
@@ -47,7 +48,7 @@ class EpsScaling(Scaling):
         return Coefficients(
             c_skip=torch.ones_like(sigma),
             c_out=-sigma,
-            c_in=1 / (sigma**2 + 1).sqrt(),
+            c_in=(sigma**2 + 1).sqrt().reciprocal(),
             c_noise=sigma,
         )
 
@@ -60,10 +61,11 @@ class VScaling(Scaling):
 
     def __call__(self, sigma: Tensor) -> Coefficients:
         total = sigma**2 + 1
+        root = total.sqrt()
         return Coefficients(
-            c_skip=1 / total,
-            c_out=-sigma / total.sqrt(),
-            c_in=1 / total.sqrt(),
+            c_skip=total.reciprocal(),
+            c_out=-sigma / root,
+            c_in=root.reciprocal(),
             c_noise=sigma,
         )
 
@@ -75,10 +77,11 @@ class VScalingEDMNoise(Scaling):
 
     def __call__(self, sigma: Tensor) -> Coefficients:
         total = sigma**2 + 1
+        root = total.sqrt()
         return Coefficients(
-            c_skip=1 / total,
-            c_out=-sigma / total.sqrt(),
-            c_in=1 / total.sqrt(),
+            c_skip=total.reciprocal(),
+            c_out=-sigma / root,
+            c_in=root.reciprocal(),
             c_noise=_quarter_log(sigma),
         )
 

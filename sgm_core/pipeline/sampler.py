@@ -84,6 +84,8 @@ def _spec(value: Any) -> Spec:
 
 
 def _guider(guider: Spec, scale: float | None, frames: int | None) -> Spec | None:
+    if "guider" in guider:  # one that another acts in, as of an interval
+        return {**guider, "guider": _guider(_spec(guider["guider"]), scale, frames)}
     if scale is not None:
         if guider.get("use", "identity") == "identity":
             guider = {"use": "cfg"}
@@ -94,4 +96,6 @@ def _guider(guider: Spec, scale: float | None, frames: int | None) -> Spec | Non
 
 
 def _guides(guider: Spec | None) -> bool:
+    if guider is not None and "guider" in guider:
+        return _guides(_spec(guider["guider"]))
     return guider is not None and guider["use"] != "identity" and guider.get("scale") != 1

@@ -227,6 +227,8 @@ def _header(name: str, record: Record, epoch: int | None) -> str:
         tiles += [("steps/s", f"{rate[0]:.3g}"), ("samples/s", f"{rate[1]:.3g}")]
         if state == "running" and record.total_steps and rate[0]:
             tiles.append(("remaining", duration(max(record.total_steps - record.step, 0) / rate[0])))
+    if record.seconds and record.waiting:
+        tiles.append(("waiting for data", f"{record.waiting / record.seconds:.0%}"))
     if record.samples:
         tiles.append(("samples", f"{record.samples:,}"))
     reason = f'<p class="reason">{escape(record.reason)}</p>\n' if record.reason else ""

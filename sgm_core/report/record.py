@@ -36,6 +36,7 @@ class Record:
         total_steps: optimizer steps to do; none where that is open.
         updated: when this was written, in seconds since 1970.
         seconds: spent training, all sessions together.
+        waiting: of these, for data, on rank 0.
         samples: trained on, on all ranks.
         interval: seconds between two reports.
         sessions: each start of the run: `{"started", "step", "command"}`.
@@ -51,6 +52,7 @@ class Record:
     total_steps: int | None = None
     updated: float = 0.0
     seconds: float = 0.0
+    waiting: float = 0.0
     samples: int = 0
     interval: float = 10.0
     sessions: list[dict[str, Any]] = field(default_factory=list)

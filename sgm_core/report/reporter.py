@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from sgm_core.config.api import Config
+from sgm_core.data_wait import DataWait
 from sgm_core.report.config_lines import config_lines, with_origins
 from sgm_core.report.page import Report
 from sgm_core.report.record import Record, command, environment, read_record
@@ -36,18 +37,20 @@ class Reporter(Callback):
     Args:
         config: of the run.
         folder: of the run.
+        wait: measures how long training waits for data.
         interval: seconds from one report to the next, at least.
     """
 
-    def __init__(self, config: Config, folder: Path, interval: float = INTERVAL) -> None:
+    def __init__(self, config: Config, folder: Path, wait: DataWait | None = None, interval: float = INTERVAL) -> None:
         self.config = config
         self.folder = folder
+        self.wait = wait
         self.interval = interval
         self.record = Record()
         self.report = Report(folder)
         self.spent = 0.0  # seconds for reports, all together
         self._next = self._since = 0.0
-        self._before = 0.0  # seconds of earlier sessions
+        self._before = self._waited_before = 0.0  # seconds of earlier sessions
         self._warned = False
 
     # --- what a run goes through -------------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ class Reporter(Callback):
             host=socket.gethostname(),
             pid=os.getpid(),
         )
-        self._before, self._since = old.seconds, time.monotonic()
+        self._before, self._waited_before, self._since = old.seconds, old.waiting, time.monotonic()
         self._write(picture_seconds=PICTURE_SECONDS)
 
     def on_train_batch_end(
@@ -120,6 +123,8 @@ class Reporter(Callback):
     def _write(self, picture_seconds: float | None) -> None:
         began = time.monotonic()
         self.record.seconds = self._before + began - self._since
+        if self.wait is not None:
+            self.record.waiting = self._waited_before + self.wait.seconds
         self.record.mark()
         try:
             self.record.write(self.folder)

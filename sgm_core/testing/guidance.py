@@ -79,6 +79,14 @@ class GuiderContract(Contract):
             "another",
             "let the weights of the estimates sum to 1: D_u + scale * (D_c - D_u)",
         )
+        for level in (0.01, 1.0, 100.0):
+            there = guider.at(level)
+            expect(
+                callable(there) and not trees.difference(self._guided(there, cond, cond), plain, tolerance=1e-6),
+                "at each noise level there is a guider, which gives the plain estimate for equal conditionings",
+                f"{there!r} at sigma = {level}",
+                "let `at` return a guider: itself, or another one of the same promises",
+            )
         scaled = "scale" in self.subject.schema.parameters
         if scaled:
             at_one = self._guided(self.subject.build(scale=1.0), cond, uncond)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -32,4 +33,4 @@ class Ancestral:
     def renoise(self, x: Tensor, sigma_up: float, noise: Callable[[], Tensor]) -> Tensor:
         """x with noise of level sigma_up. Draws at each step, also at the last one, where there is nothing to add:
         a generator that goes on to the next batch is then where that of published samplers is."""
-        return x if self.eta == 0 else x + noise() * (self.s_noise * sigma_up)
+        return x if self.eta == 0 else torch.add(x, noise(), alpha=self.s_noise * sigma_up)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -30,4 +31,4 @@ class Churn:
         if gamma == 0:
             return x, sigma
         sigma_hat = sigma * (1 + gamma)
-        return x + noise() * (self.s_noise * math.sqrt(sigma_hat**2 - sigma**2)), sigma_hat
+        return torch.add(x, noise(), alpha=self.s_noise * math.sqrt(sigma_hat**2 - sigma**2)), sigma_hat

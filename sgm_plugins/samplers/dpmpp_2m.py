@@ -7,10 +7,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 
 from sgm_core.roles import Discretization, Guider, Sampler
+from sgm_plugins.samplers.ode import ode_step
 
 
 class DPMPP2MSampler(Sampler):
@@ -50,8 +52,8 @@ class DPMPP2MSampler(Sampler):
                 D_prime = D_x
             else:
                 r = h_last / h
-                D_prime = (1 + 1 / (2 * r)) * D_x - 1 / (2 * r) * D_last
-            x = math.exp(-h) * x - math.expm1(-h) * D_prime
+                D_prime = torch.lerp(D_last, D_x, 1 + 1 / (2 * r))  # (1 + 1 / 2r) D - 1 / 2r D_last
+            x = ode_step(x, D_prime, sigma, sigma_next)
             D_last, h_last = D_x, h
             report(i)
         return x

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sgm_core.roles import Discretization, Guider, Sampler
 from sgm_plugins.samplers.ancestral import Ancestral
+from sgm_plugins.samplers.ode import ode_step
 
 
 class DPMPP2SAncestralSampler(Sampler):
@@ -51,10 +52,9 @@ class DPMPP2SAncestralSampler(Sampler):
             sigma_down, sigma_up = self.ancestral.levels(sigma, sigma_next)
             D_x = D(x, sigma)
             if sigma_down > 0:  # t is infinite at 0, so that step is Euler's, which is x = D
-                h = math.log(sigma / sigma_down)
                 sigma_mid = math.sqrt(sigma * sigma_down)
-                x_mid = math.exp(-h / 2) * x - math.expm1(-h / 2) * D_x
-                x = math.exp(-h) * x - math.expm1(-h) * D(x_mid, sigma_mid)
+                x_mid = ode_step(x, D_x, sigma, sigma_mid)
+                x = ode_step(x, D(x_mid, sigma_mid), sigma, sigma_down)
             else:
                 x = D_x
             x = self.ancestral.renoise(x, sigma_up, noise)

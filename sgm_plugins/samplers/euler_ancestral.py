@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sgm_core.roles import Discretization, Guider, Sampler
 from sgm_plugins.samplers.ancestral import Ancestral
+from sgm_plugins.samplers.ode import ode_step
 
 
 class EulerAncestralSampler(Sampler):
@@ -47,8 +48,7 @@ class EulerAncestralSampler(Sampler):
     ) -> Tensor:
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             sigma_down, sigma_up = self.ancestral.levels(sigma, sigma_next)
-            d = (x - D(x, sigma)) / sigma
-            x = x + (sigma_down - sigma) * d
+            x = ode_step(x, D(x, sigma), sigma, sigma_down)
             x = self.ancestral.renoise(x, sigma_up, noise)
             report(i)
         return x

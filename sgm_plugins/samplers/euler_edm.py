@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sgm_core.roles import Discretization, Guider, Sampler
 from sgm_plugins.samplers.churn import Churn
+from sgm_plugins.samplers.ode import ode_step
 
 
 class EulerEDMSampler(Sampler):
@@ -51,7 +52,6 @@ class EulerEDMSampler(Sampler):
     ) -> Tensor:
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             x, sigma = self.churn(x, sigma, len(sigmas) - 1, noise)
-            d = (x - D(x, sigma)) / sigma
-            x = x + (sigma_next - sigma) * d
+            x = ode_step(x, D(x, sigma), sigma, sigma_next)
             report(i)
         return x

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 
 from sgm_core.roles import Discretization, Guider, Sampler
 from sgm_plugins.samplers.churn import Churn
+from sgm_plugins.samplers.ode import ode_step
 
 
 class HeunEDMSampler(Sampler):
@@ -49,11 +51,11 @@ class HeunEDMSampler(Sampler):
     ) -> Tensor:
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             x, sigma = self.churn(x, sigma, len(sigmas) - 1, noise)
-            d = (x - D(x, sigma)) / sigma
-            x_next = x + (sigma_next - sigma) * d
-            if sigma_next > 0:  # D has no slope at 0, so the last step stays Euler's
-                d_next = (x_next - D(x_next, sigma_next)) / sigma_next
-                x_next = x + (sigma_next - sigma) * (d + d_next) / 2
+            x_next = ode_step(x, D(x, sigma), sigma, sigma_next)
+            if sigma_next > 0:  # there is no slope at 0, so the last step stays Euler's
+                noise_next = x_next - D(x_next, sigma_next)  # sigma_next * d'
+                x_again = torch.add(x, noise_next, alpha=1 - sigma / sigma_next)  # Euler's step with the slope d'
+                x_next = torch.lerp(x_next, x_again, 0.5)  # that is x + (sigma_next - sigma) * (d + d') / 2
             x = x_next
             report(i)
         return x

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 
@@ -45,14 +46,21 @@ class LinearMultistepSampler(Sampler):
         noise: Callable[[], Tensor],
         report: Callable[[int], None],
     ) -> Tensor:
-        slopes: list[Tensor] = []  # newest first
-        for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-            slopes = [(x - D(x, sigma)) / sigma, *slopes[: self.order - 1]]
-            past = [sigmas[i - j] for j in range(len(slopes))]
-            for weight, slope in zip(coefficients(past, sigma_next), slopes, strict=True):
-                x = x + weight * slope
+        residuals: list[Tensor] = []  # x - D, which is sigma times the slope; newest first
+        for i, (sigma, weights) in enumerate(zip(sigmas, self.weights(sigmas), strict=False)):
+            residuals = [x - D(x, sigma), *residuals[: self.order - 1]]
+            for weight, residual in zip(weights, residuals, strict=True):
+                x = torch.add(x, residual, alpha=weight)
             report(i)
         return x
+
+    def weights(self, sigmas: list[float]) -> list[list[float]]:
+        """Of each step of a schedule, what the last x - D are multiplied by, newest first."""
+        rows = []
+        for i, (_, sigma_next) in enumerate(pairwise(sigmas)):
+            past = sigmas[max(i + 1 - self.order, 0) : i + 1][::-1]
+            rows.append([weight / sigma for weight, sigma in zip(coefficients(past, sigma_next), past, strict=True)])
+        return rows
 
 
 def coefficients(past: Sequence[float], sigma_next: float) -> list[float]:

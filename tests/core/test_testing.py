@@ -108,6 +108,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "samplers/linear_multistep": {"inputs": {"order": 4}},
     "samplers/substep": {"discretization": "legacy_ddpm"},
     "guiders/identity": {},
+    "guiders/interval": {"guider": {"use": "cfg", "scale": 3.0}, "sigma_lo": 0.3, "sigma_hi": 5.0},
     "guiders/cfg": {"scale": 3.0},
     "guiders/linear": {"max_scale": 3.0, "num_frames": 4},
     "guiders/triangle": {"max_scale": 3.0, "num_frames": 5, "period": [1.0, 2.0]},

@@ -43,6 +43,7 @@ SAMPLERS = {
 }
 GUIDERS = {
     "cfg": {"scale": 3.0},
+    "interval": {"sigma_lo": 0.5, "sigma_hi": 5.0, "guider": {"use": "cfg", "scale": 3.0, "batched": False}},
     "linear": {"max_scale": 3.0, "num_frames": 2},
     "triangle": {"max_scale": 3.0, "num_frames": 2},
 }

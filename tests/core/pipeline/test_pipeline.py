@@ -117,6 +117,11 @@ def test_parts_of_the_sampler_may_be_given_by_name_or_as_in_a_config(models):
     assert torch.equal(named, draw(pipe, "a cat", sampler="euler_edm", discretization="edm", scale=2.0))
     assert torch.equal(draw(pipe, "a cat", guider="identity"), draw(pipe, "a cat", scale=1.0))
     assert torch.equal(draw(pipe, "a cat", guider="identity", scale=2.0), draw(pipe, "a cat", scale=2.0))
+    interval = {"use": "interval", "guider": "cfg"}
+    assert torch.equal(draw(pipe, "a cat", guider=interval, scale=2.0), draw(pipe, "a cat", scale=2.0))
+    assert torch.equal(
+        draw(pipe, "a cat", guider=interval | {"sigma_lo": 1e6}, scale=2.0), draw(pipe, "a cat", scale=1.0)
+    )
 
 
 # --- image to image ------------------------------------------------------------------------------------------------

@@ -23,6 +23,17 @@ def test_nothing_is_changed_that_the_recipe_does_not_say():
     assert config(steps=7, discretization="edm") == OWN | {"num_steps": 7, "discretization": "edm"}
 
 
+def test_what_is_asked_of_a_guider_reaches_the_one_that_acts_in_it():
+    clip = {"use": "linear", "max_scale": 2.5, "num_frames": 14}
+    inside = {**OWN, "guider": {"use": "interval", "sigma_hi": 5.0, "guider": clip}}
+    changed = sampler_config(inside, replace(PLAIN, scale=4.0), frames=25)["guider"]
+    assert changed == {"use": "interval", "sigma_hi": 5.0, "guider": {**clip, "max_scale": 4.0, "num_frames": 25}}
+    idle = {"use": "interval", "guider": "identity"}
+    with pytest.raises(SgmError, match="give scale"):
+        config(negative="blurry", guider=idle)
+    assert config(negative="blurry", guider=idle, scale=2.0)["guider"]["guider"] == {"use": "cfg", "scale": 2.0}
+
+
 def test_scale_is_that_of_the_guider_that_there_is():
     assert config(scale=2.0)["guider"] == {"use": "cfg", "scale": 2.0}
     assert config(guider="identity", scale=2.0)["guider"] == {"use": "cfg", "scale": 2.0}

@@ -65,6 +65,17 @@ class KeepsBothHalves(Guider):
         return torch.cat([denoise(x, sigma, uncond), denoise(x, sigma, cond)])
 
 
+@broken("guiders", "at each noise level there is a guider")
+class LeavesItToNobody(Guider):
+    """Right where it acts; nobody guides at low noise."""
+
+    def __call__(self, denoise, x, sigma, cond, uncond):
+        return denoise(x, sigma, cond)
+
+    def at(self, sigma):
+        return self if sigma > 0.1 else None
+
+
 @pytest.mark.parametrize("case", broken)
 def test_it_is_found(case: Case):
     case.check()

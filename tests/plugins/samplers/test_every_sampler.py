@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgm_core.conditioning import Conditioning
-from sgm_core.roles import Discretization, Sampler
+from sgm_core.roles import Denoise, Discretization, Sampler
 from sgm_core.testing import check_component
 from sgm_plugins.discretizations import (
     EDMDiscretization,
@@ -22,7 +25,7 @@ from sgm_plugins.discretizations import (
     LegacyDDPMDiscretization,
     Txt2NoisyDiscretization,
 )
-from sgm_plugins.guiders import ClassifierFreeGuidance, LinearGuidance
+from sgm_plugins.guiders import ClassifierFreeGuidance, GuidanceInterval, LinearGuidance
 from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
 from sgm_plugins.samplers.dpmpp_2s_ancestral import DPMPP2SAncestralSampler
 from sgm_plugins.samplers.euler_ancestral import EulerAncestralSampler
@@ -67,6 +70,11 @@ def noise_of(*shape: int) -> Tensor:
 
 def seeded(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def eta_of(cls: Callable[..., Sampler], eta: float) -> dict[str, float]:
+    """How much noise a sampler adds, if it can."""
+    return {"eta": eta} if "eta" in inspect.signature(cls).parameters else {}
 
 
 def test_it_keeps_the_promises_of_its_role(cls: type[Sampler]) -> None:
@@ -136,10 +144,50 @@ def test_a_call_inside_a_call_changes_neither(cls: type[Sampler]) -> None:
 
 def test_no_step_waits_for_the_device(cls: type[Sampler]) -> None:
     """As comparing levels did in the reference. A meta tensor has no values: whatever asks for one raises."""
-    for guider in (None, ClassifierFreeGuidance(2.0), LinearGuidance(2.0, num_frames=2)):
+    interval = GuidanceInterval(ClassifierFreeGuidance(2.0), sigma_lo=0.1, sigma_hi=5.0)
+    for guider in (None, ClassifierFreeGuidance(2.0), LinearGuidance(2.0, num_frames=2), interval):
         out = cls(EDM, 4, guider)(gaussian, torch.randn(2, 1, 4, 4, device="meta"), COND)
         assert out.device.type == "meta"
         assert out.shape == (2, 1, 4, 4)
+
+
+KERNELS = {
+    EulerEDMSampler: 1,
+    HeunEDMSampler: 4,
+    EulerAncestralSampler: 3,  # of which two draw noise and add it
+    DPMPP2SAncestralSampler: 5,  # one of them makes the level between two of the schedule
+    DPMPP2MSampler: 2,
+    LinearMultistepSampler: 5,
+    SubstepSampler: 3,
+}
+"""Tensor operations of a step beside the denoiser's."""
+
+
+def test_a_step_costs_the_denoiser_and_a_few_kernels(cls: type[Sampler]) -> None:
+    class Kernels(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.count += "view" not in func.tags and func is not torch.ops.aten.unbind.int
+            return func(*args, **(kwargs or {}))
+
+    image, noise = noise_of(1, 1, 4, 4), noise_of(1, 1, 4, 4)
+    counts = []
+    for num_steps in (10, 20):
+        with Kernels() as kernels:
+            sampler = cls(LegacyDDPMDiscretization(), num_steps, **eta_of(cls, 0.5))
+            sampler(lambda x, sigma, cond: image, noise, COND)
+        counts.append(kernels.count)
+    assert counts[1] - counts[0] == 10 * KERNELS[cls]
+
+
+def test_an_estimate_in_another_precision_leaves_the_samples_in_theirs(cls: type[Sampler]) -> None:
+    noise, sampler = noise_of(2, 1, 4, 4), cls(EDM, 4, **eta_of(cls, 0.0))
+    exact = sampler(curved, noise, COND)
+    for precision in (torch.float32, torch.bfloat16):
+        out = sampler(lambda x, sigma, cond: curved(x, sigma, cond).double(), noise.to(precision), COND)
+        assert out.dtype == precision
+        torch.testing.assert_close(out.double(), exact, rtol=0, atol=200 * torch.finfo(precision).eps)
 
 
 @pytest.mark.parametrize("cls", [cls for cls in ORDER if cls is not SubstepSampler])  # which has levels of its own
@@ -189,6 +237,15 @@ def test_every_option_of_a_call_is_heeded_and_no_other_is_swallowed(cls: type[Sa
         assert not torch.allclose(changed, base, rtol=0, atol=1e-3)
     with pytest.raises(TypeError, match="s_nois"):
         sampler(shifted, noise, some, none, s_nois=1.0)
+
+
+def test_a_function_is_a_guider_that_knows_of_no_levels(cls: type[Sampler]) -> None:
+    def guide(denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
+        return 2 * denoise(x, sigma, cond) - denoise(x, sigma, uncond)
+
+    noise, sampler = noise_of(2, 1, 4, 4), cls(EDM, 4, guide)
+    guided, plain = (s(curved, noise, COND, generator=seeded()) for s in (sampler, cls(EDM, 4)))
+    torch.testing.assert_close(guided, plain, rtol=0, atol=1e-12)  # both halves are equal
 
 
 def test_a_sampler_can_be_pickled_and_goes_on_the_same(cls: type[Sampler]) -> None:

@@ -1,0 +1,242 @@
+"""What a step of a sampler costs beside the network: ours and diffusers' schedulers, on the same levels.
+
+    python benchmarks/sampling.py                     a table
+    python benchmarks/sampling.py --json sampling.json
+
+50 steps on a (1, 4, 8, 8) tensor on the CPU, with a network that answers at once, always the same. Both sides take
+turns in this process, a few samples each. Theirs is the loop of a pipeline, `scale_model_input` and `step`, with
+`set_timesteps` left out; ours is the whole call. Before that both sample from a Gaussian, whose denoiser is known, and
+the samples have to agree.
+
+- *x0*: the network gives the estimate of x0, so that the step is all there is. (Their LMS takes noise alone, and turns
+  it into an estimate with two operations.)
+- *eps*: the network gives the noise, as Stable Diffusion's does. What makes an estimate of it counts too: the denoiser
+  `discrete`, which finds timestep and coefficients for each sample of the batch, on its device; in their step these are
+  numbers of the host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from operator import truediv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+from race import Contender, Sample, paired, race, summary
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.roles import Denoise, Discretization, Sampler
+from sgm_plugins.denoisers import DiscreteDenoiser
+from sgm_plugins.discretizations import LegacyDDPMDiscretization
+from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
+from sgm_plugins.samplers.euler_edm import EulerEDMSampler
+from sgm_plugins.samplers.linear_multistep import LinearMultistepSampler
+from sgm_plugins.scalings import EpsScaling
+
+STEPS = 50
+SHAPE = (1, 4, 8, 8)
+SAMPLES = 5
+"""Of one turn, timed together."""
+AGREE = 1e-4
+
+
+class Method(NamedTuple):
+    """A sampler of ours, and diffusers' scheduler of the same method."""
+
+    what: str
+    sampler: Callable[[Discretization, int], Sampler]
+    scheduler: str
+    takes_x0: bool
+    hold: str
+
+
+METHODS = (
+    Method("Euler", EulerEDMSampler, "EulerDiscreteScheduler", True, ">= 2.5"),
+    Method("DPM++ 2M", DPMPP2MSampler, "DPMSolverMultistepScheduler", True, ">= 4"),
+    Method("LMS", LinearMultistepSampler, "LMSDiscreteScheduler", False, ">= 50"),
+)
+
+
+def scheduler_of(method: Method, eps: bool) -> Any:
+    scheduler = getattr(diffusers, method.scheduler)(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="trailing",  # whole timesteps: levels that `discrete` has too
+        prediction_type="epsilon" if eps or not method.takes_x0 else "sample",
+    )
+    scheduler.set_timesteps(STEPS)
+    return scheduler
+
+
+class Levels(Discretization):
+    """Levels that are given."""
+
+    def __init__(self, sigmas: Tensor) -> None:
+        self._sigmas = sigmas
+
+    def sigmas(self, n: int) -> Tensor:
+        assert n == len(self._sigmas)
+        return self._sigmas
+
+
+# --- networks ------------------------------------------------------------------------------------------------------
+
+Network = Callable[[Tensor, Any], Tensor]
+"""F(x / sqrt(1 + sigma^2), timestep)."""
+
+STD = 0.5
+"""Of the data of `gaussian`."""
+
+
+def trivial(scheduler: Any) -> tuple[Denoise, Network]:
+    """The same answer to everything."""
+    answer = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    return lambda x, sigma, cond: answer, lambda x_in, t: answer
+
+
+def gaussian(scheduler: Any) -> tuple[Denoise, Network]:
+    """E[x0 | x] for x0 ~ N(0, STD^2), and a network that gives this or the noise, whichever the scheduler takes."""
+    sigmas = dict(zip(scheduler.timesteps.tolist(), scheduler.sigmas.tolist(), strict=False))
+
+    def network(x_in: Tensor, t: Any) -> Tensor:
+        sigma = sigmas[t.item()]
+        x = x_in * math.hypot(1, sigma)
+        x0 = x * STD**2 / (STD**2 + sigma**2)
+        return x0 if scheduler.config.prediction_type == "sample" else (x - x0) / sigma
+
+    return lambda x, sigma, cond: x * (STD**2 / (STD**2 + sigma**2))[:, None, None, None], network
+
+
+def discrete(network: Network) -> Denoise:
+    """D of a network that gives the noise."""
+    denoiser = DiscreteDenoiser(EpsScaling(), LegacyDDPMDiscretization())
+    return lambda x, sigma, cond: denoiser(lambda x_in, t, cond: network(x_in, t), x, sigma, cond)
+
+
+# --- contenders ----------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """A sampler."""
+
+    def __init__(self, sampler: Sampler, denoise: Denoise, noise: Tensor) -> None:
+        self._sampler, self._denoise, self._noise = sampler, denoise, noise
+
+    def sample(self) -> Sample:
+        start = time.perf_counter()
+        for _ in range(SAMPLES):
+            x = self._sampler(self._denoise, self._noise, Conditioning())
+        return Sample((time.perf_counter() - start) / SAMPLES / STEPS, x)
+
+    def close(self) -> None: ...
+
+
+class Theirs:
+    """The loop of a pipeline of diffusers."""
+
+    def __init__(self, scheduler: Any, network: Network, noise: Tensor) -> None:
+        self._scheduler, self._network = scheduler, network
+        # as we begin, with the spread of noised data, in units in which some schedulers make that 1
+        self._start = noise * (math.hypot(1, scheduler.sigmas[0]) if scheduler.init_noise_sigma > 1 else 1)
+
+    @torch.no_grad()
+    def _loop(self) -> Tensor:
+        x, scheduler = self._start, self._scheduler
+        for t in scheduler.timesteps:
+            out = self._network(scheduler.scale_model_input(x, t), t)
+            x = scheduler.step(out, t, x, return_dict=False)[0]
+        return x
+
+    def sample(self) -> Sample:
+        seconds = 0.0
+        for _ in range(SAMPLES):
+            self._scheduler.set_timesteps(STEPS)  # begins anew
+            start = time.perf_counter()
+            x = self._loop()
+            seconds += time.perf_counter() - start
+        return Sample(seconds / SAMPLES / STEPS, x)
+
+    def close(self) -> None: ...
+
+
+def contenders(method: Method, eps: bool, make: Callable[[Any], tuple[Denoise, Network]]) -> dict[str, Contender]:
+    """Both sides with the same network on the same levels, from the same noise."""
+    scheduler = scheduler_of(method, eps)
+    denoise, network = make(scheduler)
+    sampler = method.sampler(Levels(scheduler.sigmas[:-1].clone()), STEPS)
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    return {
+        "ours": Ours(sampler, discrete(network) if eps else denoise, noise),
+        "theirs": Theirs(scheduler, network, noise),
+    }
+
+
+def apart(method: Method, eps: bool) -> float:
+    """The largest difference of two samples of a Gaussian, ours and theirs.
+
+    Raises:
+        ValueError: it is no rounding.
+    """
+    ours, theirs = (side.sample().outcome for side in contenders(method, eps, gaussian).values())
+    difference = float((ours - theirs).abs().max())
+    if not difference <= AGREE:
+        raise ValueError(f"{method.what}: samples of diffusers' {method.scheduler} differ by {difference:.1e}")
+    return difference
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+
+def rows(rounds: int) -> list[dict[str, Any]]:
+    """Microseconds of a step, ours and theirs; `ratio` is theirs / ours, of each round."""
+    done = []
+    for eps in (False, True):
+        for method in METHODS:
+            difference = apart(method, eps)
+            results = race(contenders(method, eps, trivial), rounds)
+            ours, theirs = ([1e6 * t for t in results[who].seconds] for who in ("ours", "theirs"))
+            ratio = summary(paired(truediv, theirs, ours))
+            done.append(
+                {
+                    "what": f"{method.what}, a step, network of {'eps' if eps else 'x0'}",
+                    "ours": summary(ours).median,
+                    "peer": summary(theirs).median,
+                    "unit": "us",
+                    "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
+                    "hold": "" if eps else method.hold,
+                    "peer_name": f"diffusers {method.scheduler}",
+                    "note": f"samples differ by {difference:.0e}" + (", with the denoiser's work" if eps else ""),
+                }
+            )
+    return done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
+    options = parser.parse_args()
+    table = rows(options.rounds)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, Python {platform.python_version()}")
+    print(f"{'':36} {'sgm':>8} {'diffusers':>10}   {'ratio (quartiles)':24} hold")
+    for row in table:
+        median, low, high = (f"{row['ratio'][key]:.3g}" for key in ("median", "low", "high"))
+        figures = f"{row['ours']:5.1f} us {row['peer']:7.1f} us"
+        print(f"{row['what']:36} {figures}   {f'{median} ({low} to {high})':24} {row['hold']:7} {row['note']}")
+    if options.json:
+        result = {"torch": torch.__version__, "cores": os.cpu_count(), "rows": table}
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The benchmark of samplers runs, and would say if both sides did not sample the same."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("scipy", reason="diffusers' LMS computes its weights with scipy")
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def sampling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("sampling")
+
+
+def test_each_method_has_a_row_beside_a_scheduler_whose_samples_agree(sampling, monkeypatch, tmp_path, capsys):
+    file = tmp_path / "sampling.json"
+    monkeypatch.setattr("sys.argv", ["sampling.py", "--rounds", "1", "--json", str(file)])
+    sampling.main()
+    rows, table = json.loads(file.read_text())["rows"], capsys.readouterr().out
+    assert [row["hold"] for row in rows] == [">= 2.5", ">= 4", ">= 50", "", "", ""]
+    for row in rows:
+        assert row["unit"] == "us"
+        assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+        assert row["ratio"]["median"] == pytest.approx(row["peer"] / row["ours"])  # of one round
+        assert row["what"] in table
+
+
+@pytest.mark.parametrize("eps", [False, True])
+def test_another_method_on_the_other_side_is_an_error(sampling, eps):
+    euler, dpm, _ = sampling.METHODS
+    assert sampling.apart(euler, eps) < 1e-5
+    with pytest.raises(ValueError, match="EulerDiscreteScheduler differ by"):
+        sampling.apart(euler._replace(sampler=dpm.sampler), eps)
