@@ -36,6 +36,7 @@ class Findings:
         sizes: of the parts as they were trained, with gradients, moments and averages.
         activations: bytes that the first forward pass kept for the backward pass.
         phases: the most bytes of tensors in each phase: when all is loaded, and in a step, moments included.
+        compiled: whether something is. When tensors were counted it was not: kernels do not say what they take.
         peak: bytes in use at most; none where the system does not say.
         device: what the steps ran on.
         loss, grad_norm: of the first batch.
@@ -47,13 +48,14 @@ class Findings:
         batches: of an epoch; infinite for a stream.
         samples: of an epoch; none for a stream.
         steps: optimizer steps of the whole run; none where that is open.
-        seconds: of each step that was taken, with waiting for data.
+        seconds: of each step that was taken, with waiting for data; where something is compiled, of those that were so.
         checkpoint, export: bytes of a checkpoint and of `model.safetensors`.
     """
 
     sizes: list[Size] = field(default_factory=list)
     activations: int = 0
     phases: dict[str, int] = field(default_factory=dict)
+    compiled: bool = False
     peak: int | None = None
     device: str = ""
     loss: float = math.nan
@@ -161,6 +163,7 @@ class Probe(Callback):
             self._saved = self.saving.enter_context(SavedForBackward(pl_module))
             self._live = self.counting.enter_context(LiveMemory(pl_module.device, kept_by(pl_module)))
             self._live.begin("loaded")
+            self.findings.compiled = any(module._compiled_call_impl is not None for module in pl_module.modules())
         if self._live is not None:
             self._live.begin("forward")
             self._live.add(tensors_in(batch))
@@ -192,7 +195,9 @@ class Probe(Callback):
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize(trainer.strategy.root_device)
         now = time.monotonic()
-        self.findings.seconds.append(now - self._clock)
+        last = self._steps == trainer.max_steps
+        if self._live is None or last or not self.findings.compiled:  # the step that compiles is the first one, then
+            self.findings.seconds.append(now - self._clock)
         if self._live is not None:
             self.counting.close()
             moments = sum(kept_of(optimizer) for optimizer in trainer.optimizers)  # there from the second step on

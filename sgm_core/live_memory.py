@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,8 @@ class LiveMemory(TorchDispatchMode):
     it any more. Nothing waits for the device, and the numbers are the same on all of them.
 
     What an operation takes for itself and gives back before it ends is not seen: the workspace of a convolution, say.
-    Nor are the gaps that an allocator leaves.
+    Nor are the gaps that an allocator leaves. What is compiled runs op by op inside, for kernels do not say what they
+    take; and it is compiled as ever afterwards, while torch alone would have given up on it.
 
     Args:
         device: whose tensors count.
@@ -38,7 +41,19 @@ class LiveMemory(TorchDispatchMode):
         self.peaks: dict[str, int] = {}
         self._phase = ""
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._stance: AbstractContextManager[Any] = nullcontext()
         self.add(known)
+
+    def __enter__(self) -> LiveMemory:
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and to import it takes a second
+            self._stance = torch.compiler.set_stance("force_eager")
+        self._stance.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]  # as above
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._stance.__exit__(*error)
 
     def begin(self, phase: str) -> None:
         """From now on it is this phase; one that was there before goes on."""

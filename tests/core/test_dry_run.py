@@ -10,9 +10,11 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 import sgm_core as sgm
 from sgm_core.cli.dry_run import kept_checkpoints
+from sgm_core.compiling import compile_network
 from sgm_core.dry_run import CountingIO, SavedForBackward, dry_run, shapes
 from sgm_core.host_memory import HostMemory, resident_peak
 from sgm_core.run import start_run
@@ -107,6 +109,18 @@ def test_foreach_takes_temporaries_as_large_as_the_weights(tmp_path):
     weights = one["loaded"] / 2
     assert all_at_once["optimizer step"] - one["optimizer step"] == pytest.approx(weights, rel=0.05)
     assert all_at_once["average"] == one["average"]
+
+
+def test_what_is_compiled_is_counted_op_by_op_and_timed_compiled(tmp_path, monkeypatch):
+    counter = CompileCounter()
+    monkeypatch.setattr("sgm_core.engine.compile_network", lambda network: compile_network(network, counter))
+    torch._dynamo.reset()
+    plain, compiled = (find(tmp_path, "data.batch_size=8", f"model.compile={v}")[0] for v in ("false", "true"))
+    assert compiled.phases == plain.phases
+    assert (plain.compiled, compiled.compiled) == (False, True)
+    assert len(compiled.seconds) == len(plain.seconds)
+    assert compiled.seconds[0] > 2 * compiled.step_seconds  # it compiles
+    assert counter.frame_count > 0
 
 
 def test_an_error_amid_the_step_leaves_nothing_that_counts_behind(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from sgm_core.live_memory import LiveMemory, tensors_in
 
@@ -92,6 +93,19 @@ def test_recomputing_lowers_the_peak_of_a_step():
             model(torch.zeros(512, 64)).square().mean().backward()
         peaks.append(memory.peak)
     assert peaks[1] < 0.6 * peaks[0]
+
+
+def test_what_is_compiled_is_counted_op_by_op_and_compiled_afterwards():
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    double = torch.compile(lambda x: x + x, backend=counter)
+    for compiled in (False, True):  # before anything was compiled, and after
+        with LiveMemory(CPU) as memory:
+            out = double(KB)
+            assert memory.live == out.nbytes
+        assert counter.frame_count == compiled
+        double(KB)
+        assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("foreach", [True, False])
