@@ -215,7 +215,7 @@ class Probe(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         found, device = self.findings, trainer.strategy.root_device
-        if device.type == "cuda":
+        if device.type == "cuda" and self._steps > 1:  # counting in the first one began that count anew many times
             found.peak = torch.cuda.max_memory_allocated(device)
         found.sizes = sizes_of(pl_module, trainer.optimizers)
         found.samples = samples_of_epoch(trainer, found.batch_samples)

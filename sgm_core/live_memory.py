@@ -20,9 +20,10 @@ class LiveMemory(TorchDispatchMode):
     """Inside, counts the memory of tensors: each storage once, from the operation that makes it until nothing refers to
     it any more. Nothing waits for the device, and the numbers are the same on all of them.
 
-    What an operation takes for itself and gives back before it ends is not seen: the workspace of a convolution, say.
-    Nor are the gaps that an allocator leaves. What is compiled runs op by op inside, for kernels do not say what they
-    take; and it is compiled as ever afterwards, while torch alone would have given up on it.
+    What an operation takes for itself and gives back before it ends, the workspace of a convolution say, is seen on a
+    GPU, whose allocator tells it (its count of the most memory so far begins anew with each operation), and not on a
+    CPU. The gaps that an allocator leaves are not seen. What is compiled runs op by op inside, for kernels do not say
+    what they take; and it is compiled as ever afterwards, while torch alone would have given up on it.
 
     Args:
         device: whose tensors count.
@@ -36,7 +37,7 @@ class LiveMemory(TorchDispatchMode):
 
     def __init__(self, device: torch.device, known: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        self.device_type = device.type
+        self.device = device
         self.live = self.peak = 0
         self.peaks: dict[str, int] = {}
         self._phase = ""
@@ -63,7 +64,7 @@ class LiveMemory(TorchDispatchMode):
     def add(self, tensors: Iterable[Tensor]) -> None:
         """Count these, if they are not yet."""
         for tensor in tensors:
-            if tensor.device.type == self.device_type:
+            if tensor.device.type == self.device.type:
                 self._add(local(tensor).untyped_storage())
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -72,9 +73,12 @@ class LiveMemory(TorchDispatchMode):
             return
         self._storages[key] = weakref.ref(storage, partial(self._gone, key, size))
         self.live += size
-        self.peak = max(self.live, self.peak)
+        self._reach(self.live)
+
+    def _reach(self, size: int) -> None:
+        self.peak = max(size, self.peak)
         if self._phase:
-            self.peaks[self._phase] = max(self.live, self.peaks[self._phase])
+            self.peaks[self._phase] = max(size, self.peaks[self._phase])
 
     def _gone(self, key: int, size: int, _: object) -> None:
         del self._storages[key]
@@ -83,8 +87,14 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
         out = func(*args, **(kwargs or {}))
         self.add(tensors_in(out))
+        if on_gpu:
+            most, now = torch.cuda.max_memory_allocated(self.device), torch.cuda.memory_allocated(self.device)
+            self._reach(self.live + most - now)
         return out
 
 
