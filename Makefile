@@ -22,7 +22,8 @@ format: .venv/dev.done
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: .venv/dev.done
+bench: .venv/bench.done
+	$(BIN)/python benchmarks/speed.py --out runs/speed
 	$(BIN)/python benchmarks/registry.py
 	$(BIN)/python benchmarks/sampler_order.py
 	$(BIN)/python benchmarks/digits_quality.py
@@ -43,4 +44,8 @@ clean:
 
 .venv/dev.done: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,tensorboard,text,data,lora]"
+	touch $@ .venv/base.done
+
+.venv/bench.done: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	touch $@ .venv/base.done

@@ -44,8 +44,13 @@ class Result:
     outcome: Any = None
     failure: str = ""
 
+    @property
+    def median(self) -> float:
+        """Of the seconds."""
+        return statistics.median(self.seconds)
 
-def race(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Result]:
+
+def race(contenders: Mapping[str, Contender], rounds: int, seconds_each: float = SECONDS_EACH) -> dict[str, Result]:
     """Each contender once per round. The first round warms up and does not count, unless it took all of the time."""
     results = {name: Result() for name in contenders}
     spent = dict.fromkeys(contenders, 0.0)
@@ -53,7 +58,7 @@ def race(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Result]:
         for turn in range(rounds + 1):
             for name, contender in contenders.items():
                 result = results[name]
-                if result.failure or spent[name] > SECONDS_EACH:
+                if result.failure or spent[name] > seconds_each:
                     continue
                 try:
                     seconds, result.outcome = contender.sample()
@@ -61,7 +66,7 @@ def race(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Result]:
                     result.failure = str(error)
                     continue
                 spent[name] += seconds
-                if turn > 0 or seconds > SECONDS_EACH:
+                if turn > 0 or seconds > seconds_each:
                     result.seconds.append(seconds)
     finally:
         for contender in contenders.values():
@@ -70,6 +75,30 @@ def race(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Result]:
 
 
 # --- kinds of contenders -------------------------------------------------------------------------------------------
+
+
+class Work:
+    """A function that is called in this process; what it gives is the outcome.
+
+    Args:
+        function: the work.
+        times: calls of one sample, whose seconds are those of one call.
+        before: is called before each sample, and not timed.
+    """
+
+    def __init__(
+        self, function: Callable[[], Any], times: int = 1, before: Callable[[], object] = lambda: None
+    ) -> None:
+        self._function, self._times, self._before = function, times, before
+
+    def sample(self) -> Sample:
+        self._before()
+        start = time.perf_counter()
+        for _ in range(self._times):
+            outcome = self._function()
+        return Sample((time.perf_counter() - start) / self._times, outcome)
+
+    def close(self) -> None: ...
 
 
 def environment(python: Path, path: Iterable[Path] = ()) -> dict[str, str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from race import Contender, Inside, Process, Result, Summary, environment, last_line, paired, race, summary
+from rows import figure, head, line, load, machine
 
 HERE = Path(__file__).parent
 OURS = Path(sys.executable)
@@ -79,17 +79,12 @@ class Row:
         return self.what, self.who, value, spread, str(samples), ratio, self.verdict, self.note
 
 
-def figure(value: float) -> str:
-    """Three digits, or as many as the whole part has."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 HEAD = ("what", "who", "median", "quartiles", "n", "ratio", "hold", "does more or less than the others")
 WIDTHS = (47, 32, 10, 17, 2, 5, 18, 0)
 
 
 def show(cells: tuple[str, ...]) -> None:
-    print("| " + " | ".join(f"{cell:{width}}" for cell, width in zip(cells, WIDTHS, strict=True)) + " |", flush=True)
+    print(line(cells, WIDTHS), flush=True)
 
 
 class Table:
@@ -97,8 +92,7 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        show(HEAD)
-        print("|" + "|".join("-" * (max(width, 3) + 2) for width in WIDTHS) + "|")
+        print(head(HEAD, WIDTHS))
 
     def add(self, row: Row) -> None:
         repeated = bool(self.rows) and self.rows[-1].what == row.what
@@ -413,11 +407,6 @@ quartiles. ratio: peer / ours, the median over the rounds. Outcomes are compared
 """
 
 
-def load() -> float:
-    """How many processes wanted to run in the last five minutes, per core."""
-    return os.getloadavg()[1] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
@@ -427,8 +416,7 @@ def main() -> None:
     peers, sizes = options.peers or peers_python(), TINY if options.tiny else Sizes()
     versions = {"sgm-core": found_versions(OURS, ("sgm-core",))["sgm-core"], **found_versions(peers, PEERS)}
     listed = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
-    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    print(HEADER.format(peers=peers, versions=f"{listed}; {machine}", rounds=sizes.rounds))
+    print(HEADER.format(peers=peers, versions=f"{listed}; {machine()}", rounds=sizes.rounds))
     table = Table()
     importing(table, peers, sizes)
     listing(table, sizes)
@@ -444,7 +432,7 @@ def main() -> None:
     print(f"\n{held} held, {len(missed)} missed" + "".join(f"\nMISSED {row.what}" for row in missed))
     if options.json:
         rows = [{**asdict(row), "verdict": row.verdict} for row in table.rows]
-        result = {"machine": machine, "versions": versions, "load": busy, "tiny": options.tiny, "rows": rows}
+        result = {"machine": machine(), "versions": versions, "load": busy, "tiny": options.tiny, "rows": rows}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

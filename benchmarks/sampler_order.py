@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from canvas import Canvas
+from PIL import Image
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
-from sgm_core.drawing import FONT
 from sgm_core.roles import Sampler
 from sgm_plugins.discretizations import EDMDiscretization
 from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
@@ -122,7 +122,6 @@ def order(errors: Sequence[float]) -> float:
 # --- the plot ------------------------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT, MARGIN, KEY = 560, 420, 60, 260
-SHARP = 2  # drawn larger and made smaller: lines without steps
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999", "#bb5500", "#000000", "#332288")
 
 
@@ -134,18 +133,11 @@ def plot(measured: Mapping[str, Sequence[float]]) -> Image.Image:
     }
     xs, ys = zip(*(point for line in points.values() for point in line), strict=True)
     left, right, bottom, top = math.floor(min(xs)), math.ceil(max(xs)), math.floor(min(ys)), math.ceil(max(ys))
-    size = (WIDTH + 2 * MARGIN + KEY, HEIGHT + 2 * MARGIN)
-    image = Image.new("RGB", (SHARP * size[0], SHARP * size[1]), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.truetype(str(FONT), SHARP * 13)
+    canvas = Canvas(WIDTH + 2 * MARGIN + KEY, HEIGHT + 2 * MARGIN)
+    line, text = canvas.line, canvas.text
 
     def at(x: float, y: float) -> tuple[float, float]:
         return MARGIN + (x - left) / (right - left) * WIDTH, MARGIN + (top - y) / (top - bottom) * HEIGHT
-
-    def line(*ends: tuple[float, float], color: str, width: int) -> None:
-        draw.line([(SHARP * x, SHARP * y) for x, y in ends], fill=color, width=SHARP * width, joint="curve")
-
-    def text(x: float, y: float, words: str, anchor: str) -> None:
-        draw.text((SHARP * x, SHARP * y), words, fill="black", font=font, anchor=anchor)
 
     for x in range(left, right + 1):
         line(at(x, bottom), at(x, top), color="#dddddd", width=1)
@@ -161,7 +153,7 @@ def plot(measured: Mapping[str, Sequence[float]]) -> Image.Image:
         key_x, key_y = WIDTH + MARGIN + 20, MARGIN + 10 + 24 * i
         line((key_x, key_y), (key_x + 24, key_y), color=COLORS[i], width=2)
         text(key_x + 32, key_y, f"{name}: {order(measured[name]):.2f}", "lm")
-    return image.resize(size, Image.Resampling.BOX)
+    return canvas.image()
 
 
 def main() -> int:

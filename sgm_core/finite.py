@@ -140,7 +140,7 @@ def total_of_gradients(optimizer: Optimizer) -> Tensor | None:
     if all(grad.device.type == "cpu" for grad in dense):
         # in float32 at least: finite gradients in half precision may have a sum that is not
         sums = [grad.sum(dtype=torch.promote_types(grad.dtype, torch.float32)) for grad in dense]
-        return torch.stack([total.double() for total in sums]).sum()
+        return torch.stack(sums).double().sum()
     return torch.nn.utils.get_total_norm(dense, math.inf).float()
 
 

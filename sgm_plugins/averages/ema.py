@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -52,7 +52,8 @@ class EMA(Average):
         self.num_updates = 0
         self._tracked: dict[str, nn.Parameter] = {}
         self._shadows: dict[str, Tensor] = {}  # filled before `track` by loading a state
-        self._live: dict[str, Tensor] = {}  # while swapped: live values that a shadow can not hold
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # while swapped: parameters and their own storages
+        self._live: dict[str, Tensor] = {}  # while swapped: live values of sharded parameters that no shadow can hold
         self._swapped = False
 
     @property
@@ -95,6 +96,10 @@ class EMA(Average):
             for name, p in tracked.items()
         }
 
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parameters and their shadows, which `track` has put in one order."""
+        return zip(self._tracked.values(), self._shadows.values(), strict=True)
+
     @torch.no_grad()
     def update(self) -> None:
         """Take in the present values. The step counter is a Python number: nothing waits for the device."""
@@ -105,9 +110,10 @@ class EMA(Average):
         d = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
         shadows: list[Tensor] = []
         parameters: list[Tensor] = []
-        for name, tracked in self._tracked.items():
-            parameter, shadow = local(tracked), local(self._shadows[name])
-            if _alike(parameter, shadow):
+        for parameter, shadow in self._pairs():
+            if hasattr(parameter, "to_local"):
+                parameter, shadow = local(parameter), local(shadow)
+            if parameter.dtype is shadow.dtype and parameter.device == shadow.device:  # a call would cost as much again
                 shadows.append(shadow)
                 parameters.append(parameter)
             else:  # one at a time: a float32 copy of a whole bfloat16 model would be large
@@ -128,23 +134,26 @@ class EMA(Average):
     def swap(self) -> None:
         """Exchange averaged and live values; the second call restores both, bit for bit.
 
-        Where parameter and shadow are of one dtype their storages change places, and no memory is used. A parameter of
-        lower precision gets a rounded copy of its shadow, and its live values are kept aside until the second call. A
-        sharded one (FSDP2) is known to others by its storage: values change places, of one parameter at a time.
+        A parameter of its shadow's dtype is that shadow in between, while its own storage waits, and no memory is used.
+        One of lower precision gets a rounded copy. A sharded one (FSDP2) is known to others by its storage: values
+        change places, of one parameter at a time.
         The `Parameter` objects stay the same, so that an optimizer's state and DDP's gradient buckets, which
         hang on them, do not notice; after the second call each has its own storage again.
         """
         self._expect_tracked("swap")
-        for name, parameter in self._tracked.items():
-            shadow = self._shadows[name]
-            if local(parameter) is not parameter:
-                self._swap_values(name, local(parameter.detach()), local(shadow))
-            elif name in self._live:
-                parameter.data = self._live.pop(name)
-            elif _alike(parameter, shadow):
-                self._shadows[name], parameter.data = parameter.data, shadow
-            else:
-                self._live[name], parameter.data = parameter.data, shadow.to(parameter)
+        for name, tracked in self._tracked.items():
+            if hasattr(tracked, "to_local"):
+                self._swap_values(name, local(tracked.detach()), local(self._shadows[name]))
+        if self._swapped:
+            for parameter, own in self._waiting:
+                parameter.data = own
+            self._waiting = []
+        else:
+            whole = [(parameter, shadow) for parameter, shadow in self._pairs() if not hasattr(parameter, "to_local")]
+            self._waiting = [(parameter, parameter.data) for parameter, _ in whole]
+            for parameter, shadow in whole:
+                alike = parameter.dtype is shadow.dtype and parameter.device == shadow.device
+                parameter.data = shadow if alike else shadow.to(parameter)
         self._swapped = not self._swapped
 
     def _swap_values(self, name: str, parameter: Tensor, shadow: Tensor) -> None:
