@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from sgm_core.checkpoint import PROVENANCE_KEY, Provenance, load_into, read_checkpoint
+from sgm_core.fused import fuse
 from sgm_core.load_report import LoadReport
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.roles import Average, LRScheduleFactory
@@ -73,7 +74,8 @@ class AveragedEngine(LightningModule, ABC):
         return {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> Any:
-        """The optimizer as Lightning wants it, with the schedule stepped at each of its steps."""
+        """The optimizer as Lightning wants it, with the schedule stepped at each of its steps, and fast kernels."""
+        fuse(optimizer)
         if self.make_lr_schedule is None:
             return optimizer
         return {
@@ -119,6 +121,13 @@ class AveragedEngine(LightningModule, ABC):
             sample_draws(SampleDraws(key, samples, first)),
         ):
             yield
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let go of the last step's gradients. Lightning does so after the forward pass, beside whose activations they
+        would stand until then."""
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            for optimizer in self.trainer.optimizers:
+                optimizer.zero_grad()
 
     # --- metrics ---------------------------------------------------------------------------------------------------
 

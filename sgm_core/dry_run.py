@@ -5,25 +5,27 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgm_core.host_memory import HostMemory
+from sgm_core.live_memory import LiveMemory, tensors_in
 from sgm_core.local import local
-from sgm_core.measure import Measured, Size, measure, sizes_of, without_gradient
+from sgm_core.measure import Measured, Size, kept_of, measure, sizes_of, without_gradient
 from sgm_core.report.reporter import device_of, samples_of
 
 if TYPE_CHECKING:
     from sgm_core.run import Run
 
 STEPS = 3
-"""Optimizer steps that are really taken: the first, which is slow, and two that are timed."""
+"""Optimizer steps that are really taken: the first, slow anyway, whose tensors are counted; and two that are timed."""
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Findings:
     Attributes:
         sizes: of the parts as they were trained, with gradients, moments and averages.
         activations: bytes that the first forward pass kept for the backward pass.
+        phases: the most bytes of tensors in each phase: when all is loaded, and in a step, moments included.
+        compiled: whether something is. When tensors were counted it was not: kernels do not say what they take.
         peak: bytes in use at most; none where the system does not say.
         device: what the steps ran on.
         loss, grad_norm: of the first batch.
@@ -44,12 +48,14 @@ class Findings:
         batches: of an epoch; infinite for a stream.
         samples: of an epoch; none for a stream.
         steps: optimizer steps of the whole run; none where that is open.
-        seconds: of each step that was taken, with waiting for data.
+        seconds: of each step that was taken, with waiting for data; where something is compiled, of those that were so.
         checkpoint, export: bytes of a checkpoint and of `model.safetensors`.
     """
 
     sizes: list[Size] = field(default_factory=list)
     activations: int = 0
+    phases: dict[str, int] = field(default_factory=dict)
+    compiled: bool = False
     peak: int | None = None
     device: str = ""
     loss: float = math.nan
@@ -68,8 +74,8 @@ class Findings:
 
     @property
     def estimate(self) -> int:
-        """Bytes of weights, gradients, moments, averages and activations together."""
-        return sum(size.bytes for size in self.sizes) + self.activations
+        """The most bytes of tensors at once."""
+        return max(self.phases.values(), default=0)
 
     @property
     def step_seconds(self) -> float:
@@ -117,7 +123,8 @@ def dry_run(run: Run, planned_sizes: Callable[[Measured], None]) -> Findings:
         min_epochs=None,
     )
     try:
-        trainer.fit(engine, datamodule=data)
+        with probe.saving, probe.counting:
+            trainer.fit(engine, datamodule=data)
     except ValueError as error:
         raise run.located(error) from error
     if trainer.strategy.root_device.type != "cuda":
@@ -131,7 +138,9 @@ class Probe(Callback):
     def __init__(self) -> None:
         self.findings = Findings()
         self.written = CountingIO()
+        self.saving, self.counting = ExitStack(), ExitStack()
         self._saved: SavedForBackward | None = None
+        self._live: LiveMemory | None = None
         self._clock = 0.0
         self._steps = 0
 
@@ -142,25 +151,40 @@ class Probe(Callback):
         found.steps = int(total) if 0 < total < float("inf") else None
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
+        if getattr(pl_module, "model_ema", None) is not None:
+            for optimizer in trainer.optimizers:
+                optimizer.register_step_post_hook(lambda *_: self._begin("average"))
         self._clock = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self.findings.batch_samples:
             self.findings.batch = shapes(batch)
             self.findings.batch_samples = samples_of(batch) * trainer.world_size
-            self._saved = SavedForBackward(pl_module)
-            self._saved.__enter__()
+            self._saved = self.saving.enter_context(SavedForBackward(pl_module))
+            self._live = self.counting.enter_context(LiveMemory(pl_module.device, kept_by(pl_module)))
+            self._live.begin("loaded")
+            self.findings.compiled = any(module._compiled_call_impl is not None for module in pl_module.modules())
+        if self._live is not None:
+            self._live.begin("forward")
+            self._live.add(tensors_in(batch))
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self._saved is not None:
-            self._saved.__exit__()
+            self.saving.close()
             self.findings.activations, self._saved = self._saved.bytes, None
             self.findings.loss = float(loss.detach()) * self.findings.accumulate  # Lightning has divided by it
+        self._begin("backward")
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if math.isnan(self.findings.grad_norm):
             norms = [p.grad.detach().float().norm() for p in pl_module.parameters() if p.grad is not None]
             self.findings.grad_norm = float(torch.stack(norms).norm()) if norms else math.nan
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.findings.idle = without_gradient(pl_module)
+        self._begin("optimizer step")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -171,21 +195,41 @@ class Probe(Callback):
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize(trainer.strategy.root_device)
         now = time.monotonic()
-        self.findings.seconds.append(now - self._clock)
+        last = self._steps == trainer.max_steps
+        if self._live is None or last or not self.findings.compiled:  # the step that compiles is the first one, then
+            self.findings.seconds.append(now - self._clock)
+        if self._live is not None:
+            self.counting.close()
+            moments = sum(kept_of(optimizer) for optimizer in trainer.optimizers)  # there from the second step on
+            begun_without = ("forward", "backward")
+            self.findings.phases = {k: v + moments * (k in begun_without) for k, v in self._live.peaks.items()}
+            self._live = None
         self._clock = now
         if len(self.findings.seconds) >= STEPS:
             trainer.should_stop = True
 
+    def _begin(self, phase: str) -> None:
+        """Of the step whose tensors are counted."""
+        if self._live is not None:
+            self._live.begin(phase)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         found, device = self.findings, trainer.strategy.root_device
-        if device.type == "cuda":
+        if device.type == "cuda" and self._steps > 1:  # counting in the first one began that count anew many times
             found.peak = torch.cuda.max_memory_allocated(device)
         found.sizes = sizes_of(pl_module, trainer.optimizers)
-        found.idle = without_gradient(pl_module)
         found.samples = samples_of_epoch(trainer, found.batch_samples)
         trainer.save_checkpoint("none of this is written")  # on every rank
         found.checkpoint = self.written.bytes
         found.export = sum(t.numel() * t.element_size() for t in pl_module.state_dict().values())
+
+
+def kept_by(engine: LightningModule) -> Iterator[Tensor]:
+    """What is in memory before the first step: weights and averages."""
+    yield from (*engine.parameters(), *engine.buffers())
+    average = getattr(engine, "model_ema", None)
+    if isinstance(average, nn.Module):
+        yield from average.state_dict().values()
 
 
 class SavedForBackward:
@@ -195,7 +239,7 @@ class SavedForBackward:
         module: whose parameters and buffers are no activations.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.bytes = 0
         self._known = {local(t).untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from annotated_types import Ge, Gt
@@ -17,12 +17,16 @@ from sgm_core.averaged import Batch
 from sgm_core.cache.digests import carry_over
 from sgm_core.cache.parts import CachedFirstStage, flush
 from sgm_core.checkpoint import Provenance, takes_weights
+from sgm_core.chunks import FittingChunks
+from sgm_core.compiling import compile_network
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.build import refusal_by
 from sgm_core.drawing import draw_conditioning
 from sgm_core.frozen import Frozen
 from sgm_core.loss_levels import NotesSigma
+from sgm_core.low_precision import Half, as_ever, computing, hold
 from sgm_core.randomness import Generators, draws_of, randn
+from sgm_core.refusals import check_refusals
 from sgm_core.roles import (
     Adapter,
     Average,
@@ -88,7 +92,12 @@ class DiffusionEngine(ValidatedEngine):
         input_key: the batch entry that holds the images, (b, c, h, w) in [-1, 1].
         scale_factor: latents are multiplied by it, so that their standard deviation is about 1.
         first_stage_autocast: whether autocast acts on the first stage too; off runs it in float32.
-        first_stage_chunk: images that go through the first stage at once; none means all of them.
+        first_stage_chunk: images that go through the first stage at once; none means all of them, and `auto` as many as
+            fit into the memory that is free at the first call. Kernels round otherwise in a batch of another size: with
+            `auto` a run is repeated to the last bit only where as much memory is free.
+        frozen_dtype: precision in which the weights of the first stage and of frozen embedders are held, for half their
+            memory; they compute as under autocast in it. What they give, what is trained, and an embedder with an
+            adapter in it stay as they are; so does the first stage where `first_stage_autocast` is off.
         latent_shape: (c, *grid) of what is sampled; by default the shape met in training.
         cache_latents: whether the latents of images are kept on disk, by the content of the images. The first stage is
             then built only for an image that was never met, and to decode; one that draws latents at random is refused.
@@ -96,12 +105,19 @@ class DiffusionEngine(ValidatedEngine):
         sigma_levels: noise levels by which losses are told apart, and at which validation measures. A number takes as
             many quantiles of the p(sigma) of loss_fn, a list is of the levels themselves; 0 tells nothing apart, and
             validation draws its levels.
-        compile: run the network through `torch.compile`; state-dict keys stay the same.
+        compile: run the network through `torch.compile`: the repeated blocks that it names, each shape of them once, or
+            all of it where it names none; see `compile_network`. State-dict keys stay the same.
         init_from: a checkpoint whose weights to start from; beneath an adapter the averaged ones, if it has any.
     """
 
     joins_conditioning: ClassVar[bool] = True
     """The parts meet as in `DiffusionModel`, so that a check may compare their shapes before they are built."""
+    refuses: ClassVar[dict[str, str]] = {
+        "cache_latents and first_stage_chunk == 'auto'": (
+            "first_stage_chunk is auto, and with cache_latents there is no first stage whose memory could be measured: "
+            "say a number"
+        ),
+    }
     frozen_parts: ClassVar[Mapping[str, Frozen]] = {"first_stage": Frozen(cached="cache_latents")}
 
     def __init__(
@@ -119,7 +135,8 @@ class DiffusionEngine(ValidatedEngine):
         input_key: str = "image",
         scale_factor: float = 1.0,
         first_stage_autocast: bool = True,
-        first_stage_chunk: Annotated[int, Ge(1)] | None = None,
+        first_stage_chunk: Annotated[int, Ge(1)] | Literal["auto"] | None = None,
+        frozen_dtype: Half | None = None,
         latent_shape: list[int] | None = None,
         cache_latents: bool = False,
         log_keys: list[str] | None = None,
@@ -128,6 +145,7 @@ class DiffusionEngine(ValidatedEngine):
         init_from: Path | None = None,
     ) -> None:
         super().__init__()
+        check_refusals(self, cache_latents=cache_latents, first_stage_chunk=first_stage_chunk)
         self.model = DiffusionModel(network)
         self.denoiser = denoiser
         if cache_latents:
@@ -143,6 +161,7 @@ class DiffusionEngine(ValidatedEngine):
         self.scale_factor = scale_factor
         self.first_stage_autocast = first_stage_autocast
         self.first_stage_chunk = first_stage_chunk
+        self._fitting = FittingChunks()
         self.latent_shape = None if latent_shape is None else tuple(latent_shape)
         self.log_keys = log_keys
         self.sigma_levels = sigma_levels
@@ -150,8 +169,10 @@ class DiffusionEngine(ValidatedEngine):
         self.adapter = adapter
         if adapter is not None:
             self._adapt(adapter)
+        if frozen_dtype is not None:
+            self._hold_frozen(frozen_dtype)
         if compile:
-            self.model.diffusion_model.compile()  # in place: no `_orig_mod.` in the keys
+            compile_network(self.model.diffusion_model)
         if ema is not None:
             ema.track(self.trained_parameters())
         if init_from is not None and takes_weights():
@@ -164,6 +185,19 @@ class DiffusionEngine(ValidatedEngine):
             raise refusal_by(adapter, error) from error
         for embedder in self.conditioner.embedders:
             mark_adapted(embedder)
+
+    def _hold_frozen(self, precision: Half) -> None:
+        slots = getattr(self.conditioner, "slots", ())  # a conditioner without any has no way to call what is held
+        frozen = [module for slot, module in zip(slots, self._embedders(), strict=False) if not slot.trains(module)]
+        if self.first_stage_autocast:
+            frozen.append(self.first_stage_model)
+        else:  # a first stage in an embedder is one, too
+            frozen = [part for part in frozen if not any(isinstance(inner, FirstStage) for inner in part.modules())]
+        if not sum(hold(part, precision) for part in frozen):
+            raise ValueError(
+                f"frozen_dtype is {precision}, but this model has no frozen weights that it could hold in it"
+                + ("" if self.first_stage_autocast else " (first_stage_autocast is off: the first stage stays float32)")
+            )
 
     # --- the model -------------------------------------------------------------------------------------------------
 
@@ -197,27 +231,38 @@ class DiffusionEngine(ValidatedEngine):
 
     # --- first stage -----------------------------------------------------------------------------------------------
 
-    def _first_stage_context(self) -> AbstractContextManager[None]:
+    def _first_stage_context(self) -> AbstractContextManager[object]:
         """Mixed precision as everywhere, or none of it: many autoencoders overflow in half precision."""
-        return nullcontext() if self.first_stage_autocast else torch.autocast(self.device.type, enabled=False)
+        if not self.first_stage_autocast:
+            return torch.autocast(self.device.type, enabled=False)
+        return computing(self.first_stage_model)
 
     @torch.no_grad()
     def encode_first_stage(self, x: Tensor) -> Tensor:
         """Images (b, c, h, w) in [-1, 1] -> scaled latents, a chunk at a time."""
         with self._first_stage_context():
-            latents = [self.first_stage_model.encode(chunk) for chunk in in_chunks(x, self.first_stage_chunk)]
-        return self.scale_factor * (latents[0] if len(latents) == 1 else torch.cat(latents))
+            z = self._in_chunks(self.first_stage_model.encode, x, "encode")
+        return self.scale_factor * as_ever(self.first_stage_model, z)
 
     @torch.no_grad()
     def decode_first_stage(self, z: Tensor) -> Tensor:
-        """Scaled latents -> images in [-1, 1], a chunk at a time. A temporal decoder is told the chunk's frames."""
-        z = z / self.scale_factor
-        images = []
+        """Scaled latents -> images in [-1, 1], a chunk at a time. A temporal decoder is told the chunk's frames; with
+        `auto` a chunk is of whole clips, and where their length is not known all frames are of one."""
+        stage = self.first_stage_model
+        clip = (getattr(stage, "num_frames", None) or len(z)) if stage.takes_timesteps else 1
+
+        def decode(chunk: Tensor) -> Tensor:
+            return stage.decode(chunk, **({"timesteps": len(chunk)} if stage.takes_timesteps else {}))
+
         with self._first_stage_context():
-            for chunk in torch.split(z, self.first_stage_chunk or len(z)):
-                timesteps = {"timesteps": len(chunk)} if self.first_stage_model.takes_timesteps else {}
-                images.append(self.first_stage_model.decode(chunk, **timesteps))
-        return images[0] if len(images) == 1 else torch.cat(images)
+            images = self._in_chunks(decode, z / self.scale_factor, "decode", clip)
+        return as_ever(self.first_stage_model, images)
+
+    def _in_chunks(self, work: Callable[[Tensor], Tensor], x: Tensor, what: str, unit: int = 1) -> Tensor:
+        if self.first_stage_chunk == "auto":
+            return self._fitting.run(work, x, self.first_stage_model, what, unit)
+        parts = [work(chunk) for chunk in in_chunks(x, self.first_stage_chunk)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     # --- training --------------------------------------------------------------------------------------------------
 

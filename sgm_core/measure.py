@@ -87,7 +87,7 @@ def sizes_of(engine: Any, optimizers: Iterable[torch.optim.Optimizer] = ()) -> l
     if isinstance(average, nn.Module):
         sizes.append(Size("model.ema", "shadows", 0, 0, _bytes(average.state_dict().values())))
     for optimizer in optimizers:
-        sizes.append(Size("model.optimizer", "moments", 0, 0, _kept(optimizer)))
+        sizes.append(Size("model.optimizer", "moments", 0, 0, kept_of(optimizer)))
     return [size for size in sizes if size.bytes]
 
 
@@ -102,7 +102,7 @@ def without_gradient(engine: Any) -> dict[str, int]:
     return {path: number for path, number in numbers.items() if number}
 
 
-def _kept(optimizer: torch.optim.Optimizer) -> int:
+def kept_of(optimizer: torch.optim.Optimizer) -> int:
     """What an optimizer remembers of its parameters."""
     return sum(_bytes(v for v in state.values() if isinstance(v, Tensor)) for state in optimizer.state.values())
 
@@ -154,7 +154,7 @@ def _moments(engine: Any, parameters: list[nn.Parameter]) -> int:
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     optimizer.step()
-    return _kept(optimizer)
+    return kept_of(optimizer)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -113,8 +113,8 @@ _current: ContextVar[SampleDraws | None] = ContextVar("sample_draws", default=No
 
 
 @contextmanager
-def sample_draws(draws: SampleDraws) -> Iterator[None]:
-    """Inside, `sgm_core.randomness` draws from these where no generator is given."""
+def sample_draws(draws: SampleDraws | None) -> Iterator[None]:
+    """Inside, `sgm_core.randomness` draws from these where no generator is given; with None from torch's states."""
     token = _current.set(draws)
     try:
         yield

@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from sgm_core.frozen import Frozen
+from sgm_core.low_precision import as_ever, computing
 from sgm_core.randomness import bernoulli
 from sgm_core.roles import Embedder
 from sgm_core.shapes import Shape
@@ -158,7 +159,7 @@ class EmbedderSlot:
             ValueError: it gave something else than one tensor or several, or it can not take what is no tensor.
         """
         try:
-            with torch.set_grad_enabled(self.trains(module) and torch.is_grad_enabled()):
+            with torch.set_grad_enabled(self.trains(module) and torch.is_grad_enabled()), computing(module):
                 outputs = module(*entries)
         except (TypeError, AttributeError) as error:
             if all(isinstance(entry, Tensor) for entry in entries):
@@ -166,9 +167,9 @@ class EmbedderSlot:
             given = " and ".join(map(describe, entries))
             raise ValueError(f"it can not embed {given} ({type(error).__name__}: {error})") from error
         if isinstance(outputs, Tensor):
-            return (outputs,)
+            return (as_ever(module, outputs),)
         if isinstance(outputs, (list, tuple)) and outputs and all(isinstance(part, Tensor) for part in outputs):
-            return tuple(outputs)
+            return tuple(as_ever(module, part) for part in outputs)
         raise ValueError(f"its output is {describe(outputs)}; an embedder gives one tensor or a list of tensors")
 
     def check(self, module: nn.Module, entries: Sequence[Any]) -> None:

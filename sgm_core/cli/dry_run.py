@@ -71,7 +71,12 @@ def summary(found: Findings, run: Run) -> str:
             "activations",
             f"{human(found.activations, 'B')} kept for backward, batch of {found.batch_samples // found.processes}",
         ),
-        ("estimated peak", f"{human(found.estimate, 'B')}: {parts}, activations {human(found.activations, 'B')}"),
+        ("memory kept", f"{parts}, activations {human(found.activations, 'B')}"),
+        ("peak by phase", ", ".join(f"{phase} {human(size, 'B')}" for phase, size in found.phases.items())),
+        (
+            "estimated peak",
+            f"{human(found.estimate, 'B')} of tensors{', of the model that is not compiled' if found.compiled else ''}",
+        ),
         ("measured peak", "not known here" if found.peak is None else f"{human(found.peak, 'B')}{process}"),
         ("forward, backward", f"loss {found.loss:.4g}, norm of the gradient {found.grad_norm:.4g}"),
         ("batch", ", ".join(f"{key} {shape}".strip() for key, shape in found.batch.items())),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le
@@ -17,7 +17,9 @@ from sgm_plugins.networks.convolution import conv
 from sgm_plugins.networks.ddpm_blocks import (
     EPS,
     AttentionType,
+    AttnBlock,
     Downsample,
+    LinearAttnBlock,
     ResnetBlock,
     Upsample,
     attention_block,
@@ -50,6 +52,8 @@ class DDPMUNet(nn.Module):
     Raises:
         ValueError: arguments that do not fit each other; the message has the numbers.
     """
+
+    compile_regions: ClassVar[tuple[type[nn.Module], ...]] = (ResnetBlock, AttnBlock, LinearAttnBlock)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from sgm_plugins.networks.group_norm import GroupNorm
 from sgm_plugins.networks.label_embedding import Labels, label_embedding, mlp
 from sgm_plugins.networks.levels import Levels, Place
 from sgm_plugins.networks.resample import Downsample, Upsample
+from sgm_plugins.networks.resblock import ResBlock
 from sgm_plugins.networks.spatial_transformer import TransformerBlock
 from sgm_plugins.sinusoidal import timestep_embedding
 
@@ -41,6 +42,8 @@ class UNetSkeleton(nn.Module):
     Raises:
         ValueError: arguments that do not fit each other.
     """
+
+    compile_regions: ClassVar[tuple[type[nn.Module], ...]] = (ResBlock, TransformerBlock)
 
     def __init__(
         self,

@@ -129,6 +129,18 @@ def test_ema_takes_one_update_per_optimizer_step_under_accumulation():
     assert engine.model_ema.num_updates == 4
 
 
+def test_a_step_runs_in_one_kernel_and_its_gradients_are_gone_before_the_next_forward_pass():
+    """Lightning keeps them until after it, beside the activations."""
+    seen = []
+    engine = make_engine()
+    parts = engine.trained_parameters().values()
+    engine.model.register_forward_pre_hook(lambda *_: seen.append(sum(p.grad is not None for p in parts)))
+    trainer = fit(engine, steps=2, accumulate_grad_batches=2)
+    assert seen == [0, len(parts), 0, len(parts)]
+    assert all(p.grad is not None for p in parts)  # they can be looked at until the next step begins
+    assert [group["fused"] for group in trainer.optimizers[0].param_groups] == [True]
+
+
 def test_ema_of_weights_changed_before_training_starts_from_them():
     """B5: the average held the random weights that were there before the loaded ones."""
     engine = make_engine(ema=EMA(0.999, warmup=False))

@@ -226,10 +226,8 @@ def test_text_and_image_encoders_follow_their_model_and_give_the_numbers_of_the_
 
 
 def test_a_dry_run_estimates_the_peak_that_the_device_measures(tmp_path, monkeypatch):
-    """A model whose activations outweigh its weights, so that they have to be right.
-
-    The estimate leaves out the buffers of the backward pass and of convolutions: an H100 took a third more.
-    """
+    """A model whose activations outweigh its weights, so that they have to be right, and the workspaces of its
+    convolutions, which on an H100 are a third as much."""
     from sgm_core.dry_run import dry_run
     from sgm_core.run import start_run
 
@@ -238,7 +236,7 @@ def test_a_dry_run_estimates_the_peak_that_the_device_measures(tmp_path, monkeyp
     run = start_run(sgm.load_config("digits", overrides=overrides), tmp_path, "run")
     found = dry_run(run, lambda measured: None)
     assert found.device == torch.cuda.get_device_name()
-    assert found.estimate <= found.peak < 1.4 * found.estimate
+    assert found.estimate == pytest.approx(found.peak, rel=0.2)
     assert list(tmp_path.iterdir()) == []
 
 

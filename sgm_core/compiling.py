@@ -1,0 +1,48 @@
+"""`torch.compile` for a network: of the blocks that it is made of, each on its own, or of all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+def compile_network(network: nn.Module, backend: str | Callable[..., Any] = "inductor") -> list[nn.Module]:
+    """Compile a network in place: its parameters, their names and its state dict stay as they are.
+
+    What is compiled are the modules of the types that its class names in `compile_regions`. Blocks of equal shapes
+    share a graph, whatever their weights, so that compiling takes a fraction of what it takes for the network as a
+    whole, again for each new shape of its input (`benchmarks/compiling.py`). A network that names none is compiled as a
+    whole. Nothing is compiled before it is called.
+
+    Args:
+        network: called as before.
+        backend: of `torch.compile`.
+
+    Returns:
+        What is compiled on its own.
+    """
+    found = regions(network, getattr(network, "compile_regions", ())) or [network]
+    _allow_graphs(len(found))
+    for region in found:
+        region.compile(backend=backend)
+    return found
+
+
+def regions(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    """The modules of these types within another one, in order; not those within one of them."""
+    return [
+        region
+        for child in module.children()
+        for region in ([child] if isinstance(child, kinds) else regions(child, kinds))
+    ]
+
+
+def _allow_graphs(regions: int) -> None:
+    """Torch gives up on a function after eight graphs (and says so in a log only), and the blocks of a U-Net have more
+    shapes than that: each region may have its own, with and without gradients, in training and in evaluation."""
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, 4 * regions)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 16 * regions)

@@ -1,0 +1,29 @@
+"""The fastest form of an optimizer step, where the config does not choose one."""
+
+import torch
+from torch.optim import Adam, AdamW, Optimizer
+
+
+def fuse(optimizer: Optimizer) -> None:
+    """Let Adam and AdamW take a step in one kernel, where `fused` and `foreach` are left open (None, torch's default).
+
+    Torch then takes `foreach` on a GPU, whose temporaries are as large as all weights, and a loop on a CPU, which is
+    three times as slow (`benchmarks/memory.py`). Since the constructor is not told, a scaler of 16-mixed still divides
+    the gradients itself, so that they can be clipped.
+
+    A checkpoint says what its run took, and one that is resumed takes the same.
+
+    Args:
+        optimizer: others than these two are left as they are, as are parameters that the kernels do not take.
+    """
+    if type(optimizer) not in (Adam, AdamW):
+        return
+    for group in optimizer.param_groups:
+        left_open = group["fused"] is None and group["foreach"] is None and not group["differentiable"]
+        if left_open and all(takes(parameter) for parameter in group["params"]):
+            group["fused"] = True
+
+
+def takes(parameter: torch.Tensor) -> bool:
+    """Whether the kernels take a parameter."""
+    return parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")
