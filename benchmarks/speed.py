@@ -31,7 +31,7 @@ from toy import TINY, TOY
 
 SIZED = ("training", "averaging", "overhead", "guided")
 """Each has `rows(rounds, size)`: the rows of one part, as they are measured."""
-OTHERS = ("sampling",)
+OTHERS = ("sampling", "memory")
 """Each has `rows(rounds)`: of one size, so they are left out where all is tiny."""
 PARTS = (*SIZED, *OTHERS)
 PAGE, TABLE, PLOT = "speed.md", "speed.json", "speed.png"
