@@ -16,7 +16,7 @@ import sgm_core as sgm
 from sgm_core.cli.dry_run import kept_checkpoints
 from sgm_core.compiling import compile_network
 from sgm_core.dry_run import CountingIO, SavedForBackward, dry_run, shapes
-from sgm_core.host_memory import HostMemory, resident_peak
+from sgm_core.host_memory import resident_peak
 from sgm_core.run import start_run
 
 FAST = [
@@ -186,9 +186,10 @@ def test_batches_in_words():
 
 
 @pytest.mark.skipif(resident_peak() is None, reason="this system does not say")
-def test_the_memory_of_this_process_is_seen():
-    memory = HostMemory()
-    before = memory.peak()
-    block = torch.ones(50_000_000)  # 200 MB
-    assert memory.peak() - before > 150e6
-    assert block[0] == 1
+def test_the_memory_of_a_process_is_seen():
+    """Of one of its own: this one may have freed as much before, and not have given it back."""
+    code = (
+        "import torch; from sgm_core.host_memory import HostMemory; memory = HostMemory(); before = memory.peak();"
+        "block = torch.ones(50_000_000); print(memory.peak() - before)"  # 200 MB
+    )
+    assert int(subprocess.check_output([sys.executable, "-c", code])) > 150e6
