@@ -9,12 +9,11 @@ in one piece. A training step leaves nothing of the weights in the caches, so th
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
+from quiet import quiet
 from race import Work, race
 from rows import Row, compared
 from threads import THREADS, threads
@@ -34,22 +33,9 @@ SHORT = 5
 """Rounds of work of milliseconds, for each one that was asked for."""
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """Inside, nothing is written to the terminal's stderr: the profiler's library says there when it starts."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def allocated(work: Callable[[], Any]) -> int:
     """The most bytes that `work` holds beside what was there before, of what torch's allocator gives out."""
-    with silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     held = most = 0
     assert profiler.profiler is not None

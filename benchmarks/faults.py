@@ -24,13 +24,14 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning as L
 import pytest  # whoever skips a test for want of a right skips the row
 import torch
+from quiet import quiet
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -319,19 +320,6 @@ ROWS: dict[str, tuple[Callable[[Row, int, Path], None], int]] = {
     "nan": (nan, 6),
 }
 """By name: what is done, and how many times."""
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """What the children say goes nowhere."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def tried(name: str, count: int | None) -> Row:
