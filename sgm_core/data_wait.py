@@ -29,7 +29,7 @@ class DataWait(Checkpoint):
         self._began = self._since = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._began = time.monotonic()
+        self._began = self._since = time.monotonic()  # an epoch that is resumed in its midst does not start
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.monotonic()

@@ -110,6 +110,22 @@ def test_a_run_that_waited_long_says_so_and_the_report_has_the_share(clock, regi
     assert 10 <= record["waiting"] <= 16
 
 
+def test_a_run_that_is_resumed_amid_an_epoch_begins_to_wait_when_it_starts(clock, tmp_path):
+    """Lightning does not begin such an epoch again."""
+
+    def fit(steps: int, checkpoint=None) -> DataWait:
+        wait = DataWait()
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+        trainer = L.Trainer(accelerator="cpu", max_steps=steps, callbacks=[wait], **quiet)
+        trainer.fit(Line(clock), DataLoader(Slow(clock), batch_size=2), ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / "amid.ckpt")
+        return wait
+
+    clock.now = 1000.0
+    fit(1)
+    assert fit(3, tmp_path / "amid.ckpt").seconds <= 8
+
+
 @pytest.mark.parametrize(("seconds", "passed", "said"), [(5, 10, False), (19, 100, False), (21, 100, True)])
 def test_a_short_wait_is_not_worth_a_line(clock, seconds, passed, said):
     wait = DataWait()
