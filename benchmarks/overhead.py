@@ -2,9 +2,9 @@
 
 The engine's step takes a batch from a loader, embeds and drops its classes, draws noise levels and noise, computes the
 weighted loss, goes backward, takes a step of the optimizer and of the average, and logs. The network alone goes forward
-and backward and takes a step of the same optimizer (AdamW, fused). They take turns: after each step of the engine the
-network has one. `sgm train` adds what every run has: the guard against losses that are not finite, the progress bar,
-metrics, report and checkpoints.
+and backward and takes a step of the same optimizer: AdamW, fused, as the engine makes it. They take turns: after each
+step of the engine the network has one. `sgm train` adds what every run has: the guard against losses that are not
+finite, the progress bar, metrics, report and checkpoints.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def config(size: Size, averaged: bool, steps: int) -> Config:
     """The digits' model with the network of that size."""
     plain = sgm.load_config("digits").to_dict()
     plain["model"]["network"] = size.settings
-    plain["model"]["optimizer"] = {"use": "adamw", "lr": 1e-6, "fused": True}
+    plain["model"]["optimizer"] = {"use": "adamw", "lr": 1e-6}
     if not averaged:
         del plain["model"]["ema"]
     plain["trainer"] = {"max_steps": steps, "accelerator": "cpu", "callbacks": []}

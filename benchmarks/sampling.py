@@ -1,10 +1,9 @@
 """What a step of a sampler costs beside the network: ours and diffusers' schedulers, on the same levels.
 
-    python benchmarks/sampling.py                     a table
-    python benchmarks/sampling.py --json sampling.json
+    python benchmarks/speed.py --only sampling
 
 50 steps on a (1, 4, 8, 8) tensor on the CPU, with a network that answers at once, always the same. Both sides take
-turns in this process, a few samples each. Theirs is the loop of a pipeline, `scale_model_input` and `step`, with
+turns in this process. Theirs is the loop of a pipeline, `scale_model_input` and `step`, with
 `set_timesteps` left out; ours is the whole call. Before that both sample from a Gaussian, whose denoiser is known, and
 the samples have to agree.
 
@@ -17,20 +16,14 @@ the samples have to agree.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
-import platform
-import time
-from collections.abc import Callable
-from operator import truediv
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import diffusers
 import torch
-from race import Contender, Sample, paired, race, summary
+from race import Work, race
+from rows import Row, compared
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
@@ -44,8 +37,8 @@ from sgm_plugins.scalings import EpsScaling
 
 STEPS = 50
 SHAPE = (1, 4, 8, 8)
-SAMPLES = 5
-"""Of one turn, timed together."""
+SHORT = 5
+"""Rounds of work of milliseconds, for each one that was asked for."""
 AGREE = 1e-4
 
 
@@ -126,58 +119,32 @@ def discrete(network: Network) -> Denoise:
 # --- contenders ----------------------------------------------------------------------------------------------------
 
 
-class Ours:
-    """A sampler."""
-
-    def __init__(self, sampler: Sampler, denoise: Denoise, noise: Tensor) -> None:
-        self._sampler, self._denoise, self._noise = sampler, denoise, noise
-
-    def sample(self) -> Sample:
-        start = time.perf_counter()
-        for _ in range(SAMPLES):
-            x = self._sampler(self._denoise, self._noise, Conditioning())
-        return Sample((time.perf_counter() - start) / SAMPLES / STEPS, x)
-
-    def close(self) -> None: ...
-
-
-class Theirs:
-    """The loop of a pipeline of diffusers."""
-
-    def __init__(self, scheduler: Any, network: Network, noise: Tensor) -> None:
-        self._scheduler, self._network = scheduler, network
-        # as we begin, with the spread of noised data, in units in which some schedulers make that 1
-        self._start = noise * (math.hypot(1, scheduler.sigmas[0]) if scheduler.init_noise_sigma > 1 else 1)
+def their_loop(scheduler: Any, network: Network, noise: Tensor) -> Callable[[], Tensor]:
+    """That of a pipeline of diffusers."""
+    # as we begin, with the spread of noised data, in units in which some schedulers make that 1
+    start = noise * (math.hypot(1, scheduler.sigmas[0]) if scheduler.init_noise_sigma > 1 else 1)
 
     @torch.no_grad()
-    def _loop(self) -> Tensor:
-        x, scheduler = self._start, self._scheduler
+    def loop() -> Tensor:
+        x = start
         for t in scheduler.timesteps:
-            out = self._network(scheduler.scale_model_input(x, t), t)
+            out = network(scheduler.scale_model_input(x, t), t)
             x = scheduler.step(out, t, x, return_dict=False)[0]
         return x
 
-    def sample(self) -> Sample:
-        seconds = 0.0
-        for _ in range(SAMPLES):
-            self._scheduler.set_timesteps(STEPS)  # begins anew
-            start = time.perf_counter()
-            x = self._loop()
-            seconds += time.perf_counter() - start
-        return Sample(seconds / SAMPLES / STEPS, x)
-
-    def close(self) -> None: ...
+    return loop
 
 
-def contenders(method: Method, eps: bool, make: Callable[[Any], tuple[Denoise, Network]]) -> dict[str, Contender]:
+def contenders(method: Method, eps: bool, make: Callable[[Any], tuple[Denoise, Network]]) -> dict[str, Work]:
     """Both sides with the same network on the same levels, from the same noise."""
     scheduler = scheduler_of(method, eps)
     denoise, network = make(scheduler)
     sampler = method.sampler(Levels(scheduler.sigmas[:-1].clone()), STEPS)
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    ours = discrete(network) if eps else denoise
     return {
-        "ours": Ours(sampler, discrete(network) if eps else denoise, noise),
-        "theirs": Theirs(scheduler, network, noise),
+        "ours": Work(lambda: sampler(ours, noise, Conditioning())),
+        "theirs": Work(their_loop(scheduler, network, noise), before=lambda: scheduler.set_timesteps(STEPS)),
     }
 
 
@@ -197,46 +164,15 @@ def apart(method: Method, eps: bool) -> float:
 # --- the table -----------------------------------------------------------------------------------------------------
 
 
-def rows(rounds: int) -> list[dict[str, Any]]:
-    """Microseconds of a step, ours and theirs; `ratio` is theirs / ours, of each round."""
-    done = []
+def rows(rounds: int) -> Iterator[Row]:
+    """Microseconds of a step."""
     for eps in (False, True):
         for method in METHODS:
             difference = apart(method, eps)
-            results = race(contenders(method, eps, trivial), rounds)
-            ours, theirs = ([1e6 * t for t in results[who].seconds] for who in ("ours", "theirs"))
-            ratio = summary(paired(truediv, theirs, ours))
-            done.append(
-                {
-                    "what": f"{method.what}, a step, network of {'eps' if eps else 'x0'}",
-                    "ours": summary(ours).median,
-                    "peer": summary(theirs).median,
-                    "unit": "us",
-                    "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
-                    "hold": "" if eps else method.hold,
-                    "peer_name": f"diffusers {method.scheduler}",
-                    "note": f"samples differ by {difference:.0e}" + (", with the denoiser's work" if eps else ""),
-                }
-            )
-    return done
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
-    options = parser.parse_args()
-    table = rows(options.rounds)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, Python {platform.python_version()}")
-    print(f"{'':36} {'sgm':>8} {'diffusers':>10}   {'ratio (quartiles)':24} hold")
-    for row in table:
-        median, low, high = (f"{row['ratio'][key]:.3g}" for key in ("median", "low", "high"))
-        figures = f"{row['ours']:5.1f} us {row['peer']:7.1f} us"
-        print(f"{row['what']:36} {figures}   {f'{median} ({low} to {high})':24} {row['hold']:7} {row['note']}")
-    if options.json:
-        result = {"torch": torch.__version__, "cores": os.cpu_count(), "rows": table}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+            results = race(contenders(method, eps, trivial), SHORT * rounds)
+            ours, theirs = ([1e6 * t / STEPS for t in results[who].seconds] for who in ("ours", "theirs"))
+            yield compared(
+                f"{method.what}, a step, network of {'eps' if eps else 'x0'}", ours, theirs, "us",
+                f"diffusers {method.scheduler}", hold="" if eps else method.hold,
+                note=f"samples differ by {difference:.0e}" + (", with the denoiser's work" if eps else ""),
+            )  # fmt: skip

@@ -40,8 +40,7 @@ PAGE, TABLE, PLOT = "speed.md", "speed.json", "speed.png"
 def measured(parts: Sequence[str], rounds: int, tiny: bool) -> Iterator[Row]:
     for name in parts:
         rows = importlib.import_module(name).rows
-        given = rows(rounds, TINY if tiny else TOY) if name in SIZED else rows(rounds)
-        yield from (row if isinstance(row, Row) else Row(**row) for row in given)
+        yield from rows(rounds, TINY if tiny else TOY) if name in SIZED else rows(rounds)
 
 
 def measure(parts: Sequence[str], rounds: int, tiny: bool) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def test_a_run_that_is_resumed_amid_an_epoch_begins_to_wait_when_it_starts(clock
 
     def fit(steps: int, checkpoint=None) -> DataWait:
         wait = DataWait()
-        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-        trainer = L.Trainer(accelerator="cpu", max_steps=steps, callbacks=[wait], **quiet)
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = L.Trainer(default_root_dir=tmp_path, accelerator="cpu", max_steps=steps, callbacks=[wait], **quiet)
         trainer.fit(Line(clock), DataLoader(Slow(clock), batch_size=2), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / "amid.ckpt")
         return wait
