@@ -113,17 +113,18 @@ def test_a_run_that_waited_long_says_so_and_the_report_has_the_share(clock, regi
 def test_a_run_that_is_resumed_amid_an_epoch_begins_to_wait_when_it_starts(clock, tmp_path):
     """Lightning does not begin such an epoch again."""
 
+    saved = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+
     def fit(steps: int, checkpoint=None) -> DataWait:
         wait = DataWait()
         quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-        trainer = L.Trainer(default_root_dir=tmp_path, accelerator="cpu", max_steps=steps, callbacks=[wait], **quiet)
+        trainer = L.Trainer(accelerator="cpu", max_steps=steps, callbacks=[saved, wait], **quiet)
         trainer.fit(Line(clock), DataLoader(Slow(clock), batch_size=2), ckpt_path=checkpoint)
-        trainer.save_checkpoint(tmp_path / "amid.ckpt")
         return wait
 
     clock.now = 1000.0
-    fit(1)
-    assert fit(3, tmp_path / "amid.ckpt").seconds <= 8
+    fit(2)
+    assert fit(4, tmp_path / "step=1.ckpt").seconds <= 8
 
 
 @pytest.mark.parametrize(("seconds", "passed", "said"), [(5, 10, False), (19, 100, False), (21, 100, True)])
