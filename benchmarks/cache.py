@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 import sgm_core as sgm
-from sgm_core.cache.fill import fill
 from sgm_core.config.api import config_from
-from sgm_core.run import quiet_libraries
+from sgm_core.runs.run import quiet_libraries
+from sgm_plugins.cached.fill import fill
 
 
 @sgm.register("embedders", "pixel_transformer")

@@ -41,7 +41,7 @@ def contender(how: str, rounds: int) -> dict[str, float]:
     from torch import nn
 
     import sgm_core as sgm
-    from sgm_core.compiling import compile_network
+    from sgm_core.training.compiling import compile_network
 
     torch.manual_seed(0)
     network: nn.Module = sgm.build("networks", NETWORK)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import sgm_core as sgm
-from sgm_core.checkpoint import read_checkpoint
+from sgm_core.checkpoints.checkpoint import read_checkpoint
 from sgm_core.config.api import config_from
 
 N_SAMPLES = 500
@@ -74,7 +74,7 @@ def nearest(images: Tensor, others: Tensor) -> Tensor:
 
 def train_run(config: str = "digits") -> Path:
     """A new run of a shipped config; of `latent_digits` after one of the autoencoder, whose weights it takes."""
-    from sgm_core.run import start_run
+    from sgm_core.runs.run import start_run
 
     weights = []
     if config == "latent_digits":

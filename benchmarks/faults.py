@@ -40,11 +40,11 @@ from support.killable import differences, kill, started, train_until_killed
 from support.small_disk import fill, mounted
 
 import sgm_core as sgm
-from sgm_core.checkpoint import CheckpointError, load_engine, read_step
+from sgm_core.checkpoints.checkpoint import CheckpointError, load_engine, read_step
+from sgm_core.checkpoints.manifest import fault, newest_valid, to_load
 from sgm_core.cli.app import main as command
 from sgm_core.errors import SgmError
-from sgm_core.manifest import fault, newest_valid, to_load
-from sgm_core.saving import make_last
+from sgm_core.runs.saving import make_last
 
 SMALL = [
     "model.network.channel_mult=[1]", "trainer.accelerator=cpu", "trainer.limit_val_batches=0", "trainer.callbacks=[]",

@@ -26,7 +26,7 @@ from race import Work, race
 from rows import Row, compared
 from toy import TOY, Size
 
-from sgm_core.fused import fuse
+from sgm_core.training.fused import fuse
 
 SIZES = {
     "toy": TOY,
@@ -46,8 +46,8 @@ def child(size: str) -> dict[str, Any]:
 
     import sgm_core as sgm
     from sgm_core.config.api import config_from
-    from sgm_core.dry_run import dry_run
-    from sgm_core.run import quiet_libraries, start_run
+    from sgm_core.runs.run import quiet_libraries, start_run
+    from sgm_plugins.tools.dry_run.probe import dry_run
 
     class Noise(LightningDataModule):
         """Images of 32x32 with a label each."""

@@ -28,9 +28,9 @@ from training import step
 
 import sgm_core as sgm
 from sgm_core.config.api import Config, config_from
-from sgm_core.metrics import JSONLMetrics
-from sgm_core.run import Run, quiet_libraries
-from sgm_core.signals import Requests
+from sgm_core.runs.metrics import JSONLMetrics
+from sgm_core.runs.run import Run, quiet_libraries
+from sgm_core.runs.signals import Requests
 
 STEPS = 3
 """Steps for each round that was asked for."""

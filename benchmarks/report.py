@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sgm_core.report.page import Report
-from sgm_core.report.record import Record
+from sgm_plugins.tools.report.page import Report
+from sgm_plugins.tools.report.record import Record
 
 
 def make_run(folder: Path, lines: int, metrics: int, grids: int, side: int) -> None:

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 import sgm_core as sgm
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.api import Config
-from sgm_core.convert.diffusers.names import renamed
-from sgm_core.convert.diffusers.settings import unet_settings
-from sgm_core.convert.diffusers.unet import our_levels, unet_names
 from sgm_core.engine import DiffusionModel
+from sgm_plugins.tools.convert.diffusers.names import renamed
+from sgm_plugins.tools.convert.diffusers.settings import unet_settings
+from sgm_plugins.tools.convert.diffusers.unet import our_levels, unet_names
 
 SCALE = 5.0
 TOKENS = 77

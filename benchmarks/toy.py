@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import sgm_core as sgm
-from sgm_core.convert.diffusers.names import Names, renamed
-from sgm_core.convert.diffusers.settings import unet_settings
-from sgm_core.convert.diffusers.unet import our_levels, unet_names
+from sgm_plugins.tools.convert.diffusers.names import Names, renamed
+from sgm_plugins.tools.convert.diffusers.settings import unet_settings
+from sgm_plugins.tools.convert.diffusers.unet import our_levels, unet_names
 
 CLASSES, LABEL = 10, 128
 """Labels, and the width of the vector that one becomes."""

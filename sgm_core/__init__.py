@@ -17,10 +17,10 @@ from sgm_core.registry import API
 from sgm_core.registry import index as _index
 
 if TYPE_CHECKING:
-    from sgm_core.checkpoint import load_engine
+    from sgm_core.checkpoints.checkpoint import load_engine
     from sgm_core.config.api import build, build_engine, check, load_config
     from sgm_core.config.to_config import to_config
-    from sgm_core.pipeline.pipeline import Pipeline
+    from sgm_plugins.tools.sampling.pipeline import Pipeline
 
 __all__ = [
     "API",
@@ -41,13 +41,13 @@ resolve = _index.resolve
 register = _index.register
 
 _LAZY = {
-    "Pipeline": "sgm_core.pipeline.pipeline",
+    "Pipeline": "sgm_plugins.tools.sampling.pipeline",
     "build": "sgm_core.config.api",
     "build_engine": "sgm_core.config.api",
     "check": "sgm_core.config.api",
     "hookimpl": "sgm_core.hooks.specs",
     "load_config": "sgm_core.config.api",
-    "load_engine": "sgm_core.checkpoint",
+    "load_engine": "sgm_core.checkpoints.checkpoint",
     "session": "sgm_core.hooks.session",
     "to_config": "sgm_core.config.to_config",
 }

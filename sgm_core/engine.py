@@ -13,19 +13,14 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from typing_extensions import Self
 
-from sgm_core.averaged import Batch
-from sgm_core.cache.digests import carry_over
-from sgm_core.cache.parts import CachedFirstStage, flush
-from sgm_core.checkpoint import Provenance, takes_weights
-from sgm_core.chunks import FittingChunks
-from sgm_core.compiling import compile_network
+from sgm_core.checkpoints.checkpoint import Provenance, takes_weights
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.build import refusal_by
-from sgm_core.drawing import draw_conditioning
 from sgm_core.frozen import Frozen
-from sgm_core.loss_levels import NotesSigma
-from sgm_core.low_precision import Half, as_ever, computing, hold
+from sgm_core.pictures.labels import draw_conditioning
+from sgm_core.precision import Half, as_ever, computing, hold
 from sgm_core.randomness import Generators, draws_of, randn
+from sgm_core.randomness.samples import in_chunks
 from sgm_core.refusals import check_refusals
 from sgm_core.roles import (
     Adapter,
@@ -39,9 +34,14 @@ from sgm_core.roles import (
     OptimizerFactory,
     Sampler,
 )
-from sgm_core.sample_draws import in_chunks
 from sgm_core.slots import mark_adapted
-from sgm_core.validated import ValidatedEngine
+from sgm_core.training.base import Batch
+from sgm_core.training.chunks import FittingChunks
+from sgm_core.training.compiling import compile_network
+from sgm_core.training.loss_levels import NotesSigma
+from sgm_core.training.validated import ValidatedEngine
+from sgm_plugins.cached.digests import carry_over
+from sgm_plugins.cached.parts import CachedFirstStage, flush
 
 SMALLEST_PICTURE = 64
 """Pixels of the longer side below which no text can be read."""

@@ -96,7 +96,7 @@ class Network(Protocol):
     (b, tokens, d); y is (b, d). Extras of the conditioning arrive as further keyword arguments. Gives (b, c, *grid).
     With a static method `shapes`, see `sgm_core.shapes`, a config that gives it other widths is refused with its lines.
     With a class attribute `compile_regions = (Block, ...)`, the types of the blocks that it repeats, `compile: true`
-    compiles these rather than the whole, see `sgm_core.compiling`.
+    compiles these rather than the whole, see `sgm_core.training.compiling`.
     """
 
     def __call__(

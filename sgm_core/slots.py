@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from sgm_core.frozen import Frozen
-from sgm_core.low_precision import as_ever, computing
+from sgm_core.precision import as_ever, computing
 from sgm_core.randomness import bernoulli
 from sgm_core.roles import Embedder
 from sgm_core.shapes import Shape
@@ -75,7 +75,7 @@ class EmbedderSlot:
 
     def __post_init__(self) -> None:
         if self.cache:
-            from sgm_core.cache.parts import CachedEmbedder
+            from sgm_plugins.cached.parts import CachedEmbedder
 
             object.__setattr__(self, "embedder", CachedEmbedder(self.embedder))
         name = self.name

@@ -3,18 +3,17 @@
 import inspect
 import re
 from importlib import import_module
-from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
 import sgm_core as sgm
-from sgm_core.cli.app import COMMANDS
+from sgm_core.cli.app import COMMANDS, MODULES
 from sgm_core.hooks import specs
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BUILTIN, index
-from sgm_core.static.component import component_of
+from sgm_plugins.tools.catalog.source.component import component_of
 
-ROOT = Path(__file__).parents[1]
 HOOKS = {name: spec for name, spec in vars(specs).items() if hasattr(spec, "sgm_spec")}
 
 
@@ -74,7 +73,7 @@ def test_every_kind_has_its_row():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_help_and_its_row(name):
-    assert (import_module(f"sgm_core.cli.{name}").__doc__ or "").strip()
+    assert (import_module(MODULES[name]).__doc__ or "").strip()
     assert COMMANDS[name]
     (text,) = [row[-1] for row in rows(section("README.md", "Commands")) if row[0].startswith(f"`sgm {name}")]
     assert text

@@ -34,6 +34,24 @@ COMMANDS = {
     "new": "write a plugin package that installs and whose tests pass",
 }
 
+MODULES = {
+    "train": "sgm_core.runs.command",
+    "sample": "sgm_plugins.tools.sampling.command",
+    "cache": "sgm_plugins.cached.command",
+    "replay": "sgm_plugins.tools.nonfinite.command",
+    "report": "sgm_plugins.tools.report.command",
+    "check": "sgm_plugins.tools.catalog.check",
+    "data": "sgm_plugins.tools.data_check.command",
+    "explain": "sgm_plugins.tools.explain.command",
+    "list": "sgm_plugins.tools.catalog.list",
+    "show": "sgm_plugins.tools.catalog.show",
+    "schema": "sgm_plugins.tools.catalog.schema",
+    "inspect": "sgm_plugins.tools.inspect.command",
+    "doctor": "sgm_plugins.tools.doctor.command",
+    "convert": "sgm_plugins.tools.convert.command",
+    "new": "sgm_plugins.tools.new.command",
+}
+
 EXIT_WRONG_INPUT = 1
 EXIT_INTERRUPTED = 130
 
@@ -84,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         if given and given[0] in COMMANDS:
-            command: Command = import_module(f"sgm_core.cli.{given[0]}")
+            command: Command = import_module(MODULES[given[0]])
             code = run_command(given[0], command, command_parser(given[0], command), given[1:])
         else:
             code = run_plugin_command(given)

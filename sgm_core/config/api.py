@@ -105,7 +105,7 @@ class Config:
         return sorted(set(checker.entries))
 
     def _check_source(self) -> Checker:
-        from sgm_core.static.reader import Sources
+        from sgm_plugins.tools.catalog.source.reader import Sources
 
         checker = Checker(Sources())
         checker.check(self.tree, Record(checker.reader.named("sgm_core.config.sections:Sections")), "")
@@ -279,9 +279,9 @@ def build_engine(config: Config | dict[str, Any]) -> Engine:
     Raises:
         ConfigError, BuildError.
     """
-    from sgm_core.cache.parts import keep_in
-    from sgm_core.checkpoint import Provenance
-    from sgm_core.config.shapes import check_shapes
+    from sgm_core.checkpoints.checkpoint import Provenance
+    from sgm_plugins.cached.parts import keep_in
+    from sgm_plugins.tools.widths.widths import check_shapes
 
     config = config_from(config)
     check_shapes(config, training=False)  # before any weight is allocated

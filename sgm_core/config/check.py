@@ -325,7 +325,7 @@ class Checker:
                 plan.frozen = not is_set(rule.unless)
             return plan
         from sgm_core.config.unbuilt import Unbuilt
-        from sgm_core.static.reader import Sources
+        from sgm_plugins.tools.catalog.source.reader import Sources
 
         checker = Checker(Sources(), self.problems)
         plan = checker.check(node, type_, join(path, name))

@@ -1,4 +1,4 @@
-"""What a component can be given: told by the component itself, or (`sgm_core.static.reader`) by its source."""
+"""What a component can be given: told by the component itself, or by a reader of its source."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from sgm_core.config.recipes import Foreign, can_remember, recipe_of
 from sgm_core.config.schema import article, signature
 from sgm_core.config.tree import join
 from sgm_core.errors import SgmError
-from sgm_core.static.hints import StaticClass
+from sgm_plugins.tools.catalog.source.hints import StaticClass
 
 
 def to_config(obj: Any, *, defaults: bool = False) -> Any:

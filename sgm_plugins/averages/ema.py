@@ -11,8 +11,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sgm_core.local import local
 from sgm_core.roles import Average
+from sgm_core.training.local import local
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from sgm_core.drawing import image_grid, save_image
 from sgm_core.errors import SgmError
 from sgm_core.files import Tolerant, replacing
 from sgm_core.hooks.images import extra_images
+from sgm_core.pictures.labels import image_grid, save_image
 from sgm_core.roles import Callback
 
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from sgm_core.data_report import DataReport, Spread
-from sgm_core.image_file import BadImageError, read_header
+from sgm_core.pictures.files import BadImageError, read_header
 from sgm_plugins.datamodules.buckets import nearest
 from sgm_plugins.datamodules.image_samples import BadSampleError, Framing, ImageSource
+from sgm_plugins.datamodules.report import DataReport, Spread
 
 
 class Finding(NamedTuple):

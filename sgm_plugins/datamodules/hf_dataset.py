@@ -15,7 +15,7 @@ import huggingface_hub  # type: ignore[import-not-found,import-untyped,unused-ig
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
-from sgm_core.image_file import BadImageError
+from sgm_core.pictures.files import BadImageError
 from sgm_core.registry import did_you_mean
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.buckets import Buckets

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgm_core.data_report import DataReport
 from sgm_core.errors import SgmError
-from sgm_core.image_file import BadImageError, read_header
+from sgm_core.pictures.files import BadImageError, read_header
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.bad_samples import BadSamples, listing
 from sgm_plugins.datamodules.buckets import Buckets, fill, nearest
 from sgm_plugins.datamodules.examination import examine
 from sgm_plugins.datamodules.image_samples import SIZES, Framing, Images, ImageSource
+from sgm_plugins.datamodules.report import DataReport
 from sgm_plugins.datamodules.split_data import SplitData
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sgm_core.errors import SgmError
-from sgm_core.image_file import BadImageError, Picture, read_image
+from sgm_core.pictures.files import BadImageError, Picture, read_image
 from sgm_plugins.datamodules.epoch_loader import Rows
 
 SIZES = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")

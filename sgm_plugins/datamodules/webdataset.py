@@ -12,7 +12,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
-from sgm_core.image_file import BadImageError
+from sgm_core.pictures.files import BadImageError
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.bad_samples import listing
 from sgm_plugins.datamodules.buckets import Buckets

@@ -12,8 +12,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from sgm_core.randomness import randn_like
+from sgm_core.randomness.samples import in_chunks
 from sgm_core.roles import Embedder, FirstStage, SigmaSampler
-from sgm_core.sample_draws import in_chunks
 from sgm_core.shapes import Shape, as_list
 from sgm_core.slots import describe
 from sgm_plugins.broadcast import append_dims

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
-from sgm_core.averaged import AveragedEngine, Batch
-from sgm_core.checkpoint import takes_weights
+from sgm_core.checkpoints.checkpoint import takes_weights
 from sgm_core.randomness import draws_of
 from sgm_core.roles import Average, LRScheduleFactory, OptimizerFactory
+from sgm_core.training.base import AveragedEngine, Batch
 from sgm_plugins.autoencoding.loss import AutoencoderLoss
 from sgm_plugins.engines.groups import ParameterGroup, assign, grouped_optimizer
 from sgm_plugins.first_stages.regularized import Autoencoded, RegularizedFirstStage

@@ -13,8 +13,8 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from sgm_core.files import Tolerant, replacing
-from sgm_core.metrics import plain
 from sgm_core.roles import Logger
+from sgm_core.runs.metrics import plain
 
 FILE = "metrics.csv"
 

@@ -3,11 +3,11 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "cache.py"
+BENCHMARK = ROOT / "benchmarks" / "cache.py"
 
 
 @pytest.mark.slow

@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "faults.py"
+BENCHMARK = ROOT / "benchmarks" / "faults.py"
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
 """The benchmark of memory runs, and its rows say what they should."""
 
 import importlib
-from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def test_rows_of_a_small_model(monkeypatch):

@@ -1,12 +1,12 @@
 """Turns are taken, the first round warms up, and who fails does not stop the others."""
 
 import importlib
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.places import ROOT
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture

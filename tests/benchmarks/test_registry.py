@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "registry.py"
+BENCHMARK = ROOT / "benchmarks" / "registry.py"
 
 
 @pytest.mark.slow

@@ -1,15 +1,15 @@
 """The benchmark of samplers runs, and would say if both sides did not sample the same."""
 
 import importlib
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.places import ROOT
 
 pytest.importorskip("diffusers")
 pytest.importorskip("scipy", reason="diffusers' LMS computes its weights with scipy")
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture

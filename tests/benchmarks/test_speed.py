@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from support.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 
 

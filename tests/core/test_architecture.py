@@ -1,4 +1,4 @@
-"""Dependencies point one way: sgm_plugins -> sgm_core -> torch and Lightning, and what is light stays light."""
+"""Imports point down the floors of the design, what is light stays light, and each rule lists all who break it."""
 
 import ast
 import json
@@ -8,71 +8,73 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.import_graph import ROOT, circles, graph, imported, modules, offences, tree
 
-import sgm_core
 from sgm_core.registry import BUILTIN, index
-
-ROOT = Path(sgm_core.__file__).parents[1]
-CORE = sorted((ROOT / "sgm_core").rglob("*.py"))
-PLUGINS = sorted((ROOT / "sgm_plugins").rglob("*.py"))
 
 LEAF_KINDS = {"scalings", "discretizations", "samplers", "guiders", "weightings", "sigma_samplers", "lr_schedules"}
 """Formulas: what stands in a paper, with no more than torch around it."""
 
 LEAF_IMPORTS = {"torch", "annotated_types", "sgm_core", "sgm_plugins", *sys.stdlib_module_names}
 
+KNOWN_OFFENCES: set[str] = {
+    "sgm_core -> sgm_plugins.tools.sampling.pipeline",
+    "sgm_core.building.loading -> sgm_plugins.cached.parts",
+    "sgm_core.checkpoints.checkpoint -> sgm_core.building.loading",
+    "sgm_core.checkpoints.checkpoint -> sgm_core.engine",
+    "sgm_core.checkpoints.match -> sgm_plugins.cached.parts",
+    "sgm_core.config.api -> sgm_core.checkpoints.checkpoint",
+    "sgm_core.config.api -> sgm_core.hooks.patches",
+    "sgm_core.config.api -> sgm_core.hooks.session",
+    "sgm_core.config.api -> sgm_plugins.cached.parts",
+    "sgm_core.config.api -> sgm_plugins.tools.catalog.source.reader",
+    "sgm_core.config.api -> sgm_plugins.tools.widths.widths",
+    "sgm_core.config.check -> sgm_plugins.tools.catalog.source.reader",
+    "sgm_core.config.to_config -> sgm_plugins.tools.catalog.source.hints",
+    "sgm_core.engine -> sgm_plugins.cached.digests",
+    "sgm_core.engine -> sgm_plugins.cached.parts",
+    "sgm_core.runs.command -> sgm_plugins.tools.dry_run.command",
+    "sgm_core.runs.metrics -> sgm_plugins.tools.report.curves",
+    "sgm_core.runs.run -> sgm_plugins.tools.nonfinite.guard",
+    "sgm_core.runs.run -> sgm_plugins.tools.report.reporter",
+    "sgm_core.runs.run -> sgm_plugins.tools.report.waiting",
+    "sgm_core.runs.run -> sgm_plugins.tools.widths.widths",
+    "sgm_core.slots -> sgm_plugins.cached.parts",
+    "sgm_core.testing.shapes -> sgm_plugins.tools.widths.widths",
+    "sgm_core.training.chunks -> sgm_plugins.tools.dry_run.live_memory",
+    "sgm_plugins.engines.autoencoder -> sgm_core.checkpoints.checkpoint",
+    "sgm_plugins.first_stages.regularized -> sgm_core.checkpoints.checkpoint",
+    "sgm_plugins.loggers.csv -> sgm_core.runs.metrics",
+}
+"""Imports that still point up. This list only shrinks."""
 
-def imports(path: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            assert node.module is not None
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def own_files(modules: set[str]) -> set[Path]:
-    """The files of the project among these modules."""
-    stems = [ROOT.joinpath(*module.split(".")) for module in modules if module.startswith("sgm_")]
-    return {file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()}
-
-
-def texts(path: Path) -> Iterator[str]:
-    """String constants can import too, through import_module."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
-
-
-@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_core_imports_no_plugin(path):
-    assert not [module for module in imports(path) if module.partition(".")[0] == "sgm_plugins"]
-    assert not [text for text in texts(path) if text.startswith("sgm_plugins.") and " " not in text]
-
-
-@pytest.mark.parametrize(
-    "path", [p for p in CORE if p.parent.name != "cli"], ids=lambda path: str(path.relative_to(ROOT))
-)
-def test_the_library_does_not_know_the_commands(path):
-    assert not [module for module in imports(path) if module.startswith("sgm_core.cli")]
+KNOWN_CIRCLES = 8
+"""How many circles there still are. This number only falls."""
 
 
-@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_plugins_do_not_know_the_config_system_or_the_commands(path):
-    forbidden = ("sgm_core.config", "sgm_core.cli", "sgm_core.run")
-    assert not [module for module in imports(path) if module.startswith(forbidden)]
+def test_imports_point_down():
+    found = set(offences())
+    assert sorted(found - KNOWN_OFFENCES) == []
+    assert sorted(KNOWN_OFFENCES - found) == [], "these are mended: take them off the list"
 
 
-@pytest.mark.parametrize("entry", [e for e in index.entries() if e.distribution == BUILTIN and e.kind in LEAF_KINDS])
-def test_a_formula_imports_nothing_heavier_than_torch(entry):
-    module = entry.value.partition(":")[0]
-    found = set(imports(next(iter(own_files({module})))))
-    assert {name.partition(".")[0] for name in found} <= LEAF_IMPORTS
-    for file in own_files({name for name in found if name.startswith("sgm_plugins")}):
-        assert {name.partition(".")[0] for name in imports(file)} <= LEAF_IMPORTS
+def test_there_is_no_circle():
+    found = circles(graph())
+    assert len(found) == KNOWN_CIRCLES, "\n".join(map(" <-> ".join, found))
+
+
+def test_a_formula_imports_nothing_heavier_than_torch():
+    wrong = []
+    for entry in index.entries():
+        if entry.distribution != BUILTIN or entry.kind not in LEAF_KINDS:
+            continue
+        module = entry.value.partition(":")[0]
+        if module not in modules():
+            continue
+        for name in (module, *(m for m in graph()[module] if m.startswith("sgm_plugins"))):
+            heavy = {found.partition(".")[0] for found in imported(modules()[name])} - LEAF_IMPORTS
+            wrong += [f"{name}: {package}" for package in sorted(heavy)]
+    assert wrong == []
 
 
 def test_a_sampler_is_built_from_its_parts_without_lightning():
@@ -95,80 +97,90 @@ def test_an_embedder_of_numbers_loads_no_text_tower():
     assert done.stdout.splitlines() == ["[]"]
 
 
-@pytest.mark.parametrize("name", ["registry.py", "kinds.py", "errors.py", "__init__.py"])
-def test_the_registry_imports_only_the_standard_library(name):
+def test_the_registry_imports_only_the_standard_library():
     """At run time; `__init__` names the rest for type checkers only."""
-    tree = ast.parse((ROOT / "sgm_core" / name).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-    found = {
-        module
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for module in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
-    }
     own = {"sgm_core.registry", "sgm_core.kinds", "sgm_core.errors"}
-    assert {module.partition(".")[0] for module in found - own} <= sys.stdlib_module_names
+    wrong = []
+    for name in ("registry.py", "kinds.py", "errors.py", "__init__.py"):
+        source = ast.parse((ROOT / "sgm_core" / name).read_text(encoding="utf-8"))
+        for node in ast.walk(source):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                node.body = []
+        for node in ast.walk(source):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                outside = [m for m in found if m not in own and m.partition(".")[0] not in sys.stdlib_module_names]
+                wrong += [f"{name}:{node.lineno}: {module}" for module in outside]
+    assert wrong == []
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
     """Each call in a file, with what is called."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node
+
+
+def place(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{node.lineno}"  # type: ignore[attr-defined]
 
 
 UNSAFE = {"eval", "exec", "compile", "pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load", "os.system"}
 
 
-@pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_text_is_run_and_no_file_is_unpickled_with_code(path):
+def test_no_text_is_run_and_no_file_is_unpickled_with_code():
     """B29: the reference evaluates texts, and reads checkpoints with an unpickler that runs what is in them."""
-    for name, call in calls(path):
-        own = name == "pickle.loads" and ast.unparse(call.args[0]).startswith("pickle.dumps(")
-        assert own or name not in UNSAFE, f"{path}:{call.lineno}: {name}"
-        if name == "torch.load":
-            assert {"weights_only": "True"}.items() <= {k.arg: ast.unparse(k.value) for k in call.keywords}.items()
+    wrong = []
+    for path in modules().values():
+        for name, call in calls(path):
+            own = name == "pickle.loads" and ast.unparse(call.args[0]).startswith("pickle.dumps(")
+            keywords = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            if (name in UNSAFE and not own) or (name == "torch.load" and keywords.get("weights_only") != "True"):
+                wrong.append(f"{place(path, call)}: {name}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_device_is_written_into_the_code(path):
+def test_no_device_is_written_into_the_code():
     """The reference has `torch.autocast("cuda")` in engine and embedders. Whether a device is one may be asked."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    asked = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Compare) for part in ast.walk(node)}
-    named = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and node.value == "cuda" and id(node) not in asked
-    ]
-    if path.name == "sample.py":  # which looks for a device where the user names none
-        named = [node for node in named if node.lineno not in range(*lines_of(tree, "pick_device"))]
-    assert not named
-    assert not [name for name, _ in calls(path) if name.startswith("torch.cuda.amp")]
+    wrong = []
+    for path in modules().values():
+        source = tree(path)
+        asked = {id(part) for node in ast.walk(source) if isinstance(node, ast.Compare) for part in ast.walk(node)}
+        chooses = {  # where the user names no device
+            id(part)
+            for node in ast.walk(source)
+            if isinstance(node, ast.FunctionDef) and node.name == "pick_device"
+            for part in ast.walk(node)
+        }
+        for node in ast.walk(source):
+            if isinstance(node, ast.Constant) and node.value == "cuda" and id(node) not in asked | chooses:
+                wrong.append(place(path, node))
+        wrong += [f"{place(path, call)}: {name}" for name, call in calls(path) if name.startswith("torch.cuda.amp")]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", [*CORE, *PLUGINS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_waits_for_a_signal_that_windows_lacks(path):
+def test_nothing_waits_for_a_signal_that_windows_lacks():
     """B39: the reference saves on SIGUSR1 and debugs on SIGUSR2."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not named & {"SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM"}
+    absent = {"SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM"}
+    assert [
+        place(path, node)
+        for path in modules().values()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in absent
+    ] == []
 
 
-def lines_of(tree: ast.Module, function: str) -> tuple[int, int]:
-    """The first line of a function, and the one after its last."""
-    [node] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
-    assert node.end_lineno is not None
-    return node.lineno, node.end_lineno + 1
-
-
-HEAVY = ("torch", "lightning", "pytorch_lightning", "omegaconf", "yaml", "numpy", "pluggy", "sgm_plugins")
+HEAVY = ("torch", "lightning", "pytorch_lightning", "omegaconf", "yaml", "numpy", "pluggy")
+TOOLS = ("sgm_plugins.tools", "sgm_plugins.cached", "sgm_plugins.lora")
 
 
 def loaded_after(code: str) -> set[str]:
-    """The heavy modules that a fresh interpreter has after some code."""
-    report = f"import json, sys; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    """The heavy modules that a fresh interpreter has after some code, and the components."""
+    report = (
+        f"import json, sys; heavy = [m for m in {HEAVY!r} if m in sys.modules];"
+        f"parts = [m for m in sys.modules if m.startswith('sgm_plugins.') and not m.startswith({TOOLS!r})];"
+        "print(json.dumps(heavy + parts))"
+    )
     done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 

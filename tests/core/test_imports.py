@@ -8,14 +8,11 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from support.places import ROOT
 
-import sgm_core
-
-ROOT = Path(sgm_core.__file__).parents[1]
 LINE = re.compile(r"import time: +\d+ \| +\d+ \| ( *)(\S+)")
 
 

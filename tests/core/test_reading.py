@@ -2,11 +2,10 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 FILES = sorted(
     path
     for folder in ("sgm_core", "sgm_plugins", "benchmarks", "examples")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from support.places import ROOT
 from torch import Tensor
 
 import sgm_core as sgm
@@ -18,15 +18,15 @@ from sgm_core.config.schema import Component
 from sgm_core.config.tree import ConfigError, parse
 from sgm_core.refusals import UNTOLD, ConditionError, check_refusals, condition, show
 from sgm_core.roles import Coefficients, Scaling
-from sgm_core.static.reader import Sources
 from sgm_plugins.denoisers import DiscreteDenoiser
 from sgm_plugins.discretizations import EDMDiscretization, LegacyDDPMDiscretization
 from sgm_plugins.losses.standard import StandardLoss
 from sgm_plugins.scalings import EDMScaling, EpsScaling, VScaling, VScalingEDMNoise
 from sgm_plugins.sigma_samplers import EDMSigmaSampler
+from sgm_plugins.tools.catalog.source.reader import Sources
 from sgm_plugins.weightings import EDMWeighting
 
-DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
+DIGITS = ROOT / "configs" / "digits.yaml"
 
 
 def problems(kind: str, text: str, reader) -> list[str]:

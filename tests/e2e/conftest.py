@@ -8,8 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from support.places import ROOT
 
 
 class Venv:

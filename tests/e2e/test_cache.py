@@ -15,9 +15,9 @@ from safetensors import safe_open
 
 import sgm_core as sgm
 from sgm_core.cli.app import main
-from sgm_core.config.explain import explain
-from sgm_core.config.lines import lines
-from sgm_core.report.config_lines import config_lines
+from sgm_plugins.tools.explain.explain import explain
+from sgm_plugins.tools.explain.lines import lines
+from sgm_plugins.tools.report.config_lines import config_lines
 
 ENCODER = """\
     import json

@@ -254,7 +254,7 @@ def test_two_ranks_share_one_list_of_bad_files():
 
 
 def test_pillows_own_limits_are_ours():
-    from sgm_core.image_file import MOST_PIXELS, WARNED_PIXELS
+    from sgm_core.pictures.files import MOST_PIXELS, WARNED_PIXELS
 
     assert WARNED_PIXELS == Image.MAX_IMAGE_PIXELS == 89_478_485
     assert MOST_PIXELS == 178_956_970

@@ -5,11 +5,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
 import sgm_core as sgm
 from sgm_core.registry import index
-
-ROOT = Path(__file__).parents[2]
 
 
 def blocks(document: str, language: str) -> list[str]:

@@ -10,7 +10,7 @@ import yaml
 from support.shipped import usable_configs
 
 from sgm_core.cli.app import main
-from sgm_core.cli.explain import table
+from sgm_plugins.tools.explain.command import table
 
 
 @pytest.fixture(autouse=True)

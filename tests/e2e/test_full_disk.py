@@ -9,12 +9,12 @@ import pytest
 from lightning.pytorch import Callback
 
 import sgm_core as sgm
-from sgm_core.checkpoint import read_step
+from sgm_core.checkpoints.checkpoint import read_step
+from sgm_core.checkpoints.manifest import fault, newest_valid
 from sgm_core.errors import SgmError
 from sgm_core.files import Tolerant
-from sgm_core.manifest import fault, newest_valid
-from sgm_core.metrics import JSONLMetrics
-from sgm_core.run import resume_run, start_run
+from sgm_core.runs.metrics import JSONLMetrics
+from sgm_core.runs.run import resume_run, start_run
 from sgm_plugins.callbacks.image_logger import ImageLogger
 from sgm_plugins.loggers.csv import CSVMetrics, rows
 
@@ -44,7 +44,7 @@ def train(monkeypatch, tmp_path):
     """Trains; what is to be done before which step, and overrides: the folder, warnings, and what was raised."""
 
     def run(folder: Path, todo, *overrides: str):
-        monkeypatch.setattr("sgm_core.run.added_callbacks", lambda config: [At(todo)])
+        monkeypatch.setattr("sgm_core.runs.run.added_callbacks", lambda config: [At(todo)])
         made = start_run(sgm.load_config("digits", overrides=[*FAST, *overrides]), folder, "a")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

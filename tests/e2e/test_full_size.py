@@ -27,9 +27,9 @@ BUDGET = 24 * 2**30
 
 CHILD = """
 import sys, time, torch
-from sgm_core.checkpoint import load_engine
+from sgm_core.checkpoints.checkpoint import load_engine
 from sgm_core.conditioning import Conditioning
-from sgm_core.host_memory import resident_peak
+from sgm_plugins.tools.dry_run.host_memory import resident_peak
 
 start = time.monotonic()
 engine = load_engine(sys.argv[1], *sys.argv[3:], dtype=torch.bfloat16)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.cookbook import FEW_STEPS, FILES, WITH_TRANSFORMERS, command
+from support.places import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 ADAPTED = """

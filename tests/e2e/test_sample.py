@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.places import ROOT
 
 from sgm_core.cli.app import main
-from sgm_core.cli.sample import add_arguments
-from sgm_core.pipeline.record import read_recipe
+from sgm_plugins.tools.sampling.command import add_arguments
+from sgm_plugins.tools.sampling.record import read_recipe
 from tests.support.tiny_public_models import write_checkpoint
 
-ROOT = Path(__file__).parents[2]
 PROMPT = ("--prompt", "a cat", "--steps", "3")
 
 

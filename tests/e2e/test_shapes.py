@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.places import ROOT
 from support.shipped import PUBLIC, usable_configs
 from torch import nn
 
 import sgm_core as sgm
 from sgm_core.cli.app import main
 from sgm_core.config.build import build_plan
-from sgm_core.config.shapes import check_shapes
 from sgm_core.config.tree import ConfigError
 from sgm_core.shapes import Shape, Takes, only_measured
 from sgm_core.testing import BrokenContract, check_component
+from sgm_plugins.tools.widths.widths import check_shapes
 
 FAST = ["trainer.max_steps=1", "data.batch_size=4", "trainer.enable_progress_bar=false", "trainer.callbacks=[]"]
 
@@ -474,7 +475,7 @@ def test_the_message_of_the_readme_is_the_one_that_is_printed(capsys, register):
         def forward(self, labels):
             return self.embedding(labels % 2)
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     config = re.search(r"```yaml\n(# sgm train parity\.yaml\n.*?)```", readme, re.DOTALL)[1]
     Path("parity.yaml").write_text(config.replace("embed_dim: 64", "embed_dim: 32"))
     assert main(["check", "--shapes", "parity.yaml"]) == 1

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgm_core import averaged
 from sgm_core.cli.app import main
-from sgm_core.sample_draws import SampleDraws
+from sgm_core.randomness.samples import SampleDraws
+from sgm_core.training import base as averaged
 
 SAMPLES, BATCHES = 4, 5  # of a batch, of an epoch
 SETTINGS = [

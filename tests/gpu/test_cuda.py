@@ -15,7 +15,7 @@ import sgm_core as sgm
 from sgm_core.cli.app import main
 from sgm_core.conditioning import Conditioning
 from sgm_core.randomness import bernoulli, exponential_like, randint, randn_like
-from sgm_core.sample_draws import SampleDraws, sample_draws
+from sgm_core.randomness.samples import SampleDraws, sample_draws
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -228,8 +228,8 @@ def test_text_and_image_encoders_follow_their_model_and_give_the_numbers_of_the_
 def test_a_dry_run_estimates_the_peak_that_the_device_measures(tmp_path, monkeypatch):
     """A model whose activations outweigh its weights, so that they have to be right, and the workspaces of its
     convolutions, which on an H100 are a third as much."""
-    from sgm_core.dry_run import dry_run
-    from sgm_core.run import start_run
+    from sgm_core.runs.run import start_run
+    from sgm_plugins.tools.dry_run.probe import dry_run
 
     monkeypatch.chdir(tmp_path)
     overrides = ["model.network.model_channels=64", "model.network.num_res_blocks=2", "data.batch_size=1024"]

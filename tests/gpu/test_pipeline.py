@@ -8,7 +8,7 @@ import torch
 from support.tiny_public_models import write_checkpoint
 
 from sgm_core.cli.app import main
-from sgm_core.pipeline.pipeline import Pipeline
+from sgm_plugins.tools.sampling.pipeline import Pipeline
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
 import sgm_core as sgm
 from sgm_core.kinds import KINDS
-
-ROOT = Path(__file__).parents[2]
 
 IMPORTS = {
     "import_error": "from json import nothing_of_that_name\n",

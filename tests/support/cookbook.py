@@ -2,10 +2,11 @@
 
 import re
 import shlex
-from pathlib import Path
+
+from support.places import ROOT
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-DOCUMENT = Path(__file__).parents[2] / "docs" / "embedders.md"
+DOCUMENT = ROOT / "docs" / "embedders.md"
 
 
 def files() -> tuple[dict[str, str], list[str]]:

@@ -22,7 +22,7 @@ def started(arguments: list[str], tmpdir: Path | None = None) -> BaseProcess:
         tmpdir: where it puts temporary files; None is the system's place.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["sgm_core.run", "sgm_core.engine", "sgm_plugins.networks.unet"])
+    processes.set_forkserver_preload(["sgm_core.runs.run", "sgm_core.engine", "sgm_plugins.networks.unet"])
     child = processes.Process(target=_command, args=(arguments, tmpdir))
     child.start()
     return child

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from sgm_core.checkpoint import save_weights
+from sgm_core.checkpoints.checkpoint import save_weights
 from sgm_core.config.api import Config, build_engine, load_config
 from tests.support.tiny_transformers import write_clip
 

@@ -8,8 +8,8 @@ from support.broken_components import Case, Cases
 from torch import nn
 
 from sgm_core.roles import Adapter
-from sgm_core.templates.adapters import ExampleAdapter
 from sgm_core.testing import check_component
+from sgm_plugins.tools.new.templates.adapters import ExampleAdapter
 
 broken = Cases()
 

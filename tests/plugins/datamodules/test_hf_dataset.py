@@ -12,7 +12,7 @@ import torch
 from support.mutilated import encoded, picture
 
 from sgm_core.errors import SgmError
-from sgm_core.image_file import BadImageError
+from sgm_core.pictures.files import BadImageError
 
 datasets = pytest.importorskip("datasets")
 from sgm_plugins.datamodules.hf_dataset import HFDataset, TableSource  # noqa: E402

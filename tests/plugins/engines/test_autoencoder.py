@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 
 import sgm_core as sgm
 from sgm_core.errors import SgmError
-from sgm_core.measure import measure
 from sgm_core.randomness import draws_of
-from sgm_core.run import resume_run, start_run
+from sgm_core.runs.run import resume_run, start_run
 from sgm_plugins.autoencoding.loss import Adversarial, AutoencoderLoss
 from sgm_plugins.averages.ema import EMA
 from sgm_plugins.engines.autoencoder import AutoencoderEngine
@@ -27,6 +26,7 @@ from sgm_plugins.first_stages.autoencoder_kl import AutoencoderKL
 from sgm_plugins.regularizers.ema_vq import EMAVectorQuantizer
 from sgm_plugins.regularizers.gaussian import GaussianRegularizer
 from sgm_plugins.regularizers.identity import IdentityRegularizer
+from sgm_plugins.tools.explain.sizes import measure
 
 IMAGES = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -4,8 +4,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sgm_core as sgm
-from sgm_core.live_memory import LiveMemory
 from sgm_plugins.networks.checkpointing import checkpointed
+from sgm_plugins.tools.dry_run.live_memory import LiveMemory
 
 
 @pytest.mark.parametrize(("enabled", "grad", "runs"), [(True, True, 2), (False, True, 1), (True, False, 1)])

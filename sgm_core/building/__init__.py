@@ -1,0 +1,1 @@
+"""An engine from a config or from a checkpoint."""

@@ -1,0 +1,81 @@
+"""Which weight of a model each key of a file is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sgm_core.checkpoints.fit import LoadReport, compare
+from sgm_core.checkpoints.layouts import AVERAGE, SHADOW, harmless, own_names
+from sgm_plugins.cached.parts import cached_parts
+
+
+def match(
+    engine: nn.Module, path: Path, weights: dict[str, Tensor], *, take_average: bool = False
+) -> tuple[dict[str, str], LoadReport]:
+    """The key in the file of each key of the engine, and how all of them fit.
+
+    Files in the layouts of generative-models and of latent diffusion do. A module may have `ignored_keys`, what files
+    hold of it that is no weight, and `computed_keys`, buffers that its constructor computes: a file need not have
+    them, and those that it has in a lower precision are passed over.
+
+    The average is optional on both sides. A model with one takes it from the file, or starts it from the file's
+    weights. A model without takes the live weights. A model with an adapter takes a file without it as what lies
+    beneath: averaged weights, where the file has them.
+
+    Args:
+        path: of the file, for messages.
+        weights: by the file's keys.
+        take_average: a model without an average takes averaged weights as its own, where the file has them.
+    """
+    own = engine.state_dict()
+    names = {name: key for key, name in own_names(weights, own).items()}
+    notes: list[str] = []
+    averaged = {name for name in names if name.startswith(AVERAGE)}
+    keeps_average = getattr(engine, "model_ema", None) is not None  # any LightningModule may be an engine
+    adapter = added_by_adapter(engine)
+    if adapter and adapter.isdisjoint(names):  # its average is that of the adapter, which starts afresh
+        own = {name: value for name, value in own.items() if name not in adapter and not name.startswith(AVERAGE)}
+        keeps_average, take_average = False, True
+    if not keeps_average and take_average:
+        shadows = [name for name in averaged if name.startswith(SHADOW)]
+        names.update({name.removeprefix(SHADOW): names[name] for name in shadows})
+        notes += ["it has averaged weights, and these are taken"] if shadows else []
+    if keeps_average and not averaged:
+        own = {name: value for name, value in own.items() if not name.startswith(AVERAGE)}
+        notes.append("it has no averaged weights (EMA): the average starts from its weights")
+    elif keeps_average and not any(names[name].startswith(SHADOW) for name in averaged):
+        # generative-models averages the network alone
+        own = {name: value for name, value in own.items() if not name.startswith(SHADOW) or name in names}
+    if not keeps_average:
+        names = {name: key for name, key in names.items() if name not in averaged}
+    passed_over = set(_said(engine, "ignored_keys"))
+    for name in _said(engine, "computed_keys"):
+        if name in own and (name not in names or weights[names[name]].itemsize < own[name].itemsize):
+            passed_over.add(name)
+            del own[name]
+    names = {n: key for n, key in names.items() if n in own or not (n in passed_over or harmless(n))}
+    cached = tuple(f"{name}." for name in cached_parts(engine))  # they take what is there, and need nothing
+    report = compare(
+        path,
+        {name: value for name, value in own.items() if not name.startswith(cached)},
+        {name: weights[key] for name, key in names.items() if not name.startswith(cached)},
+    )
+    report.notes.extend(notes)
+    return names, report
+
+
+def added_by_adapter(engine: nn.Module) -> set[str]:
+    """The keys of the weights that an engine's adapter has added: all that it trains."""
+    trained: Any = getattr(engine, "trained_parameters", None)
+    return set() if getattr(engine, "adapter", None) is None else set(trained())
+
+
+def _said(engine: nn.Module, attribute: str) -> Iterable[str]:
+    """The keys that modules list in a class attribute, from the engine on."""
+    for path, module in engine.named_modules():
+        keys: Any = getattr(module, attribute, ())
+        yield from (f"{path}.{key}" if path else key for key in keys)

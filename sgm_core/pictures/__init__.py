@@ -1,0 +1,1 @@
+"""Tensors and picture files, and labels on pictures."""

@@ -1,0 +1,1 @@
+"""A training run: its folder, trainer, checkpoints, signals and metrics."""

@@ -1,0 +1,68 @@
+"""Train a model. Everything of the run goes to runs/NAME: resolved config, metrics, images, checkpoints, weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sgm_core.config.arguments import add_config_arguments, read_config, split
+from sgm_core.errors import SgmError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser, nargs="*")
+    parser.add_argument("--name", help="folder of the run under --runs (default: the config's name and the time)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with a run from its newest valid checkpoint, with its config"
+    )
+    parser.add_argument(
+        "--allow-change", action="store_true", help="with --resume: go on although the config changes what is learnt"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="take three steps, say what the run needs, and write nothing"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    sources, overrides = split(options.config)
+    if options.resume is not None:
+        if options.dry_run:
+            raise SgmError(f"--dry-run is of a new run: give it a config, e.g. {options.resume / 'config.yaml'}")
+        if sources or options.name:
+            raise SgmError("--resume goes on with the run's own config and folder: give overrides only")
+        from sgm_core.runs.run import resume_run
+
+        return resume_run(options.resume, overrides, options.allow_change).train()
+    if options.allow_change:
+        raise SgmError("--allow-change is of a run that goes on: --resume RUN")
+    config = read_config(options.config)
+    config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
+    from sgm_core.runs.run import start_run
+
+    started = start_run(config, options.runs, options.name or agreed_name(sources))
+    if options.dry_run:
+        from sgm_plugins.tools.dry_run.command import run_dry
+
+        return run_dry(started)
+    return started.train()
+
+
+def agreed_name(sources: list[str]) -> str:
+    """`digits-20261124-021500`, the same in all processes of a run; `digits-job-4711` in a SLURM job.
+
+    Raises:
+        SgmError: the processes were started by something that tells them nothing.
+    """
+    import time
+
+    from sgm_core.runs.ranks import agreed, slurm_job
+
+    stem = Path(sources[-1]).stem
+    if (job := slurm_job()) is not None:
+        return f"{stem}-job-{job}"
+
+    def refuse() -> str:
+        raise SgmError("several processes start this run, and have to know its name: give it one, --name NAME")
+
+    return agreed("run_name", lambda: f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}", refuse)

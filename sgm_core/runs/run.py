@@ -1,0 +1,413 @@
+"""A training run: a folder, and the trainer that fills it.
+
+runs/NAME/
+    config.yaml         the resolved config
+    lock.json           the components it uses and the plugins with hooks, with distribution and version
+    metrics.jsonl       a line per logged step; metrics.csv, the same as a table
+    images/             grids
+    nonfinite/          batches at which the loss or a gradient was not finite
+    checkpoints/        last.ckpt and step-*.ckpt, each of these with size and sha256 beside it
+    model.safetensors   the weights at the end or when interrupted, raw and averaged, with config and lock
+    run.json            state, environment, origins of the config, throughput
+    report.html         all of it as a page, alive while the run goes on
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
+
+from sgm_core.checkpoints.checkpoint import Provenance, read_provenance, read_step, refuse_url, restoring, save_weights
+from sgm_core.checkpoints.manifest import newest_valid
+from sgm_core.config.api import Config, saved_config
+from sgm_core.errors import SgmError
+from sgm_core.files import replacing, sweep
+from sgm_core.hooks.callbacks import added_callbacks
+from sgm_core.hooks.compartments import Compartments
+from sgm_core.hooks.session import current, hook_entries
+from sgm_core.registry import index
+from sgm_core.roles import Adapter
+from sgm_core.runs.allocator import keep_freed_memory
+from sgm_core.runs.changes import changes, described
+from sgm_core.runs.lock import FILE as LOCK
+from sgm_core.runs.lock import locked, refuse_held
+from sgm_core.runs.metrics import JSONLMetrics
+from sgm_core.runs.progress import StepProgressBar
+from sgm_core.runs.ranks import agreed, is_first_process, slurm_job
+from sgm_core.runs.saving import AtomicCheckpoints, Saver, set_aside
+from sgm_core.runs.signals import Requests
+from sgm_core.training.base import AveragedEngine
+from sgm_core.training.sharding import register as register_fsdp2
+from sgm_plugins.tools.nonfinite.guard import FiniteGuard, NonFiniteError
+from sgm_plugins.tools.report.reporter import Reporter
+from sgm_plugins.tools.report.waiting import DataWait
+from sgm_plugins.tools.widths.widths import check_shapes
+
+_PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
+"""How a message begins that is about a part of the model."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM, after the step was finished and saved. No Exception: nothing on the way may swallow it."""
+
+
+@dataclass
+class Run:
+    """A checked config and its folder, ready to train."""
+
+    config: Config
+    folder: Path
+    resume_from: Path | None = None
+    skipped: list[Path] = field(default_factory=list)
+    """Checkpoints that are newer, and broken."""
+
+    def train(self) -> int:
+        """Build, fit, export. Gives the exit code.
+
+        Raises:
+            SgmError: the config is wrong; the folder can not be written; a part refused its input. A new folder
+                in which nothing was trained is removed.
+        """
+        self.check()
+        if not is_first_process():  # which makes the folder, and holds it for all of them
+            return self._train()
+        created = make_folder(self.folder)
+        try:
+            with locked(self.folder):
+                if self.resume_from is None and not created:
+                    refuse_taken(self.folder)  # a run may have begun here and ended since we looked
+                for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+                    sweep(folder)
+                if self.resume_from is not None:
+                    set_aside(self.resume_from, self.skipped)
+                return self._train()
+        finally:
+            if created and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def check(self) -> None:
+        """Everything that can be known before anything is made.
+
+        Raises:
+            SgmError: the config is wrong, or says nothing of data; a strategy that averages do not work with.
+        """
+        self.config.checked  # noqa: B018
+        if self.config.to_dict().get("data") is None:
+            raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
+        strategy = self.config.to_dict().get("trainer", {}).get("strategy")
+        if strategy in ("fsdp", "fsdp_cpu_offload"):
+            raise SgmError(
+                f"trainer.strategy: {strategy} is FSDP of the first version, which flattens the weights: they can not "
+                "be averaged by name; use fsdp2"
+            )
+        register_fsdp2()
+        check_shapes(self.config)
+
+    def _train(self) -> int:
+        quiet_libraries()
+        step = 0 if self.resume_from is None else read_step(self.resume_from)
+        seed = self.config.to_dict().get("seed", 0)
+        seed_everything(seed, workers=True, verbose=False)
+        started = time.monotonic()
+        data = self.config.build("data")
+        from sgm_core.config.api import build_engine
+
+        with nullcontext() if self.resume_from is None else restoring():
+            engine = build_engine(self.config)
+        if isinstance(engine, AveragedEngine):
+            engine.seed = seed  # the config's, also where it is not that of the checkpoint
+        # what keys its draws by no step (an engine or data of a plugin) does not get those of the first steps again
+        seed_everything(seed + step, workers=True, verbose=False)
+        requests = Requests()
+        with requests.listening():
+            trainer = self.trainer(requests)
+            if trainer.strategy.root_device.type == "cpu":
+                keep_freed_memory()
+            say(f"run: {self.folder}")
+            try:
+                trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
+            except Interrupted:
+                say(f"Interrupted at step {trainer.global_step}; saved. Go on with: sgm train --resume {self.folder}")
+                try:
+                    self.export(trainer, engine)
+                except SgmError as error:
+                    say(str(error))  # how a run ends that was told to is its exit code
+                return 0 if is_child(trainer) else requests.exit_code
+            except NonFiniteError as error:
+                if not is_child(trainer):
+                    raise
+                sys.stderr.write(f"{error}\n")
+                return 0
+            except ValueError as error:
+                raise self.located(error) from error
+            except SystemExit:  # how Lightning ends after a second Ctrl-C
+                if not requests.stop.is_set():
+                    raise
+                return requests.exit_code
+        self.export(trainer, engine)
+        if trainer.is_global_zero:
+            self.report(trainer, time.monotonic() - started)
+        return 0
+
+    def located(self, error: ValueError) -> ValueError:
+        """A refusal that names a part of the model, with the line of the config where that part stands."""
+        named = None if isinstance(error, SgmError) else _PART.match(str(error))
+        if named is None:
+            return error
+        try:
+            node = self.config.node(f"model.{named[0]}")
+        except KeyError:
+            return error
+        return SgmError(f"{node.origin} model.{error}")
+
+    def trainer(self, requests: Requests) -> Trainer:
+        """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""
+        make = self.config.build("trainer")
+        given = getattr(make, "keywords", {})
+        callbacks = given.get("callbacks")
+        if callbacks is None:
+            callbacks = [index.resolve("callbacks", "image_logger")()]
+        elif not isinstance(callbacks, list):
+            callbacks = [callbacks]
+        callbacks = [*callbacks, *added_callbacks(self.config)]
+        if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks = [*callbacks, StepProgressBar()]
+        checkpoint, nonfinite = self.config.build("checkpoint"), self.config.build("nonfinite")
+        writer, wait = AtomicCheckpoints(), DataWait()
+        saver = Saver(
+            self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted,
+            checkpoint.keep_every_n_steps, writer,
+        )  # fmt: skip
+        trainer: Trainer = make(
+            default_root_dir=self.folder,
+            logger=self.loggers(given.get("logger")),
+            callbacks=[
+                WriteConfig(self),
+                *([FiniteGuard(self.folder, nonfinite.skip)] if nonfinite.check else []),
+                *callbacks,
+                Compartments(current()),
+                Reporter(self.config, self.folder, wait),
+                saver,
+                wait,
+            ],
+            plugins=[writer, *job_environment()],
+            log_every_n_steps=given.get("log_every_n_steps", 10),
+            enable_model_summary=given.get("enable_model_summary", False),
+        )
+        return trainer
+
+    def loggers(self, configured: Any) -> list[Logger]:
+        """`metrics.jsonl`, `metrics.csv` and the loggers of the config, in the run's folder.
+
+        Without what a resumed run logs again.
+
+        Args:
+            configured: one, several, or none (true and false too).
+        """
+        several = configured if isinstance(configured, list) else [configured]
+        found = [JSONLMetrics(self.folder), *(logger for logger in several if isinstance(logger, Logger))]
+        table = index.resolve("loggers", "csv")
+        if not any(type(logger) is table for logger in found):
+            found.append(table())
+        step = None if self.resume_from is None else read_step(self.resume_from)
+        for logger in found:
+            write_to, truncate_after = (getattr(logger, name, None) for name in ("write_to", "truncate_after"))
+            if write_to is not None:
+                write_to(self.folder)
+            if truncate_after is not None and step is not None:
+                truncate_after(step - 1)  # loggers count steps from 0
+        return found
+
+    def write_config(self) -> None:
+        """Write `config.yaml` and `lock.json`."""
+        _, components = self.config.checked
+        with replacing(self.folder / "config.yaml") as temporary:
+            temporary.write_text(self.config.to_yaml(), encoding="utf-8")
+        lock = [{**entry._asdict(), "qualified": entry.qualified} for entry in [*components, *hook_entries()]]
+        for row in lock:
+            del row["path"]  # of this machine only
+        with replacing(self.folder / "lock.json") as temporary:
+            temporary.write_text(json.dumps(lock, indent=1) + "\n", encoding="utf-8")
+
+    def report(self, trainer: Trainer, seconds: float) -> None:
+        """Say where everything is."""
+        grids = sorted((self.folder / "images").glob("samples-*.png"))
+        say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
+        if grids:
+            say(f"samples: {grids[-1]}")
+        for wait in trainer.callbacks:  # type: ignore[attr-defined]  # its connector sets it
+            if isinstance(wait, DataWait) and wait.advice():
+                say(wait.advice())
+
+    def export(self, trainer: Trainer, engine: LightningModule) -> None:
+        """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.
+
+        Raises:
+            SgmError: it can not be written; the checkpoints hold the same weights.
+        """
+        weights = trainer.strategy.lightning_module_state_dict()
+        if not trainer.is_global_zero:
+            return
+        provenance = getattr(engine, "provenance", None)
+        if provenance is not None:
+            provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
+        path = self.folder / "model.safetensors"
+        try:
+            save_weights(weights, path, provenance)
+        except OSError as error:
+            last = self.folder / "checkpoints" / "last.ckpt"
+            raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error
+        adapter = getattr(engine, "adapter", None)
+        if isinstance(engine, AveragedEngine) and isinstance(adapter, Adapter):
+            with engine.ema_scope():
+                adapter.export(self.folder)
+
+
+class WriteConfig(Callback):
+    """Writes the run's config when training really starts: a run that fails before leaves nothing behind."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.run.write_config()
+
+
+def start_run(config: Config, runs: Path, name: str) -> Run:
+    """A new run.
+
+    Raises:
+        SgmError: the name is taken, or is no plain folder name.
+    """
+    if Path(name).name != name:
+        raise SgmError(f"--name {name}: a plain folder name is needed; --runs says where it goes")
+    if is_first_process():  # the others find what it has begun to write
+        refuse_taken(runs / name)
+    return Run(config, runs / name)
+
+
+def refuse_taken(folder: Path) -> None:
+    """A new run has a new folder.
+
+    Raises:
+        SgmError: there is something in it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
+        raise SgmError(f"{folder} exists already: choose another --name, or go on with it: --resume {folder}")
+
+
+def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
+    """A run that goes on from its newest valid checkpoint; says what is wrong with those that are newer.
+
+    Args:
+        folder: of the run.
+        overrides: of its config.
+        allow_change: go on, too, if overrides or somebody who edited `config.yaml` have changed what is learnt.
+
+    Raises:
+        SgmError: not a run folder, nothing saved in it that can be read, or its config was changed.
+    """
+    refuse_url(folder)
+    if not (folder / "config.yaml").is_file():
+        raise SgmError(f"--resume {folder}: not a run folder (it has no config.yaml)")
+    config = saved_config(folder / "config.yaml", overrides)
+    if is_first_process():
+        refuse_held(folder)
+    config.components  # noqa: B018 - a mistake in it is told before what it changes
+    skipped: list[Path] = []
+
+    def newest() -> str:
+        checkpoint, broken = newest_valid(folder, say)
+        skipped.extend(broken)
+        return str(checkpoint)
+
+    checkpoint = Path(agreed("checkpoint", newest, newest))
+    refuse_changes(config, folder, read_provenance(checkpoint), allow_change)
+    return Run(config, folder, checkpoint, skipped)
+
+
+def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, allow: bool) -> None:
+    """Compare what a run goes on with and what its checkpoint was trained with.
+
+    Another version of a component is no reason to refuse: a patch of a plugin would lock every run of it.
+
+    Raises:
+        SgmError: the config has changed what is learnt, and that is not allowed.
+    """
+    if provenance is None:  # built from objects that Python code gave
+        return
+    for line in (*provenance.changed(), *provenance.missing_plugins()):
+        say(f"warning: {folder}: {line}")
+    found = [change for change in changes(provenance.config, config.to_dict()) if not change.free]
+    lines = described(found, config)
+    if lines and not allow:
+        head = f"--resume {folder}: its config is not the one that it was trained with:"
+        remedy = "Take that back, start a new run, or go on with the change: --allow-change"
+        raise SgmError("\n".join([head, *lines, remedy]))
+    for line in lines:
+        say(f"changed:{line[1:]}")
+
+
+def make_folder(folder: Path) -> bool:
+    """Create the run's folder, if need be; whether it was. A folder that can not be written is found out now."""
+    try:
+        created = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SgmError(f"{folder}: can not be written: {error.strerror}. Choose another folder with --runs") from error
+    return created
+
+
+def job_environment() -> list[SLURMEnvironment]:
+    """SLURM's, without Lightning's own handlers of signals: they put the job into the queue again by themselves, from a
+    checkpoint that `--resume` would not know, and take the signals away that a run answers."""
+    return [SLURMEnvironment(auto_requeue=False)] if slurm_job() is not None else []
+
+
+def is_child(trainer: Trainer) -> bool:
+    """Whether the first process started this one, and not torchrun or SLURM. Lightning kills the parent of a child that
+    fails; where all of them end alike, as after a signal, the parent is to have the time to say so."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return isinstance(environment, LightningEnvironment) and not trainer.is_global_zero
+
+
+def quiet_libraries() -> None:
+    """Silence what Lightning says on every run and nobody acts on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        "does not have many workers",
+        "is smaller than the logging interval",
+        r"module\(s\) in eval mode",  # the first stage and the frozen embedders, as they should be
+        "overridden `[a-z_]*batch[a-z_]*` in",
+        "predict returned None",
+        r"isinstance\(treespec, LeafSpec\)",
+        "across ranks is zero",  # no validation part
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
+
+
+def say(text: str) -> None:
+    """A line for the user, from the first process."""
+    if not is_first_process():
+        return
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""What every engine shares: draws, logging, weight average, validation, sharding, compiling."""

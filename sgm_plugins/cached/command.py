@@ -1,0 +1,50 @@
+"""Compute the outputs of a config's cached parts for all of its data, so that training never builds those parts. What
+is there already is kept: after an interrupt, or a kill, the same command goes on."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from sgm_core.config.arguments import add_config_arguments, read_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="then delete from the cache's folder what this config does not use: other configs' outputs too",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    config = read_config(options.config)
+    config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
+    from sgm_plugins.cached.fill import fill
+
+    filled, seconds = fill(config)
+    for part, folder, before, entries, size in filled:
+        sys.stdout.write(f"{part.path}: {entries} entries ({entries - before} new), {megabytes(size)} in {folder}\n")
+    sys.stdout.write(f"{seconds:.1f} s\n")
+    if options.prune:
+        prune({part.folder for part in filled})
+    return 0
+
+
+def prune(used: set[Path]) -> None:
+    """Delete the caches beside these."""
+    from sgm_plugins.cached.fill import size_of
+    from sgm_plugins.cached.store import ABOUT
+
+    for about in sorted(next(iter(used)).parent.glob(f"*/{ABOUT}")):
+        if about.parent not in used:
+            size = size_of(about.parent)
+            shutil.rmtree(about.parent)
+            sys.stdout.write(f"deleted {about.parent}, {megabytes(size)}\n")
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,238 @@
+"""Rows of tensors on disk, by key. What is read back was checked; what fails the check was never there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sgm_core.files import replacing
+from sgm_plugins.cached.digests import update
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may then write the same rows twice, which harms nothing
+    fcntl = None  # type: ignore[assignment]
+
+Row = tuple[Tensor, ...]
+"""The outputs of a part for one sample, on the CPU."""
+
+LARGEST_SHARD = 256 << 20
+"""Bytes that wait in memory at most."""
+
+AT_RISK = 0.05
+"""The part of the work so far that a kill may cost; at least a second."""
+
+ABOUT = "about.json"
+
+
+class CacheWarning(UserWarning):
+    """What the user of a cache should hear of, and nothing is wrong."""
+
+
+class _Shard(NamedTuple):
+    """An open file: `sums` are the checksums of the rows, `sound` tells which were compared with them."""
+
+    path: Path
+    sums: Tensor
+    outputs: Row
+    sound: bytearray
+
+
+class Store:
+    """A folder of safetensors files, each with rows of one layout. Files are added and dropped as a whole.
+
+    A row is a sample's outputs. A file holds `keys` (n, 32), `sums` (n, 32) and the outputs `0`, `1`, ... (n, ...);
+    `sums` are SHA-256 of a row's key, types, shapes and data. It appears under its name when all of it is on the disk,
+    and is memory-mapped. A row is compared with its sum when it is first read; a file that can not be opened, or one of
+    whose rows is not what was written, is deleted.
+
+    Processes may share a folder: they see each other's files, and write under a lock, no row twice.
+
+    Args:
+        folder: created with the first file.
+        about: what the rows are of, for `about.json` in the folder.
+        read_only: nothing on the disk changes: new rows stay in memory, and a file that is no good is only forgotten.
+
+    Attributes:
+        failure: why rows could not be written (a full disk, say). From then on none is kept; those before stay.
+    """
+
+    def __init__(self, folder: Path, about: Any = None, read_only: bool = False) -> None:
+        self.folder = folder
+        self.about = about
+        self.read_only = read_only
+        self.failure: OSError | None = None
+        self._shards: dict[str, _Shard | None] = {}  # by file name; None: dropped
+        self._index: dict[bytes, tuple[str, int]] = {}
+        self._pending: dict[bytes, Row] = {}
+        self._waiting = 0  # bytes
+        self._started = self._flushed = time.monotonic()
+        self._seen = -1
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        self.refresh()
+        return len(self._index.keys() | self._pending.keys())
+
+    def get(self, keys: Sequence[bytes]) -> list[Row | None]:
+        """The row of each key, or None."""
+        if not all(key in self._index or key in self._pending for key in keys):
+            self.refresh()
+        return [self._row(key) for key in keys]
+
+    def add(self, rows: dict[bytes, Row]) -> None:
+        """Keep rows, in memory until enough of them wait."""
+        if self.failure is not None:
+            return
+        self._pending |= rows
+        self._waiting += sum(output.nbytes for row in rows.values() for output in row)
+        now = time.monotonic()
+        if self._waiting > LARGEST_SHARD or now - self._flushed > max(1.0, AT_RISK * (now - self._started)):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits. If it can not be written, that is a warning: whoever reads from here can do without."""
+        try:
+            self._flush()
+        except OSError as error:
+            self.failure = error
+            self._pending.clear()
+            reason = error.strerror or error
+            warnings.warn(
+                f"{self.folder}: no more outputs are kept here: {reason}. What is missing is computed each time",
+                CacheWarning,
+                stacklevel=2,
+            )
+
+    def _flush(self) -> None:
+        if self.read_only:
+            return
+        if self._pending:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                self.refresh()
+                for torn in self.folder.glob(".*.tmp"):  # of a process that was killed: nobody else writes now
+                    torn.unlink(missing_ok=True)
+                if self.about is not None and not (self.folder / ABOUT).exists():
+                    with replacing(self.folder / ABOUT) as temporary:
+                        temporary.write_text(json.dumps(self.about, indent=1) + "\n", encoding="utf-8")
+                layouts: dict[Any, list[bytes]] = {}
+                for key, row in self._pending.items():
+                    if key not in self._index:
+                        layouts.setdefault(_layout(row), []).append(key)
+                for keys in layouts.values():
+                    self._write(keys)
+                self.refresh()
+            self._pending.clear()
+        self._waiting, self._flushed = 0, time.monotonic()
+
+    def refresh(self) -> None:
+        """Look for files that other processes have added."""
+        try:
+            changed = self.folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed == self._seen:
+            return
+        names = sorted(path.name for path in self.folder.glob("*.safetensors"))
+        for name in names:
+            if name not in self._shards:
+                self._open(self.folder / name)
+        # a file within the clock's resolution of the last look would be overlooked
+        self._seen = changed if time.time_ns() - changed > 1_000_000_000 else -1
+
+    def _write(self, keys: list[bytes]) -> None:
+        rows = [self._pending[key] for key in keys]
+        sums = [_sum(key, row) for key, row in zip(keys, rows, strict=True)]
+        tensors = {str(i): torch.stack(outputs) for i, outputs in enumerate(zip(*rows, strict=True))}
+        tensors |= {"keys": _bytes(keys), "sums": _bytes(sums)}
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.safetensors"
+        with replacing(self.folder / name) as temporary:
+            try:
+                save_file(tensors, temporary)
+            except SafetensorError as error:  # how it tells of a full disk
+                raise OSError(str(error).rpartition("error: ")[2]) from error
+
+    def _open(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = sorted(set(file.keys()) - {"keys", "sums"}, key=int)
+                keys, sums = file.get_tensor("keys"), file.get_tensor("sums")
+                outputs = tuple(file.get_tensor(name) for name in names)
+            if any(len(part) != len(keys) for part in (sums, *outputs)) or keys.shape != sums.shape or not names:
+                raise ValueError("its parts do not fit together")
+        except FileNotFoundError:  # another process has dropped it
+            self._shards[path.name] = None
+        except Exception as error:  # the readers raise many kinds for a broken file; all of them mean this
+            self._drop(path, str(error))
+        else:
+            self._shards[path.name] = _Shard(path, sums, outputs, bytearray(len(keys)))
+            flat, width = keys.numpy().tobytes(), keys.shape[1]
+            for i in range(len(keys)):
+                self._index[flat[i * width : (i + 1) * width]] = path.name, i
+
+    def _row(self, key: bytes) -> Row | None:
+        waiting = self._pending.get(key)
+        if waiting is not None:
+            return waiting
+        place = self._index.get(key)
+        if place is None:
+            return None
+        name, i = place
+        shard = self._shards[name]
+        assert shard is not None
+        row = tuple(output[i] for output in shard.outputs)
+        if not shard.sound[i]:
+            if _sum(key, row) != shard.sums[i].numpy().tobytes():
+                self._drop(shard.path, f"its row {i} is not what was written")
+                return None
+            shard.sound[i] = 1
+        return row
+
+    def _drop(self, path: Path, reason: str) -> None:
+        """Forget a file, here and on the disk."""
+        warnings.warn(f"{path}: {reason}: dropped, and computed again", CacheWarning, stacklevel=2)
+        if not self.read_only:
+            path.unlink(missing_ok=True)
+        self._shards[path.name] = None
+        for key in [key for key, (name, _) in self._index.items() if name == path.name]:
+            del self._index[key]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among the processes that write here; a kill frees the lock."""
+        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _layout(row: Row) -> tuple[Any, ...]:
+    return tuple((output.dtype, output.shape) for output in row)
+
+
+def _sum(key: bytes, row: Row) -> bytes:
+    found = hashlib.sha256(key)
+    for output in row:
+        update(found, output)
+    return found.digest()
+
+
+def _bytes(several: list[bytes]) -> Tensor:
+    return torch.frombuffer(bytearray(b"".join(several)), dtype=torch.uint8).view(len(several), -1)

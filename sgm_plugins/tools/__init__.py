@@ -1,0 +1,1 @@
+"""The built-in tools: each is a command or a hook plugin, found through entry points like anyone else's."""

@@ -1,0 +1,1 @@
+"""What is installed, without importing it: `sgm list`, `show`, `schema`, `check`."""

@@ -1,0 +1,121 @@
+"""Classes in source: their order of bases, whether they are dataclasses, the kind whose role they fill."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from typing import NamedTuple
+
+from sgm_core.kinds import KINDS
+from sgm_plugins.tools.catalog.source.names import Definition, External, ModuleName, UntoldError, definition_of, resolve
+
+ROLES = "sgm_core.roles"
+
+Class = Definition | External
+
+
+class Order(NamedTuple):
+    """A class and its bases, as Python searches them, `object` left out. `gap` says why it may be incomplete."""
+
+    classes: tuple[Class, ...]
+    gap: str = ""
+
+
+def order_of(cls: Class, inside: tuple[str, ...] = ()) -> Order:
+    """The method resolution order (C3)."""
+    if isinstance(cls, External) or cls.canonical in inside:
+        return Order((cls,))
+    assert isinstance(cls.node, ast.ClassDef)
+    gap = ""
+    direct: list[Class] = []
+    orders: list[list[Class]] = []
+    for expression in cls.node.bases:
+        try:
+            base = base_of(cls, expression)
+        except UntoldError as error:
+            gap = gap or str(error)
+            continue
+        if base.canonical == "builtins:object":
+            continue
+        order = order_of(base, (*inside, cls.canonical))
+        gap = gap or order.gap
+        direct.append(base)
+        orders.append(list(order.classes))
+    merged: list[Class] = [cls]
+    left = [*orders, list(direct)]
+    while left := [order for order in left if order]:
+        head = next((o[0] for o in left if not any(_same(o[0], c) for other in left for c in other[1:])), None)
+        if head is None:
+            return Order(tuple(merged), gap or f"the bases of {cls.canonical} have no order")
+        merged.append(head)
+        left = [order[1:] if _same(order[0], head) else order for order in left]
+    return Order(tuple(merged), gap)
+
+
+def _same(a: Class, b: Class) -> bool:
+    return a.canonical == b.canonical
+
+
+def base_of(cls: Definition, expression: ast.expr) -> Class:
+    """What a class statement names as a base.
+
+    Raises:
+        UntoldError: an expression, or a name that can not be followed.
+    """
+    if isinstance(expression, ast.Subscript):  # Base[int]
+        expression = expression.value
+    meaning = resolve(cls.module, expression)
+    if isinstance(meaning, ModuleName) or (
+        isinstance(meaning, Definition) and not isinstance(meaning.node, ast.ClassDef)
+    ):
+        raise UntoldError(f"the base '{ast.unparse(expression)}' of {cls.canonical} is no class in source")
+    return meaning
+
+
+def dataclass_options(cls: Class) -> dict[str, bool] | None:
+    """The literal options of a class's own `@dataclass`, or None for a class that has none."""
+    if isinstance(cls, External) or not isinstance(cls.node, ast.ClassDef):
+        return None
+    for decorator in cls.node.decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        try:
+            found = resolve(cls.module, called)
+        except UntoldError:
+            continue
+        if not isinstance(found, ModuleName) and found.canonical == "dataclasses:dataclass":
+            keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
+            return {k.arg: bool(k.value.value) for k in keywords if k.arg and isinstance(k.value, ast.Constant)}
+    return None
+
+
+def kind_of(cls: Class) -> str | None:
+    """The kind whose role this very class is."""
+    if cls.canonical.startswith(f"{ROLES}:"):
+        return _own_roles().get(cls.canonical)
+    if cls.canonical.partition(".")[0] in _borrowed_from():
+        return _borrowed_roles().get(cls.canonical)
+    return None
+
+
+@functools.cache
+def _own_roles() -> dict[str, str]:
+    return {kind.role: name for name, kind in KINDS.items()}
+
+
+def _borrowed_from() -> frozenset[str]:
+    """Top-level packages whose classes are roles: `Callback` is Lightning's."""
+    return frozenset(canonical.partition(".")[0] for canonical in _borrowed_roles())
+
+
+@functools.cache
+def _borrowed_roles() -> dict[str, str]:
+    """Where roles are defined that `sgm_core.roles` only names -> kind."""
+    roles: dict[str, str] = {}
+    for name, kind in KINDS.items():
+        try:
+            found = definition_of(kind.role)
+        except UntoldError:
+            continue
+        if isinstance(found, Definition) and found.canonical != kind.role:
+            roles[found.canonical] = name
+    return roles

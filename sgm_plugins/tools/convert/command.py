@@ -1,0 +1,98 @@
+"""Turn files of generative-models into ours. `sgm convert config OLD.yaml` writes a config, with comments on what was
+changed or left out; what has no counterpart is an error with its line. `sgm convert checkpoint SOURCE --out TARGET`
+makes one .safetensors file with its config of any file or folder of diffusers, and such a folder of any file.
+`sgm convert lora FILE --model MODEL --to FORM` writes a LoRA in another form, or merges it, or several, into a
+checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sgm_core.errors import SgmError
+
+WHAT = {
+    "config": "a config: `target:` and `params:` become components by name",
+    "checkpoint": "weights: a .safetensors or .ckpt file, a run, or a folder of diffusers",
+    "lora": "a LoRA, FILE[:WEIGHT]: to kohya's or peft's form, or merged into a model",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    listing = "; ".join(f"{name}: {text}" for name, text in WHAT.items())
+    parser.add_argument("what", choices=WHAT, metavar="config | checkpoint | lora", help=listing)
+    parser.add_argument("old", nargs="+", type=Path, metavar="OLD", help="configs are merged from left to right")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="NEW",
+        help="the file to write (default for a config: the terminal); NAME.safetensors, or a folder for diffusers",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="CONFIG",
+        help="of a checkpoint that does not say it and is no known model: a name or a file",
+    )
+    parser.add_argument("--model", metavar="RUN | CHECKPOINT | CONFIG", help="the model that a LoRA is for")
+    parser.add_argument("--to", choices=("kohya", "peft", "merged"), help="what becomes of a LoRA")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.config is not None and options.what != "checkpoint":
+        raise SgmError("--config is of `sgm convert checkpoint`")
+    if options.what == "lora":
+        return lora(options)
+    if options.model or options.to:
+        raise SgmError("--model and --to are of `sgm convert lora`")
+    if options.what == "checkpoint":
+        return checkpoint(options.old, options.out, options.config)
+    return config(options.old, options.out)
+
+
+def checkpoint(old: list[Path], out: Path | None, config: str | None) -> int:
+    """Convert, and say what was noted."""
+    if len(old) > 1:
+        raise SgmError(f"{old[1]}: one checkpoint at a time")
+    if out is None:
+        raise SgmError("where to? --out NAME.safetensors for one file, --out FOLDER for diffusers")
+    from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
+
+    for note in convert_checkpoint(old[0], out, config):
+        sys.stdout.write(f"note: {note}\n")
+    sys.stdout.write(f"{out}: written\n")
+    return 0
+
+
+def lora(options: argparse.Namespace) -> int:
+    if not (options.model and options.to and options.out):
+        raise SgmError("sgm convert lora FILE --model MODEL --to kohya|peft|merged --out NEW: all of them are needed")
+    from sgm_plugins.lora.convert import convert_lora
+
+    layers = convert_lora([str(path) for path in options.old], options.model, options.to, options.out)
+    sys.stdout.write(f"{options.out}: written, {layers} layers\n")
+    return 0
+
+
+def config(old: list[Path], out: Path | None) -> int:
+    """Convert, write, and check what was written."""
+    from sgm_core.config.api import check, load_config
+    from sgm_core.config.tree import ConfigError
+    from sgm_core.files import replacing
+    from sgm_plugins.tools.convert.config import convert_config
+
+    text = convert_config(old)
+    if out is None:
+        sys.stdout.write(text)
+        return 0
+    if out.exists():
+        raise SgmError(f"{out}: exists already; choose another --out, or remove it first")
+    with replacing(out) as temporary:
+        command = "train" if "\ndata:" in text else "check"  # without data it is a model to sample from
+        temporary.write_text(f"# sgm {command} {out}\n{text}", encoding="utf-8")
+    try:
+        check(load_config(out))
+    except ConfigError as error:
+        raise SgmError(f"{out} is written, but `sgm check` finds something:\n{error}") from error
+    sys.stdout.write(f"{out}: written, and `sgm check` finds it fine\n")
+    return 0

@@ -1,0 +1,138 @@
+"""What a table says about a class of generative-models: what it is here, and what becomes of each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sgm_core.config.tree import Node
+    from sgm_plugins.tools.convert.rewriter import Scope
+
+Action = Callable[["Scope", str, "Node"], None]
+"""Writes what becomes of one old parameter: (where to, its old name, its value)."""
+
+SENTINELS = ("__is_first_stage__", "__is_unconditional__")
+"""What old configs write for "none"."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A class of the ancestor as one of ours.
+
+    Attributes:
+        kind: the kind that it is for us. What is no kind of ours is the plain arguments of a parameter, without a name.
+        name: how we call it.
+        params: old parameter -> what becomes of it. What is not in here is an error.
+        defaults: ours -> the ancestor's default, where ours is another: written unless the old config says more.
+        note: a comment on the component.
+        any_param: what `params` does not know is kept as it is: the class is torch's, and has not changed.
+        packages: the top-level packages in which the class is found, at whatever dotted path.
+        finish: a last change, when all parameters are written.
+    """
+
+    kind: str
+    name: str
+    params: Mapping[str, Action] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    any_param: bool = False
+    packages: tuple[str, ...] = ("sgm", "scripts")
+    finish: Callable[[Scope], None] | None = None
+
+
+# --- actions -------------------------------------------------------------------------------------------------------
+
+
+def keep(to: str = "", *, values: Mapping[Any, Any] | None = None, note: str = "") -> Action:
+    """The value as it is, perhaps under another name; `values` translates some of them, with the note."""
+
+    def act(scope: Scope, key: str, node: Node) -> None:
+        known = values is not None and not isinstance(node.value, (dict, list)) and node.value in values
+        if known and values is not None:
+            scope.put(to or key, values[node.value], node, f"was {node.value}{note and f': {note}'}")
+        else:
+            scope.put(to or key, scope.plain(node), node)
+
+    return act
+
+
+def part(to: str, kind: str, *, nothing: Iterable[str] = ()) -> Action:
+    """A component in a component; a target in `nothing` means that there is none."""
+
+    def act(scope: Scope, key: str, node: Node) -> None:
+        if node.value is None or node.value in SENTINELS:
+            if node.value is not None:
+                scope.say(f"{key} was {node.value}: none")
+            return
+        target = scope.target_of(node)
+        if target in nothing:
+            scope.say(f"{key} was {target}: none")
+            return
+        made = scope.rewriter.component(node, kind, scope.path_of(key))
+        if made is not None:
+            scope.put(to, made, node)
+
+    return act
+
+
+def parts(to: str, kind: str) -> Action:
+    """A list of components."""
+
+    def act(scope: Scope, key: str, node: Node) -> None:
+        if not isinstance(node.value, list):
+            scope.problem(key, node, "a list of targets was expected")
+            return
+        made = [scope.rewriter.component(item, kind, f"{scope.path_of(key)}[{i}]") for i, item in enumerate(node.value)]
+        scope.put(to, [block for block in made if block is not None], node)
+
+    return act
+
+
+def drop(why: str) -> Action:
+    """Left out, with a comment."""
+
+    def act(scope: Scope, key: str, node: Node) -> None:
+        scope.drop(key, node, why)
+
+    return act
+
+
+def negate(to: str) -> Action:
+    """A switch that is written the other way round here."""
+
+    def act(scope: Scope, key: str, node: Node) -> None:
+        if not isinstance(node.value, bool):
+            scope.problem(key, node, f"true or false was expected, and it is {node.value!r}")
+            return
+        scope.put(to, not node.value, node, f"was {key}: {str(node.value).lower()}")
+
+    return act
+
+
+def must(*values: Any, why: str) -> Action:
+    """Left out if it is one of the values, which is what ours always does; an error otherwise."""
+
+    def act(scope: Scope, key: str, node: Node) -> None:
+        if scope.plain(node) in values:
+            scope.drop(key, node, why)
+        else:
+            scope.problem(key, node, f"{key}: {scope.show(node)} has no counterpart ({why})")
+
+    return act
+
+
+def inline(params: Mapping[str, Action]) -> Action:
+    """A mapping whose keys are parameters of the component itself here."""
+
+    def act(scope: Scope, key: str, node: Node) -> None:
+        scope.take(node)
+        scope.params(node, params, key)
+
+    return act
+
+
+def keeps(names: str) -> dict[str, Action]:
+    """Several parameters, names in one text, that are the same here."""
+    return {name: keep() for name in names.split()}

@@ -1,0 +1,76 @@
+"""What the top of a config is: the engine that trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sgm_plugins.tools.convert.document import Block, Item
+from sgm_plugins.tools.convert.rules import Action, Rule, keep, keeps, must, negate, part
+
+if TYPE_CHECKING:
+    from sgm_core.config.tree import Node
+    from sgm_plugins.tools.convert.rewriter import Scope
+
+WRAPPERS = ("sgm.modules.diffusionmodules.wrappers.OpenAIWrapper", "__default__")
+
+
+def _no_cond_log(scope: Scope, key: str, node: Node) -> None:
+    if node.value is True:
+        scope.put("log_keys", [], node, "was no_cond_log: true")
+    else:
+        scope.drop(key, node, "log_keys says what is logged")
+
+
+def _ema(scope: Scope) -> None:
+    """Two switches there, a part here."""
+    items = scope.block.items
+    use, decay = items.pop("use_ema", None), items.pop("ema_decay_rate", None)
+    texts = [text for item in (use, decay) if item for text in (*item.above, item.beside) if text]
+    if use is not None and use.value is True:
+        ema = Block({"use": Item("ema"), **({"decay": Item(decay.value)} if decay else {})})
+        scope.put("ema", ema)
+        items["ema"].above += texts
+    else:
+        for text in texts:
+            scope.say(text)
+        if decay is not None:
+            scope.say(f"left out ema_decay_rate: {decay.value} (use_ema was not true)")
+
+
+def _input_key(scope: Scope) -> None:
+    items, given = scope.block.items, scope.rewriter.image_key
+    if given is not None:
+        was = items["input_key"].value if "input_key" in items else "jpg"
+        item = items.setdefault("input_key", Item(given))
+        item.value, item.beside = (
+            given,
+            "; ".join(filter(None, [item.beside, f"was {was}: our data modules say {given}"])),
+        )
+    elif "input_key" not in items:
+        scope.put("input_key", "jpg", note="the default of generative-models; our data modules say image")
+
+
+def _finish(scope: Scope) -> None:
+    _ema(scope)
+    _input_key(scope)
+
+
+DIFFUSION: dict[str, Action] = {
+    "network_config": part("network", "networks"),
+    "denoiser_config": part("denoiser", "denoisers"),
+    "first_stage_config": part("first_stage", "first_stages"),
+    "conditioner_config": part("conditioner", "conditioners"),
+    "sampler_config": part("sampler", "samplers"),
+    "optimizer_config": part("optimizer", "optimizers"),
+    "scheduler_config": part("lr_schedule", "lr_schedules"),
+    "loss_fn_config": part("loss_fn", "losses"),
+    "network_wrapper": must(None, *WRAPPERS, why="the engine calls the network as OpenAIWrapper did"),
+    "ckpt_path": keep("init_from"),
+    "disable_first_stage_autocast": negate("first_stage_autocast"),
+    "compile_model": keep("compile"),
+    "en_and_decode_n_samples_a_time": keep("first_stage_chunk"),
+    "no_cond_log": _no_cond_log,
+    **keeps("scale_factor input_key log_keys use_ema ema_decay_rate"),
+}
+
+RULES: dict[str, tuple[Rule, ...]] = {"DiffusionEngine": (Rule("engines", "diffusion", DIFFUSION, finish=_finish),)}

@@ -1,0 +1,1 @@
+"""`sgm data check`: reads a dataset through."""

@@ -1,0 +1,1 @@
+"""`sgm doctor`: loads every plugin, each in a process of its own."""

@@ -1,0 +1,250 @@
+"""The examined side of `sgm doctor`: a process of its own that loads the components of one distribution.
+
+What it finds goes to its original standard output, one JSON object per line; what a plugin writes there or to
+standard error goes to standard error. `sgm_plugins/tools/doctor/examine.py` reads both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import sys
+import time
+import typing
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sgm_core import registry
+from sgm_core.kinds import KINDS
+from sgm_core.registry import BrokenComponentError, Entry, did_you_mean
+
+BASE = ("torch", "lightning")
+"""What every plugin may import at the framework's expense: neither its milliseconds nor its time limit pay for it."""
+
+
+def main(file: str) -> None:
+    """Examine the entries in a file, a JSON list of lists, and end the process."""
+    rows = json.loads(Path(file).read_text(encoding="utf-8"))
+    channel = Channel()
+    base = BaseImports(channel)
+    sys.meta_path.insert(0, base)
+    sys.argv = ["sgm", "doctor"]
+    for number, row in enumerate(rows):
+        channel.send("start", number=number)
+        channel.send("done", number=number, **examine(Entry(*row), base))
+    os._exit(0)  # what a plugin left behind (threads, exit handlers) does not keep us
+
+
+class Channel:
+    """Lines to the parent, on a descriptor that a plugin does not know."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.descriptor = os.dup(1)
+        os.dup2(2, 1)
+
+    def send(self, event: str, **facts: Any) -> None:
+        if os.getpid() != self.pid:  # a plugin forked, and its child came back from the import
+            os._exit(0)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):  # a plugin replaced or closed it
+                continue
+        facts |= {"event": event, "written": os.fstat(2).st_size}
+        os.write(self.descriptor, (json.dumps(facts) + "\n").encode())
+
+
+class BaseImports:
+    """A finder that stops the clock while torch or Lightning is imported, whoever is the first to ask for it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.seconds = 0.0
+        self._running = False
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in BASE or self._running:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def timed(module: ModuleType) -> None:
+            self._running, start = True, time.perf_counter()
+            self.channel.send("pause")
+            try:
+                execute(module)
+            finally:
+                self._running = False
+                self.seconds += time.perf_counter() - start
+                self.channel.send("resume")
+
+        spec.loader.exec_module = timed  # type: ignore[method-assign]
+        return spec
+
+
+def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
+    """What there is to say of one entry: `reason` is empty if it can be used."""
+    start, waited = time.perf_counter(), base.seconds
+    target, reason = None, ""
+    try:
+        target = registry.load(entry)
+    except BaseException as error:  # SystemExit, KeyboardInterrupt: whatever an import can raise
+        cause = error.__cause__ if isinstance(error, BrokenComponentError) and error.__cause__ else error
+        reason = why(entry, cause)
+    milliseconds = round((time.perf_counter() - start - (base.seconds - waited)) * 1000, 1)
+    problems: list[str] = []
+    if not reason and entry.kind in KINDS:
+        try:
+            reason = wrong_object(entry.kind, target)
+            problems = [] if reason else contract_problems(entry.kind, target)
+        except Exception as error:  # a class may answer questions about itself with code of its own
+            reason = f"it can not be inspected: {type(error).__name__}: {text_of(error)}"
+    if not reason and entry.kind == "plugins":
+        reason = wrong_hooks(entry, target)
+    return {"reason": reason, "milliseconds": milliseconds, "problems": problems}
+
+
+# --- why it does not load ------------------------------------------------------------------------------------------
+
+
+def why(entry: Entry, error: BaseException) -> str:
+    """One line: the error, where it was raised, and what to do."""
+    text = text_of(error)
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    place = "" if isinstance(error, SyntaxError) else raised_at(error)  # which names the place itself
+    return f"{line}{place}{remedy(entry, error)}"
+
+
+def text_of(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # its own __str__ is broken
+        return ""
+
+
+def raised_at(error: BaseException) -> str:
+    """` (file.py:3)`, the last line of a plugin that was running."""
+    own = (__file__, registry.__file__)
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith("<frozen") and file not in own and "importlib" not in file:
+            place = f" ({file}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def remedy(entry: Entry, error: BaseException) -> str:
+    """What would help, where that is known."""
+    module, _, attribute = entry.value.partition(":")
+    if isinstance(error, AttributeError) and module in sys.modules:
+        return did_you_mean(attribute, (name for name in vars(sys.modules[module]) if name[0] != "_"))
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        missing = error.name.partition(".")[0]
+        for requirement in requirements(entry):
+            name = re.match(r"[\w.-]+", requirement)
+            if name and registry.normalize(name[0]) == registry.normalize(missing) and missing not in sys.modules:
+                return f'. {entry.distribution} requires it: pip install "{requirement}"'
+    return registry.remedy(entry, error).replace("\n", ". ")
+
+
+def requirements(entry: Entry) -> list[str]:
+    """What the distribution needs without any extra, markers left out."""
+    lines = re.findall(r"^Requires-Dist: *(.*)$", registry.header(entry.path), re.MULTILINE)
+    return [line.partition(";")[0].strip() for line in lines if "extra" not in line.partition(";")[2]]
+
+
+# --- the contract --------------------------------------------------------------------------------------------------
+
+
+def wrong_object(kind: str, target: Any) -> str:
+    """Why the object can not be a component of this kind, or nothing."""
+    if not callable(target):
+        what = "a module" if inspect.ismodule(target) else f"{target!r:.60}"
+        return f"it is {what}; a class or a function is needed"
+    from sgm_core.config.schema import article
+
+    base, noun = required_base(kind), KINDS[kind].noun
+    if inspect.isclass(target):
+        if base is not None and not issubclass(target, base):
+            return f"{target.__name__} is no subclass of {spelled(base)}, as {article(noun)} {noun} must be"
+        missing = sorted(getattr(target, "__abstractmethods__", ()))
+        if missing:
+            return f"{target.__name__} does not define {', '.join(missing)}"
+    late = KINDS[kind].late
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return ""
+    if sum(p.kind in positional for p in parameters) < len(late) and not any(
+        p.kind is p.VAR_POSITIONAL for p in parameters
+    ):
+        return f"it takes no '{late[0]}', which {article(noun)} {noun} is called with"
+    return ""
+
+
+def wrong_hooks(entry: Entry, target: Any) -> str:
+    """Why the object can not be a plugin with hooks, or nothing."""
+    from sgm_core.hooks.loading import implementations
+
+    try:
+        implementations(entry, target)
+    except Exception as error:  # an object may answer questions about itself with code of its own
+        return text_of(error)
+    return ""
+
+
+def required_base(kind: str) -> type | None:
+    """The class that components of a kind extend; none where any callable will do."""
+    from torch import nn
+
+    from sgm_core.config.schema import role_of
+
+    role = role_of(kind)
+    if not getattr(role, "_is_protocol", False):
+        return typing.cast(type, role)
+    return None if KINDS[kind].late else nn.Module  # what is a call and not late is trained, moved and saved
+
+
+def spelled(base: type) -> str:
+    """As an import would write it."""
+    module = "torch.nn" if base.__module__.startswith("torch.nn.") else base.__module__
+    return f"{module}.{base.__qualname__}"
+
+
+def contract_problems(kind: str, target: Any) -> list[str]:
+    """What a config's author will miss: hints, the open end of a signature, documentation."""
+    from sgm_core.config.schema import Opaque, article, describe, signature
+
+    problems = []
+    schema = signature(target, KINDS[kind].late)
+    try:
+        written = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # written in C, there is nothing to read
+        written = {}  # type: ignore[assignment]
+    for name, parameter in schema.parameters.items():
+        if name in written and written[name].annotation is inspect.Parameter.empty:
+            problems.append(f"parameter '{name}' is not annotated, so that no config is checked against it")
+        elif parameter.required and isinstance(parameter.type, Opaque):
+            problems.append(f"parameter '{name}' can not come from a config: it takes {describe(parameter.type)}")
+    if schema.open:
+        problems.append("it takes **kwargs, so that a misspelt key is not found")
+    if not (getattr(target, "__doc__", None) or "").strip():
+        problems.append("it has no docstring")
+    base = required_base(kind)
+    if not inspect.isclass(target) and base is not None:
+        given = typing.get_type_hints(target).get("return") if inspect.isroutine(target) else None
+        if not (inspect.isclass(given) and issubclass(given, base)):
+            problems.append(f"what it returns is not annotated as {article(base.__name__)} {spelled(base)}")
+    return problems

@@ -1,0 +1,80 @@
+"""Examine the installed plugins: does each component load, how long does it take, does it keep the contract?
+
+Every distribution is loaded in a process of its own. Exit code 0, or 1 if a component can not be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from sgm_core.errors import SgmError
+from sgm_core.registry import index, outside_window
+from sgm_plugins.tools.doctor.examine import Finding, choose, examine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("distribution", nargs="*", metavar="DISTRIBUTION", help="default: all but the built-ins")
+    parser.add_argument("--all", action="store_true", help="the built-in components too")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="for each component, without torch and Lightning (default: 30)",
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def run(options: argparse.Namespace) -> int:
+    if not 0 < options.timeout < float("inf"):
+        raise SgmError(f"--timeout {options.timeout:g}: a number of seconds above 0 is needed")
+    outside = [entry for entry, reason in index.unavailable() if reason == outside_window(entry)]
+    chosen = choose([*index.entries(), *outside], options.distribution, builtins=options.all)
+    found = examine(chosen, options.timeout)
+    if options.json:
+        import json
+
+        rows = [
+            {
+                "distribution": name,
+                "version": findings[0].entry.version,
+                "components": [finding.to_dict() for finding in findings],
+            }
+            for name, findings in found.items()
+        ]
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    else:
+        sys.stdout.write(table(found))
+    return 0 if all(finding.loads for findings in found.values() for finding in findings) else 1
+
+
+def table(found: dict[str, list[Finding]]) -> str:
+    """The report, as a text."""
+    if not found:
+        return "No plugins are installed. (`sgm doctor --all` examines the built-in components.)\n"
+    findings = [finding for each in found.values() for finding in each]
+    width = max(len(f"{finding.entry.kind}/{finding.entry.name}") for finding in findings)
+    lines = []
+    for each in found.values():
+        lines.append(each[0].entry.provider)
+        for finding in each:
+            name = f"{finding.entry.kind}/{finding.entry.name}"
+            said = f"{finding.milliseconds:.0f} ms" if finding.loads else finding.reason
+            lines.append(f"  {'fine  ' if finding.loads else 'BROKEN'}  {name:{width}}  {said}")
+            lines += [f"          - {problem}" for problem in finding.problems]
+            if finding.output:
+                first, *others = finding.output.splitlines()
+                more = f" (and {counted(len(others), 'more line')})" if others else ""
+                lines.append(f"          - it wrote at import: {first}{more}")
+    broken = sum(not finding.loads for finding in findings)
+    problems = sum(bool(finding.problems) for finding in findings)
+    lines.append(
+        f"{counted(len(found), 'distribution')}, {counted(len(findings), 'component')}: "
+        f"{len(findings) - broken} can be used ({problems} of them with remarks), {broken} broken"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,1 @@
+"""`sgm train --dry-run`: a few measured steps."""

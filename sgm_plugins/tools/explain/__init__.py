@@ -1,0 +1,1 @@
+"""`sgm explain`: each value of a config, and where it came from."""

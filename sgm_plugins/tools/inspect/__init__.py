@@ -1,0 +1,1 @@
+"""`sgm inspect`: what a checkpoint is."""

@@ -1,0 +1,1 @@
+"""`sgm new`: writes a plugin package."""

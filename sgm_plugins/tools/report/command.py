@@ -1,0 +1,40 @@
+"""Make the report of a run again, from its folder: metrics.jsonl, images/, config.yaml, lock.json and run.json. It
+works for any run: one that goes on, that was killed, or that is older than reports. Nothing else is changed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sgm_core.errors import SgmError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the page goes (default: RUN/report.html)")
+
+
+def run(options: argparse.Namespace) -> int:
+    folder = options.run
+    if not any((folder / name).is_file() for name in ("run.json", "config.yaml", "metrics.jsonl")):
+        raise SgmError(f"{folder}: not a run folder (it has no run.json, config.yaml or metrics.jsonl)")
+    from sgm_plugins.tools.report.page import Report
+    from sgm_plugins.tools.report.record import read_record
+
+    record = read_record(folder)
+    if not record.config:
+        record.config = saved_lines(folder / "config.yaml")
+    written = Report(folder).write(record, to=options.out)
+    sys.stdout.write(f"{written}\n")
+    return 0
+
+
+def saved_lines(file: Path) -> list[list[str]]:
+    """The lines of the saved config of a run that has no record, each with its place in the file; as they are, so
+    that no component has to be installed here."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [[line, f"{file}:{number}"] for number, line in enumerate(text.splitlines(), start=1)]

@@ -1,0 +1,335 @@
+"""The page: `report.html`, one file that needs no other and asks no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from sgm_core.files import replacing
+from sgm_plugins.tools.report.curves import Curves, Point
+from sgm_plugins.tools.report.pictures import Album, Pictures
+from sgm_plugins.tools.report.record import Record
+
+FILE = "report.html"
+
+LINES, LINE = 3000, 400
+"""Lines of the config that are shown, and letters of each."""
+
+
+class Report:
+    """Makes the report of a run's folder, again and again: what was read once is remembered.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.curves = Curves(folder / "metrics.jsonl")
+        self.pictures = Pictures(folder / "images")
+
+    def write(self, record: Record, *, to: Path | None = None, picture_seconds: float | None = None) -> Path:
+        """Replace the page by one of now. A kill leaves the old one whole.
+
+        Args:
+            record: of the run; a step that it does not know is taken from the metrics.
+            to: the file; by default `report.html` in the folder.
+            picture_seconds: how long pictures may be read; what is not read by then follows with the next call.
+        """
+        self.curves.read()
+        if not record.step and self.curves.last_step is not None:
+            record.step = self.curves.last_step + 1
+        page = render(
+            self.folder.resolve().name,
+            record,
+            self.curves.curves,
+            self.pictures.read(picture_seconds),
+            components(self.folder / "lock.json"),
+            [f"the metrics {', '.join(sorted(self.curves.left_out))}"] if self.curves.left_out else [],
+            self.curves.epoch,
+        )
+        to = self.folder / FILE if to is None else to
+        with replacing(to) as temporary:
+            temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+        return to
+
+
+def components(lock: Path) -> list[dict[str, str]]:
+    """The rows of a `lock.json`; none where it can not be read."""
+    try:
+        rows = json.loads(lock.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def render(
+    name: str,
+    record: Record,
+    curves: Mapping[str, list[Point]],
+    album: Album,
+    locked: Iterable[Mapping[str, Any]],
+    left_out: Iterable[str] = (),
+    epoch: int | None = None,
+) -> str:
+    """The HTML.
+
+    Every text that is not ours is escaped, numbers and pictures travel as JSON, which is no script; and the page's
+    policy lets nothing run but our own script, known by its hash, and nothing be loaded at all.
+    """
+    script = files(__package__).joinpath("page.js").read_text(encoding="utf-8")
+    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    data = {
+        "state": record.state,
+        "updated": record.updated,
+        "interval": record.interval,
+        "resumed": [session["step"] for session in record.sessions[1:] if isinstance(session.get("step"), int)],
+        "charts": charts({**curves, **throughput(record)}),
+        "steps": album.steps,
+        "pictures": album.pictures,
+        "shown": album.shown,
+    }
+    lines = record.config[:LINES]
+    notes = [*left_out, *album.notes]
+    if len(record.config) > LINES:
+        notes.append(f"{len(record.config) - LINES} lines of the config")
+    parts = [
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="color-scheme" content="light dark">\n<title>{escape(name)} · {escape(record.state)}</title>\n'
+        f"<style>\n{style}</style>\n</head>\n<body>\n",
+        _header(name, record, epoch),
+        '<main>\n<noscript><p class="note">The charts and grids need JavaScript.</p></noscript>\n',
+        '<section id="charts" aria-label="Charts"></section>\n' if data["charts"] else "",
+        _grids(album) if album.steps else "",
+        '<section class="card" id="facts">\n',
+        _fold("Config", _config(lines), len(lines), open_=True) if lines else "",
+        _fold("Components", _components(locked), None),
+        _fold("Environment", _table(["", ""], record.environment.items()), None) if record.environment else "",
+        _fold("Sessions", _sessions(record), None) if len(record.sessions) > 1 else "",
+        "</section>\n",
+        f'<p class="note">Left out: {escape("; ".join(notes))}.</p>\n' if notes else "",
+        "</main>\n",
+        f'<script type="application/json" id="data">{as_json(data)}</script>\n',
+        f"<script>{script}</script>\n</body>\n</html>\n",
+    ]
+    return "".join(parts)
+
+
+def as_json(data: Any) -> str:
+    """JSON that may stand inside a script element: no `<`, hence no end of it, and no line ends of Unicode."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+# --- charts --------------------------------------------------------------------------------------------------------
+
+
+def charts(curves: Mapping[str, list[Point]]) -> list[dict[str, Any]]:
+    """The curves in groups, a chart each: losses first, then the learning rate, then the throughput, then the rest."""
+    groups: dict[str, list[str]] = {}
+    for key in curves:
+        groups.setdefault(group(key), []).append(key)
+    first = ["loss", "learning rate", "steps per second", "samples per second"]
+
+    def place(title: str) -> tuple[int, str]:
+        if "loss" in title and title != "loss":
+            return 0, f"~{title}"
+        return (first.index(title), "") if title in first else (len(first), title)
+
+    return [
+        {
+            "title": title,
+            "ordered": "sigma" in title,
+            "series": [series(key, curves[key]) for key in sorted(groups[title], key=natural)],
+        }
+        for title in sorted(groups, key=place)
+    ]
+
+
+def group(key: str) -> str:
+    """The chart that a metric stands in: `loss`, `val_loss` and `val_loss_ema` share one, `train/kl_loss`,
+    `val/kl_loss` and `val_ema/kl_loss` another, `a/b/c` stands with the others of `a/b`, and the bins `loss/sigma_0.1`,
+    `loss/sigma_1`, ... have theirs."""
+    parent, slash, last = key.rpartition("/")
+    if re.fullmatch(r"(train|val|validation|test)(_ema)?", parent):
+        parent, slash = "", ""  # of one quantity, in training and in validation
+    if found := re.match(r"(.*sigma)[_= ]?[-+0-9.]", last):
+        return f"{parent} by {found[1]}" if slash else found[1]
+    if re.fullmatch(r"((train|val|validation|test)_)?loss(_ema|_step|_epoch)?", last):
+        return "loss"
+    if re.match(r"lr\b|lr[-_]|learning_rate", last):
+        return "learning rate"
+    return parent if slash else last
+
+
+def natural(key: str) -> list[Any]:
+    """A key for sorting in which numbers count as such: sigma_2 before sigma_10."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", key)
+    return [(0, float(part), "") if i % 2 else (1, 0.0, part) for i, part in enumerate(parts)]
+
+
+def series(key: str, points: list[Point]) -> dict[str, Any]:
+    """A curve for JSON; a value that is not finite is null."""
+    return {
+        "name": key,
+        "x": [step for step, _ in points],
+        "y": [float(f"{value:.6g}") if math.isfinite(value) else None for _, value in points],
+    }
+
+
+def throughput(record: Record) -> dict[str, list[Point]]:
+    """Steps and samples per second between the marks of the clock."""
+    steps, samples = [], []
+    for (step, sample, second), (step_, sample_, second_) in zip(record.pace, record.pace[1:], strict=False):
+        if second_ > second and step_ > step:
+            steps.append((int(step_), (step_ - step) / (second_ - second)))
+            samples.append((int(step_), (sample_ - sample) / (second_ - second)))
+    return {"steps per second": steps, "samples per second": samples} if steps else {}
+
+
+# --- HTML ----------------------------------------------------------------------------------------------------------
+
+STATES = {
+    "running": "running",
+    "finished": "finished",
+    "interrupted": "interrupted",
+    "failed": "failed",
+    "killed": "ended without a word: killed, or the machine went down",
+    "unknown": "its end was not recorded",
+}
+
+
+def _header(name: str, record: Record, epoch: int | None) -> str:
+    state = record.state if record.state in STATES else "unknown"
+    rate = _rate(record)
+    tiles = [("step", f"{record.step:,}" + (f" of {record.total_steps:,}" if record.total_steps else ""))]
+    if epoch is not None:
+        tiles.append(("epoch", f"{epoch:,}"))
+    if record.seconds:
+        tiles.append(("time", duration(record.seconds)))
+    if rate is not None:
+        tiles += [("steps/s", f"{rate[0]:.3g}"), ("samples/s", f"{rate[1]:.3g}")]
+        if state == "running" and record.total_steps and rate[0]:
+            tiles.append(("remaining", duration(max(record.total_steps - record.step, 0) / rate[0])))
+    if record.seconds and record.waiting:
+        tiles.append(("waiting for data", f"{record.waiting / record.seconds:.0%}"))
+    if record.samples:
+        tiles.append(("samples", f"{record.samples:,}"))
+    reason = f'<p class="reason">{escape(record.reason)}</p>\n' if record.reason else ""
+    bar = ""
+    if record.total_steps:
+        bar = f'<progress max="{record.total_steps}" value="{min(record.step, record.total_steps)}"></progress>\n'
+    written = when(record.updated) if record.updated else ""
+    cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in tiles)
+    return (
+        f'<header>\n<h1>{escape(name)}</h1>\n<p id="state" class="{state}"><b>{escape(STATES[state])}</b>'
+        f'<span id="written">{escape(written)}</span></p>\n{reason}{bar}<dl class="tiles">{cells}</dl>\n</header>\n'
+    )
+
+
+def _rate(record: Record) -> tuple[float, float] | None:
+    """Steps and samples per second, lately: over the last ten marks of the clock."""
+    if len(record.pace) < 2:
+        return None
+    (step, samples, seconds), (last_step, last_samples, last_seconds) = record.pace[-10:][0], record.pace[-1]
+    passed = last_seconds - seconds
+    return ((last_step - step) / passed, (last_samples - samples) / passed) if passed > 0 else None
+
+
+def when(seconds: Any) -> str:
+    """A time since 1970 on the clock here; nothing for what is none."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(seconds)))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ""
+
+
+def duration(seconds: float) -> str:
+    """`3 d 4 h`, `2 h 5 min`, `4 min 7 s`, `12 s`."""
+    days, rest = divmod(round(seconds), 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {left} s" if minutes else f"{left} s"
+
+
+def _grids(album: Album) -> str:
+    figures = "".join(
+        f'<figure data-key="{escape(key)}"><img alt="{escape(key)}"><figcaption>{escape(key)}<span></span>'
+        "</figcaption></figure>"
+        for key in album.shown
+    )
+    texts = "".join(
+        f"<details><summary>{escape(key)}: the texts of the batch</summary><ol>"
+        + "".join(f"<li>{escape(text)}</li>" for text in lines)
+        + "</ol></details>"
+        for key, lines in album.captions.items()
+    )
+    last = len(album.steps) - 1
+    return (
+        '<section class="card" id="grids">\n<h2>Grids</h2>\n<div class="slider"><label for="step">step '
+        f'<output id="shown-step">{album.steps[-1]}</output></label><input type="range" id="step" min="0" '
+        f'max="{last}" value="{last}" step="1"></div>\n<div class="figures">{figures}</div>\n{texts}</section>\n'
+    )
+
+
+def _fold(title: str, body: str, count: int | None, *, open_: bool = False) -> str:
+    if not body:
+        return ""
+    return (
+        f'<details id="{title.lower()}"{" open" if open_ else ""}><summary><h2>{escape(title)}</h2></summary>\n'
+        f"{body}</details>\n"
+    )
+
+
+def _config(lines: Iterable[list[str]]) -> str:
+    rows = []
+    for line in lines:
+        text, origin = (str(part)[:LINE] for part in line[:2])
+        default = ' class="default"' if origin.startswith("default of ") else ""
+        rows.append(f"<tr{default}><td>{escape(text)}</td><td>{escape(origin)}</td></tr>\n")
+    return (
+        '<label class="switch"><input type="checkbox" id="defaults"> defaults too</label>\n'
+        f'<div class="wide"><table class="code"><tbody>\n{"".join(rows)}</tbody></table></div>\n'
+    )
+
+
+def _components(rows: Iterable[Mapping[str, Any]]) -> str:
+    cells = [[str(row.get(key, "")) for key in ("kind", "name", "distribution", "version")] for row in rows]
+    return _table(["kind", "name", "distribution", "version"], cells)
+
+
+def _sessions(record: Record) -> str:
+    rows = []
+    for session in record.sessions:
+        rows.append(
+            [when(session.get("started")), f"from step {session.get('step', 0)}", str(session.get("command", ""))]
+        )
+    return _table(["started", "", "command"], rows)
+
+
+def _table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell)[:LINE])}</td>' for cell in row)}</tr>\n" for row in rows)
+    if not body:
+        return ""
+    heading = f"<thead><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr></thead>" if any(head) else ""
+    return f'<div class="wide"><table>{heading}<tbody>\n{body}</tbody></table></div>\n'

@@ -1,0 +1,178 @@
+"""One request to a pipeline: checked as a whole, then drawn batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sgm_core.config.api import build, components
+from sgm_core.errors import SgmError
+from sgm_core.randomness import randn
+from sgm_core.roles import Denoise, Sampler
+from sgm_plugins.lora.files import digest_of_lora
+from sgm_plugins.lora.merge import split_weight
+from sgm_plugins.tools.sampling.entries import check_options, makes_videos
+from sgm_plugins.tools.sampling.inpaint import keeping, latent_mask
+from sgm_plugins.tools.sampling.picture import ImageSource, Picture, digest_of, load_image, load_mask, size_of
+from sgm_plugins.tools.sampling.recipe import Recipe
+from sgm_plugins.tools.sampling.sampler import sampler_config, split
+from sgm_plugins.tools.sampling.watermark import check_watermark, watermarked
+
+if TYPE_CHECKING:
+    from sgm_plugins.tools.sampling.pipeline import Pipeline
+
+AT_ONCE = 64, 2**22
+"""Pictures, and pixels of them (four of 1024 x 1024), that are drawn at once unless it is said how many."""
+
+
+class Drawing:
+    """A recipe that was found to make sense for its model, with all that it needs.
+
+    Args:
+        pipeline: the model.
+        recipe: what to draw with it.
+        init_image, mask: those of the recipe, unless they are its files.
+
+    Raises:
+        SgmError, ValueError: it makes no sense for this model.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, recipe: Recipe, init_image: ImageSource | None, mask: ImageSource | None
+    ) -> None:
+        model = pipeline.model
+        self.model = model
+        self.is_video = makes_videos(model.keys)
+        asks_refiner = recipe.refiner is not None and not self.is_video
+        self.refiner = pipeline.refiner(str(recipe.refiner)) if asks_refiner else None
+        check_options(recipe, model.keys, () if self.refiner is None else self.refiner.model.keys)
+        self.frames = (recipe.frames or model.frames) if self.is_video else 1
+        source = recipe.init if init_image is None else init_image
+        natural = size_of(source) if source is not None and not self.is_video else None
+        self.size = model.size(recipe.size or natural)
+        channels = model.cell[1]
+        self.init = None if source is None else load_image(source, self.size, channels)
+        covering = recipe.mask if mask is None else mask
+        assert covering is None or source is not None  # the recipe has seen to it
+        self.mask = None if covering is None or source is None else load_mask(covering, source, self.size)
+
+        if recipe.watermark is not None:
+            check_watermark(recipe.watermark, (channels, self.size[1], self.size[0]))
+
+        config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
+        configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
+        self.samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
+        self.schedules = [sampler.schedule() for sampler in self.samplers]
+        generators = [torch.Generator() for _ in recipe.seeds]
+        model.entries(recipe, self.size, self.frames, self.init if self.is_video else None, generators)
+        if self.refiner is not None:
+            self.refiner.model.entries(recipe, self.size, 1, None, generators)
+        self.recipe = recipe
+        self._pipeline = pipeline
+        self._configs = configs
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What was found, for the recipe. Waits for the digest of the checkpoint."""
+        device = self.model.device
+        facts = {
+            "model_sha256": self._pipeline.digest(),
+            "config_sha256": self._pipeline.config_digest(),
+            "loras_sha256": [digest_of_lora(path) for path, _ in map(split_weight, self._pipeline.recipe.loras)]
+            or None,
+            "refiner_sha256": None if self.refiner is None else self.refiner.digest(),
+            "init_sha256": None if self.init is None else digest_of(self.init),
+            "mask_sha256": None if self.mask is None else digest_of(self.mask),
+            "size": list(self.size),
+            "samplers": self._configs,
+            "components": self._components(),
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        }
+        return {key: value for key, value in facts.items() if value is not None}
+
+    def _components(self) -> list[list[str]]:
+        """(kind, name, distribution, version) of the model, the refiner and the samplers, each once."""
+        entries = [entry for spec in self._configs for entry in components("samplers", spec)]
+        rows = {(entry.kind, entry.name, entry.distribution, entry.version) for entry in entries}
+        for pipeline in (self._pipeline, self.refiner):
+            provenance = None if pipeline is None else pipeline.model.engine.provenance
+            for row in [] if provenance is None else provenance.components:
+                rows.add((row["kind"], row["name"], row["distribution"], row["version"]))
+        return [list(row) for row in sorted(rows)]
+
+    def batches(self, batch_size: int | None = None) -> list[Recipe]:
+        """The recipes of what is drawn at once: so many pictures, or (None) as `AT_ONCE` says."""
+        if batch_size is None:
+            pictures, pixels = AT_ONCE
+            batch_size = max(min(pictures, pixels // (self.size[0] * self.size[1] * self.frames)), 1)
+        if batch_size < 1:
+            raise SgmError(f"batch_size is {batch_size}; it is at least 1")
+        return [self.recipe.part(start, start + batch_size) for start in range(0, self.recipe.n, batch_size)]
+
+    def draw(self, recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> list[Picture]:
+        """The pictures of one of the `batches`.
+
+        Args:
+            recipe: of the batch.
+            progress: called as progress(step, steps) after each step, those of a refiner included.
+
+        Raises:
+            SgmError: what was drawn is not finite.
+        """
+        generators = [torch.Generator().manual_seed(seed) for seed in recipe.seeds]
+        with torch.no_grad(), self.model.engine.isolated():
+            z = self._latents(recipe, generators, progress)
+            images = self.model.decode(z, recipe.tile, self.frames if self.is_video else None)
+        if self.mask is not None:
+            assert self.init is not None
+            images = torch.where(self.mask, images, self.init)
+        if recipe.watermark is not None:
+            images = watermarked(images, recipe.watermark)
+        if self.is_video:
+            images = images.view(recipe.n, self.frames, *images.shape[1:])
+        recipe = replace(recipe, facts=self.facts)
+        return [Picture(image, recipe, index) for index, image in enumerate(images)]
+
+    def _latents(
+        self, recipe: Recipe, generators: list[torch.Generator], progress: Callable[[int, int], None] | None
+    ) -> Tensor:
+        model, (factor, _) = self.model, self.model.cell
+        shape = (model.latent_shape[0], self.size[1] // factor, self.size[0] // factor)
+        seen = self.init if self.is_video else None
+        cond, uncond = model.condition(recipe, self.size, self.frames, seen, generators)
+        of_rows = [generator for generator in generators for _ in range(self.frames)]
+        noise = randn((len(of_rows), *shape), of_rows).to(model.device)
+        sampler = self.samplers[0]
+        steps = [len(schedule) - 1 for schedule in self.schedules]
+
+        def report(before: int) -> Callable[[int, int], None] | None:
+            return None if progress is None else lambda step, _: progress(before + step, sum(steps))
+
+        denoise: Denoise = model.engine.denoise
+        z0 = None if self.init is None or self.is_video else model.encode(self.init)
+        with model.parts.using("network"):
+            if z0 is None:
+                z = sampler(denoise, noise, cond, uncond, generator=of_rows, progress=report(0))
+            else:
+                x = z0 + self.schedules[0][0].item() * noise
+                z = sampler.solve(self._masked(denoise, z0), x, cond, uncond, generator=of_rows, progress=report(0))
+        if self.refiner is None:
+            return z
+        second = self.refiner.model
+        cond, uncond = second.condition(recipe, self.size, 1, None, generators)
+        with second.parts.using("network"):
+            return self.samplers[1].solve(
+                self._masked(second.engine.denoise, z0), z, cond, uncond, generator=of_rows, progress=report(steps[0])
+            )
+
+    def _masked(self, denoise: Denoise, z0: Tensor | None) -> Denoise:
+        if self.mask is None or z0 is None:
+            return denoise
+        return keeping(denoise, z0, latent_mask(self.mask, self.model.cell[0]).to(z0.device))

@@ -1,0 +1,191 @@
+"""A model ready to draw: its parts where they belong, what it is told, and its first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgm_core.conditioning import Conditioning
+from sgm_core.config.to_config import to_config
+from sgm_core.engine import DiffusionEngine
+from sgm_core.errors import SgmError
+from sgm_core.randomness import draws_of
+from sgm_plugins.cached.parts import cached_parts
+from sgm_plugins.tools.sampling.entries import entries_of
+from sgm_plugins.tools.sampling.parts import Parts, cast
+from sgm_plugins.tools.sampling.recipe import Dtype, Recipe
+
+
+class Model:
+    """An engine that is there to draw. It is taken over: cast, moved, with its averaged weights for good.
+
+    Args:
+        engine: on the CPU.
+        dtype: of network and embedders.
+        device: where it computes.
+        offload: whether idle parts stay on the host.
+    """
+
+    def __init__(self, engine: DiffusionEngine, dtype: Dtype, device: torch.device, offload: bool) -> None:
+        if engine.model_ema is not None:
+            if not engine.model_ema.swapped:
+                engine.model_ema.swap()
+            engine.model_ema = None  # the live weights, which nothing here needs
+        for name, part in cached_parts(engine).items():
+            engine.set_submodule(name, part.module())  # caches are for training
+        self.engine = engine.eval().requires_grad_(False)
+        self.device = device
+        self.keys: tuple[str, ...] = engine.conditioner.input_keys
+        cast(engine, dtype)
+        self.parts = Parts(engine, device, offload)
+
+    @property
+    def own_sampler(self) -> Any:
+        """The config of the model's sampler; None if it has none."""
+        return None if self.engine.sampler is None else to_config(self.engine.sampler)
+
+    @property
+    def frames(self) -> int:
+        """Of a clip, as the model's config has it.
+
+        Raises:
+            SgmError: it does not say.
+        """
+        known = (getattr(part, "num_video_frames", None) for part in self.engine.model.modules())
+        frames = next((n for n in known if n is not None), None)
+        if frames is None:
+            raise SgmError("how many frames? The model does not say: give frames (--frames)")
+        return int(frames)
+
+    @cached_property
+    def cell(self) -> tuple[int, int]:
+        """Pixels per side of a cell of the latent grid, and channels of the images; found by decoding a small one."""
+        channels = self.latent_shape[0]
+        side = min(8, *self.latent_shape[1:])
+        self._clips_of(1)
+        with self.parts.using("first_stage"):
+            image = self.engine.decode_first_stage(torch.zeros(1, channels, side, side, device=self.device))
+        return image.shape[-1] // side, image.shape[1]
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(c, h, w) of what it draws unless it is told a size.
+
+        Raises:
+            SgmError: it is not known, or no grid of two dimensions.
+        """
+        shape = self.engine.latent_shape
+        if shape is None or len(shape) != 3:
+            raise SgmError(f"model.latent_shape is {shape}; (c, h, w) is needed: set it in the config")
+        return shape
+
+    def size(self, asked: tuple[int, int] | None) -> tuple[int, int]:
+        """(width, height) of the pictures.
+
+        Raises:
+            SgmError: no whole number of cells.
+        """
+        factor, _ = self.cell
+        if asked is None:
+            _, h, w = self.latent_shape
+            return w * factor, h * factor
+        if asked[0] % factor or asked[1] % factor:
+            near = tuple(max(round(side / factor), 1) * factor for side in asked)
+            raise SgmError(
+                f"a size of {asked[0]}x{asked[1]}: this model draws multiples of {factor} pixels, such as "
+                f"{near[0]}x{near[1]} (--size)"
+            )
+        return asked
+
+    def entries(
+        self,
+        recipe: Recipe,
+        size: tuple[int, int],
+        frames: int,
+        image: Tensor | None,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the conditioner is given for what guidance moves towards, and away from. See `entries_of`.
+
+        Raises:
+            SgmError, ValueError: an entry is missing, or can not be embedded.
+        """
+        recipe = replace(recipe, cond={key: values for key, values in recipe.cond.items() if key in self.keys})
+        batch, away = entries_of(recipe, self.keys, size, frames=frames, image=image, generators=generators)
+        for given in (batch, away):
+            self.engine.conditioner.check(given)
+        return batch, away
+
+    def condition(
+        self,
+        recipe: Recipe,
+        size: tuple[int, int],
+        frames: int,
+        image: Tensor | None,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[Conditioning, Conditioning]:
+        """What guidance moves towards and away from, a row for each frame. Arguments are those of `entries`."""
+        conditioner = self.engine.conditioner
+        batch, away = self.entries(recipe, size, frames, image, generators)
+        # embedders that draw something do so from torch's own state
+        with self.parts.using("conditioner"), draws_of(recipe.seeds, self.device):
+            cond = conditioner(self._here(batch), drop=False)
+            uncond = (
+                conditioner.unconditional(self._here(away))
+                if recipe.negative is None
+                else conditioner(self._here(away), drop=False)
+            )
+        if image is None:
+            return cond, uncond
+        towards, away_from = (
+            part.map(lambda t: _rows(t, recipe.n, frames)).with_extras(num_video_frames=frames)
+            for part in (cond, uncond)
+        )
+        return towards, away_from
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The latents (1, c, h, w) of an image (c, h, w), for every seed the same: also where they are drawn."""
+        with self.parts.using("first_stage"), draws_of((0,), self.device):
+            return self.engine.encode_first_stage(image[None].to(self.device))
+
+    def decode(self, z: Tensor, tile: int | None, frames: int | None) -> Tensor:
+        """Images on the CPU, (b, c, h, w) in [-1, 1]; frames of clips, each clip by itself.
+
+        Raises:
+            SgmError: tiles, where the first stage knows none; what it gives is not finite.
+        """
+        stage = self.engine.first_stage_model
+        self._clips_of(frames or 1)
+        context: AbstractContextManager[None] = nullcontext()
+        if tile is not None:
+            if not hasattr(stage, "in_tiles"):
+                raise SgmError(f"{type(stage).__name__} decodes all at once: leave tile (--tiled-decode) out")
+            context = stage.in_tiles(tile)  # type: ignore[operator]  # as its class says
+        with self.parts.using("first_stage"), context:
+            images = torch.cat([self.engine.decode_first_stage(clip) for clip in torch.split(z, frames or len(z))])
+        images = images.clamp(-1, 1).float().cpu()
+        if not bool(images.isfinite().all()):
+            raise SgmError("what was drawn is not finite: half precision may be too little (--dtype bf16, or fp32)")
+        return images
+
+    def _clips_of(self, frames: int) -> None:
+        """Tell a first stage that decodes whole clips how long one is."""
+        stage = self.engine.first_stage_model
+        if stage.takes_timesteps and getattr(stage, "num_frames", None) is not None:
+            stage.num_frames = frames  # type: ignore[assignment]  # of a temporal autoencoder
+
+    def _here(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def _rows(tensor: Tensor, n: int, frames: int) -> Tensor:
+    """A row for each frame: what there is one of for a clip, or some copies of, is repeated."""
+    if len(tensor) == n * frames:
+        return tensor
+    return tensor[:: len(tensor) // n].repeat_interleave(frames, dim=0)

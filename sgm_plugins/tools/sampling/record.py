@@ -1,0 +1,55 @@
+"""The recipe in a picture's file: a text of a PNG, a comment of a GIF or of a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from sgm_core.errors import SgmError
+from sgm_core.files import replacing
+from sgm_plugins.tools.sampling.recipe import Recipe
+
+KEY = "sgm"
+"""The keyword of the text in a PNG."""
+
+
+def save_png(image: Image.Image, path: Path, recipe: str) -> None:
+    """Write a PNG with its recipe, whole or not at all."""
+    info = PngInfo()
+    info.add_itxt(KEY, recipe)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        image.save(temporary, "PNG", pnginfo=info)
+
+
+def read_recipe(path: Path) -> tuple[Recipe, int]:
+    """The recipe of a file that `sgm sample` wrote, and the number of its picture.
+
+    Raises:
+        SgmError: no such file, or there is no recipe in it.
+    """
+    try:
+        text = _text(path)
+    except FileNotFoundError as error:
+        raise SgmError(f"{path}: no such file") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise SgmError(f"{path}: not a readable picture: {error}") from error
+    if not text:
+        raise SgmError(f"{path}: there is no recipe in it; only what `sgm sample` wrote has one, and editors remove it")
+    try:
+        return Recipe.from_json(text)
+    except SgmError as error:
+        raise SgmError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str | None:
+    if path.suffix == ".mp4":
+        from sgm_plugins.tools.sampling.video import comment_of
+
+        return comment_of(path)
+    with Image.open(path) as image:
+        image.load()  # a text may stand behind the pixels
+        text = image.info.get(KEY) or image.info.get("comment")
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text

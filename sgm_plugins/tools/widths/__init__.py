@@ -1,0 +1,1 @@
+"""Widths of a model's parts, compared before anything is built."""

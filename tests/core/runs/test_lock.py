@@ -1,0 +1,136 @@
+"""The lock of a run's folder."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from sgm_core.errors import SgmError
+from sgm_core.runs.lock import FILE, locked
+from sgm_core.runs.processes import start_of
+
+
+def lock_of(folder, **changed):
+    own = {"host": socket.gethostname(), "pid": os.getpid(), "started": start_of(os.getpid())}
+    (folder / FILE).write_text(json.dumps(own | changed))
+
+
+def test_a_lock_is_there_inside_and_gone_after_whatever_happens(tmp_path):
+    held = []
+
+    def fail():
+        with locked(tmp_path):
+            held.append(json.loads((tmp_path / FILE).read_text()))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert (held[0]["host"], held[0]["pid"]) == (socket.gethostname(), os.getpid())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_one_is_refused_and_the_first_keeps_it(tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(SgmError, match=f"in use by process {os.getpid()} on this machine"), locked(tmp_path):
+            pytest.fail("two at once")
+        assert (tmp_path / FILE).exists()
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    lock_of(tmp_path, pid=child.pid, started=start_of(child.pid))
+    with pytest.raises(SgmError, match=f"process {child.pid}"), locked(tmp_path):
+        pytest.fail("it lives")
+    child.kill()
+    child.wait()
+    with locked(tmp_path):
+        assert json.loads((tmp_path / FILE).read_text())["pid"] == os.getpid()
+
+
+def test_a_number_that_another_process_has_by_now_holds_no_lock(tmp_path):
+    lock_of(tmp_path, started="a boot long ago 17")
+    with locked(tmp_path):
+        pass
+
+
+def test_another_host_is_named_with_the_way_out(tmp_path):
+    lock_of(tmp_path, host="node-7")
+    with pytest.raises(SgmError, match=r"on node-7.*remove .*running\.json") as caught, locked(tmp_path):
+        pytest.fail("that run may live")
+    assert "\n" not in str(caught.value)
+    (tmp_path / FILE).unlink()
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense"])
+def test_a_lock_that_says_nothing_is_not_removed(tmp_path, text):
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(SgmError, match="can not be read"), locked(tmp_path):
+        pytest.fail("who knows")
+    assert (tmp_path / FILE).read_text() == text
+
+
+def test_one_that_was_removed_by_hand_is_not_the_one_to_let_go_of(tmp_path):
+    with locked(tmp_path):
+        lock_of(tmp_path, host="node-7")
+    assert (tmp_path / FILE).exists()
+
+
+RACE = """
+import sys, pathlib
+from sgm_core.errors import SgmError
+from sgm_core.runs.lock import locked
+sys.stdin.readline()
+try:
+    with locked(pathlib.Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.readline()
+except SgmError:
+    print("refused", flush=True)
+"""
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_several_processes_one_gets_it(tmp_path, stale):
+    if stale:
+        lock_of(tmp_path, started="a boot long ago 17")
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(6)
+    ]
+    barrier = threading.Barrier(len(children))
+
+    def go(child):
+        barrier.wait()
+        child.stdin.write("\n")
+        child.stdin.flush()
+
+    threads = [threading.Thread(target=go, args=(child,)) for child in children]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    said = sorted(child.stdout.readline().strip() for child in children)
+    assert said == ["held"] + ["refused"] * 5
+    for child in children:
+        child.communicate("\n" if child.poll() is None else None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="zombies")
+def test_a_process_that_has_ended_and_was_not_waited_for_is_gone():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert start_of(child.pid) == start_of(child.pid) is not None
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert start_of(child.pid) is None
+    child.wait()
+    assert start_of(child.pid) is None

@@ -1,0 +1,419 @@
+"""What is read from source equals what an import would tell, and imports nothing."""
+
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from support.import_graph import components_among
+from support.places import ROOT
+
+from sgm_core.config import schema
+from sgm_core.config.schema import AnyType, Bounded, Component, Opaque, Record, Scalar, describe
+from sgm_core.kinds import KINDS
+from sgm_core.registry import BUILTIN, index
+from sgm_plugins.tools.catalog.source.component import component_of
+from sgm_plugins.tools.catalog.source.signature import UNTOLD
+
+BUILT_IN = [entry for entry in index.entries() if entry.distribution == BUILTIN and entry.kind in KINDS]
+
+MOVED = {"adafactor": "torch says that the class is of another module than its file, so `inspect` does not find it"}
+"""Built-ins whose file and line only source tells."""
+
+COMPUTED = {
+    ("adamw", "optimizer"): "a class",
+    ("euler_edm", "s_tmax"): "math.inf",
+    ("heun_edm", "s_tmax"): "math.inf",
+    ("interval", "sigma_hi"): "math.inf",
+    ("diffusion", "optimizer"): "a class",
+    ("autoencoder", "optimizer"): "a class",
+    ("rich_progress_bar", "theme"): "a dataclass with its defaults",
+    ("timer", "interval"): "a member of an enum",
+}
+"""Defaults that are no literals: their text is given, and no value."""
+
+
+def spelt(type_):
+    """A type with its classes as names, so that a class and the source of a class compare equal."""
+    if isinstance(type_, tuple):
+        return (type(type_).__name__, *(spelt(part) for part in type_))
+    return getattr(type_, "__name__", repr(type_))
+
+
+@pytest.mark.parametrize("entry", BUILT_IN, ids=lambda entry: f"{entry.kind}/{entry.name}")
+def test_source_tells_what_the_import_tells(entry):
+    if entry.name == "wandb":  # an extra that the tests do not install
+        pytest.importorskip("wandb")
+    target = index.load(entry)
+    runtime, described = schema.signature(target, KINDS[entry.kind].late), component_of(entry)
+    static = described.signature
+    assert described.problem == ""
+    assert list(static.parameters) == list(runtime.parameters)
+    assert static.open == runtime.open
+    for name, parameter in runtime.parameters.items():
+        found = static.parameters[name]
+        assert spelt(found.type) == spelt(parameter.type), name
+        assert describe(found.type) == describe(parameter.type)
+        assert found.note == ""
+        assert found.required == parameter.required
+        if found.required:
+            continue
+        assert (found.value is UNTOLD) == ((entry.name, name) in COMPUTED), (name, found.default)
+        if found.value is not UNTOLD:
+            assert found.value == parameter.default
+            assert type(found.value) is type(parameter.default)
+    assert described.doc == (inspect.getdoc(target) or "")
+    if entry.name not in MOVED:
+        assert described.source == f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
+
+
+def test_records_and_components_of_a_class_name_the_class_itself():
+    embedders = component_of(index.find("conditioners", "general")).signature.parameters["embedders"].type
+    assert isinstance(embedders.item, Record)
+    assert embedders.item.cls.canonical == "sgm_core.slots:EmbedderSlot"
+
+
+def test_a_moved_built_in_is_found_where_it_is_written():
+    described = component_of(index.find("optimizers", "adafactor"))
+    assert Path(described.file).read_text().splitlines()[described.line - 1].startswith("class Adafactor")
+
+
+QUIET = "import json, sys; from sgm_core.cli.app import main; code = main(sys.argv[1:])"
+
+
+def modules_after(*arguments, path=()):
+    """The modules that are loaded once a command has run, in a process of its own."""
+    program = f"{QUIET}; sys.stderr.write('|' + ' '.join(sys.modules)); sys.exit(code)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *path]))}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, set(done.stderr.rpartition("|")[2].split())
+
+
+@pytest.mark.parametrize(
+    "command", [("show", "engines/diffusion"), ("show", "callbacks/early_stopping"), ("list", "--long"), ("schema",)]
+)
+def test_no_torch_no_lightning_and_no_component_is_imported(command):
+    out, modules = modules_after(*command)
+    assert out
+    tops = {name.partition(".")[0] for name in modules}
+    assert not tops & {"torch", "lightning", "lightning_fabric", "omegaconf", "numpy"}
+    assert components_among(modules) == []
+    assert not modules & {"sgm_core.roles", "sgm_core.engine", "sgm_core.config.sections"}
+
+
+PLUGIN = '''
+    from __future__ import annotations
+
+    import dataclasses
+    import functools
+    from collections.abc import Sequence
+    from dataclasses import dataclass, field
+    from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NewType, Optional, TypeVar, Union
+
+    import annotated_types as at
+    from annotated_types import Ge
+    from torch import nn
+
+    from sgm_core.config.schema import Arguments
+    from sgm_core.roles import Callback, DataModule, Embedder, Engine, Logger, Sampler, Scaling
+    from sgm_plugins.scalings import EDMScaling
+
+    if TYPE_CHECKING:
+        from nowhere import Absent
+        from sgm_core.roles import Weighting
+
+    Steps = Annotated[int, Ge(0)]
+    POSITIVE = at.Gt(0)
+    Mode = Literal["a", "b"]
+    Meters = NewType("Meters", float)
+    T = TypeVar("T", bound=int)
+    Either = Union[Mode, Optional[str]]
+
+
+    @dataclass
+    class Base:
+        size: int
+        shared: ClassVar[int] = 3
+        made: int = field(default=0, init=False)
+
+
+    @dataclass
+    class Tree:
+        """A dataclass of itself."""
+
+        children: list[Tree]
+        root: "Tree | None" = None
+
+
+    @dataclass(kw_only=True)
+    class Settings(Base):
+        names: list[str] = field(default_factory=list)
+        hidden: dataclasses.InitVar[bool] = False
+
+
+    class Outer(nn.Module, Generic[T]):
+        """Has the constructor."""
+
+        def __init__(
+            self,
+            steps: Steps,
+            sigma: Annotated[float, POSITIVE, at.Le(1)] = 0.5,
+            mode: Either = None,
+            *,
+            settings: Settings | None = None,
+            samplers: Sequence[Sampler] = (),
+            scaling: EDMScaling | None = None,
+            parts: dict[str, Embedder] | None = None,
+            callback: Callback | list[Callback] = (),
+            data: DataModule | None = None,
+            logger: "Logger | None" = None,
+            engine: Engine | None = None,
+            weighting: Weighting | None = None,
+            absent: Absent | int = 1,
+            meters: Meters = Meters(1.0),
+            t: T = -3,
+            later: Annotated[Any, Arguments("json:dumps", taken=("obj",))] = 0,
+            pairs: tuple[int, str] = (1, "x"),
+            length: Annotated[list[int], at.Len(1, 3)] = [1],
+            untyped=1,
+            module: nn.Module | None = None,
+        ) -> None:
+            """
+            Args:
+                steps: how many,
+                    over two lines.
+                sigma (float): the level.
+            """
+
+
+    class Inner(Outer):
+        """Inherits it."""
+
+
+    class Bare(nn.Module):
+        """No constructor at all."""
+
+
+    def keeps(function):
+        @functools.wraps(function)
+        def inner(*args, **kwargs):
+            return function(*args, **kwargs)
+
+        return inner
+
+
+    @keeps
+    def function(rate: float, /, *rest: int, deep: bool = True, **more: Any) -> None:
+        """A function."""
+
+
+    class Factory:
+        @classmethod
+        def make(cls, size: int) -> Factory: ...
+
+        @staticmethod
+        def plain(size: int) -> Factory: ...
+'''
+
+TARGETS = {"inner": "Inner", "outer": "Outer", "bare": "Bare", "settings": "Settings", "function": "function"}
+TARGETS |= {"tree": "Tree", "made": "Factory.make", "plain": "Factory.plain"}
+
+
+def points(package):
+    return {"sgm.embedders": {name: f"{package}:{attribute}" for name, attribute in TARGETS.items()}}
+
+
+@pytest.fixture
+def throwaway(make_distribution):
+    """A distribution whose package re-exports everything from a module of another name."""
+    starred = ", ".join(sorted({value for value in TARGETS.values() if "." not in value} - {"Outer"}))
+    files = {
+        "throwaway_all/__init__.py": "from .names import *\nfrom .inside.real import Outer as Outer, Factory\n",
+        "throwaway_all/names.py": f"from throwaway_all.inside.real import {starred}\n",
+        "throwaway_all/inside/__init__.py": "raise RuntimeError('imported')\n",
+        "throwaway_all/inside/real.py": PLUGIN,
+    }
+    return make_distribution("throwaway-all", points("throwaway_all"), files)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_form_of_a_third_party_component(throwaway, name):
+    described = component_of(index.find("embedders", name))
+    assert described.problem == ""
+    assert described.file == str(throwaway / "throwaway_all/inside/real.py")
+    (throwaway / "throwaway_all/inside/__init__.py").write_text("")  # now it may be imported
+    runtime = schema.signature(index.resolve("embedders", name))
+    if name == "settings" and sys.version_info < (3, 11):  # whose typing does not take InitVar for a hint
+        assert isinstance(runtime.parameters["hidden"].type, AnyType)
+        runtime.parameters["hidden"] = runtime.parameters["hidden"]._replace(type=Scalar(bool))
+    assert {n: spelt(p.type) for n, p in described.signature.parameters.items()} == {
+        n: spelt(p.type) for n, p in runtime.parameters.items()
+    }
+    assert list(described.signature.parameters) == list(runtime.parameters)
+    assert described.signature.open == runtime.open
+    if name != "settings":  # a dataclass without a docstring is given its signature as one
+        assert described.doc == (inspect.getdoc(index.resolve("embedders", name)) or "")
+
+
+def test_what_can_not_be_told_is_anything_and_says_why(throwaway):
+    parameters = component_of(index.find("embedders", "inner")).signature.parameters
+    assert parameters["absent"].type == AnyType()
+    assert "Absent" in parameters["absent"].note
+    assert parameters["steps"].type == Bounded(Scalar(int), (("ge", 0),))
+    assert parameters["scaling"].type.options[0] == Component("scalings", parameters["scaling"].type.options[0].of)
+    assert parameters["meters"].default == "Meters(1.0)"
+    assert parameters["meters"].value is UNTOLD
+    assert parameters["t"].value == -3
+    assert isinstance(parameters["module"].type.options[0], Opaque)
+    texts = component_of(index.find("embedders", "inner")).texts
+    assert texts == {"steps": "how many, over two lines.", "sigma": "the level."}
+
+
+def test_a_source_layout_installed_by_a_pth_file_is_found(make_distribution, tmp_path):
+    """A `.pth` file puts the folder on `sys.path`; that is what an import follows too."""
+    source = tmp_path / "src" / "throwaway_src" / "deep"
+    source.mkdir(parents=True)
+    (source / "part.py").write_text("def f(size: int = 3): 'Doc.'\n")  # namespace packages around it
+    site = make_distribution("throwaway-src", {"sgm.embedders": {"src": "throwaway_src.deep.part:f"}})
+    (site / "throwaway.pth").write_text(f"{tmp_path / 'src'}\n")
+    assert "no module" in component_of(index.find("embedders", "src")).problem
+    program = dedent(f"""
+        import site, sys
+        site.addsitedir({str(site)!r})
+        from sgm_core.cli.app import main
+        code = main(["show", "embedders/src", "--json"])
+        assert not [name for name in sys.modules if name.startswith("throwaway")]
+    """)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["source"] == f"{source / 'part.py'}:1"
+
+
+FINDER = """
+    import sys
+    from importlib.machinery import PathFinder
+    from importlib.util import spec_from_file_location
+
+    MAPPING = {mapping!r}
+
+
+    class Finder:
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            if name in MAPPING:
+                return spec_from_file_location(name, MAPPING[name] + "/__init__.py")
+            return None
+"""
+
+
+def test_a_package_that_an_editable_install_maps_elsewhere_is_found(make_distribution, tmp_path, monkeypatch):
+    """As setuptools does it: a finder on `sys.meta_path` whose module is named `__editable__...`."""
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (folder / "part.py").write_text("def f(size: int = 3): 'Doc.'\n")
+    make_distribution(
+        "throwaway-edit",
+        {"sgm.embedders": {"edit": "throwaway_edit.part:f", "spaced": "throwaway_ns.sub.part:f"}},
+        {"throwaway_ns/other.py": ""},
+    )
+    path = tmp_path / "__editable___throwaway_finder.py"
+    path.write_text(dedent(FINDER).format(mapping={"throwaway_edit": str(folder), "throwaway_ns.sub": str(folder)}))
+    spec = importlib.util.spec_from_file_location("__editable___throwaway_finder", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, module.Finder])
+    for name in ("edit", "spaced"):
+        described = component_of(index.find("embedders", name))
+        assert (described.problem, described.source) == ("", f"{folder / 'part.py'}:1")
+
+
+BROKEN = {
+    "syntax": ("def f(:\n    pass\n", "SyntaxError"),
+    "absent": ("x = 1\n", "'f' is not bound"),
+    "circle": ("from throwaway_circle import f\n", "circle"),
+    "object": ("import functools\nf = functools.partial(int, base=2)\n", "importing"),
+    "decorated": ("from nowhere import change\n\n@change\ndef f(x: int): ...\n", "decorator"),
+    "either": ("import os\nif os.name == 'x':\n    def f(x): ...\nelse:\n    def f(y): ...\n", "condition"),
+    "metaclass": ("from nowhere import Meta\n\nclass f(metaclass=Meta): ...\n", "no module"),
+    "base": ("from nowhere import Base\n\nclass f(Base): ...\n", "no module"),
+    "hidden": ("from typing_extensions import deprecated\n\n@deprecated('x')\nclass f: ...\n", "decorator"),
+    "own": ("class f:\n    __signature__ = None\n", "itself"),
+    "lazy": ("def __getattr__(name): ...\n", "asked for"),
+    "null": ("\0", "SyntaxError|can not be read"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_and_dynamic_source_is_reported_and_not_guessed(make_distribution, name, capsys):
+    from sgm_core.cli.app import main
+
+    text, reason = BROKEN[name]
+    make_distribution(
+        f"throwaway-{name}", {"sgm.embedders": {name: f"throwaway_{name}:f"}}, {f"throwaway_{name}.py": text}
+    )
+    described = component_of(index.find("embedders", name))
+    assert any(part in described.problem for part in reason.split("|")), described.problem
+    assert described.signature.parameters == {}
+    assert described.signature.open
+    assert main(["show", f"embedders/{name}"]) == 0
+    assert described.problem in capsys.readouterr().out
+    assert main(["list", "embedders", "--long"]) == 0
+    assert described.problem in capsys.readouterr().out
+
+
+def test_a_syntax_error_has_its_line(make_distribution):
+    folder = make_distribution(
+        "throwaway-line", {"sgm.embedders": {"line": "throwaway_line:f"}}, {"throwaway_line.py": "x = 1\ndef f(:\n"}
+    )
+    problem = component_of(index.find("embedders", "line")).problem
+    assert problem.startswith(f"{folder / 'throwaway_line.py'}:2: SyntaxError")
+
+
+def test_of_alternative_imports_the_one_that_is_there(make_distribution):
+    source = """
+        try:
+            from nowhere import f
+        except ImportError:
+            from throwaway_real import f
+    """
+    make_distribution(
+        "throwaway-try",
+        {"sgm.embedders": {"tried": "throwaway_try:f"}},
+        {"throwaway_try.py": source, "throwaway_real.py": "def f(size: int): ...\n"},
+    )
+    assert list(component_of(index.find("embedders", "tried")).signature.parameters) == ["size"]
+
+
+def test_a_changed_file_is_read_again(make_distribution):
+    folder = make_distribution(
+        "throwaway-new", {"sgm.embedders": {"new": "throwaway_new:f"}}, {"throwaway_new.py": "def f(a: int): ...\n"}
+    )
+    assert list(component_of(index.find("embedders", "new")).signature.parameters) == ["a"]
+    path = folder / "throwaway_new.py"
+    path.write_text("def f(b: int): ...\n")
+    os.utime(path, ns=(1, 1))
+    assert list(component_of(index.find("embedders", "new")).signature.parameters) == ["b"]
+
+
+def test_a_component_registered_in_a_local_file_is_described(tmp_path, capsys, register):
+    from sgm_core.cli.app import main
+
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import sgm_core as sgm\n\n\n@sgm.register('embedders', 'mine')\nclass Mine:\n    'Mine.'\n\n"
+        "    def __init__(self, size: int = 2) -> None: ...\n"
+    )
+    assert main(["show", "embedders/mine", "--code", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert f"{file}:4" in out
+    assert "size: an integer = 2" in out
