@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import read_checkpoint
+from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.config.api import config_from
 
 N_SAMPLES = 500

@@ -40,7 +40,8 @@ from support.killable import differences, kill, started, train_until_killed
 from support.small_disk import fill, mounted
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import CheckpointError, load_engine, read_step
+from sgm_core.building.loaded import load_engine
+from sgm_core.checkpoints.files import CheckpointError, read_step
 from sgm_core.checkpoints.manifest import fault, newest_valid, to_load
 from sgm_core.cli.app import main as command
 from sgm_core.errors import SgmError

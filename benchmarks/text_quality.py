@@ -18,7 +18,7 @@ from digits_quality import accuracy, train_classifier, train_run
 from torch import Tensor, nn
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import read_checkpoint
+from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.config.api import config_from
 from sgm_core.pictures.labels import draw_text, image_grid, save_image
 from sgm_plugins.datamodules.digits_captions import caption

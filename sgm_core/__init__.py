@@ -17,8 +17,9 @@ from sgm_core.registry import API
 from sgm_core.registry import index as _index
 
 if TYPE_CHECKING:
-    from sgm_core.checkpoints.checkpoint import load_engine
-    from sgm_core.config.api import build, build_engine, check, load_config
+    from sgm_core.building.fresh import build_engine
+    from sgm_core.building.loaded import load_engine
+    from sgm_core.config.api import build, check, load_config
     from sgm_core.config.to_config import to_config
     from sgm_plugins.tools.sampling.pipeline import Pipeline
 
@@ -43,11 +44,11 @@ register = _index.register
 _LAZY = {
     "Pipeline": "sgm_plugins.tools.sampling.pipeline",
     "build": "sgm_core.config.api",
-    "build_engine": "sgm_core.config.api",
+    "build_engine": "sgm_core.building.fresh",
     "check": "sgm_core.config.api",
     "hookimpl": "sgm_core.hooks.specs",
     "load_config": "sgm_core.config.api",
-    "load_engine": "sgm_core.checkpoints.checkpoint",
+    "load_engine": "sgm_core.building.loaded",
     "session": "sgm_core.hooks.session",
     "to_config": "sgm_core.config.to_config",
 }

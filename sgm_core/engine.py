@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from typing_extensions import Self
 
-from sgm_core.checkpoints.checkpoint import Provenance, takes_weights
+from sgm_core.checkpoints.provenance import Provenance
+from sgm_core.checkpoints.restoring import takes_weights
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.build import refusal_by
 from sgm_core.frozen import Frozen

@@ -1,5 +1,13 @@
-"""Errors that speak to the user. Each message says what, where, and what would work."""
+"""What users read when something is wrong, or worth a line."""
+
+import sys
 
 
 class SgmError(ValueError):
-    """The input is wrong, not the program: commands print the message alone and exit with 1."""
+    """A mistake of the user: the message says what, where, and what would work. It is shown without a traceback."""
+
+
+def tell(text: str) -> None:
+    """Write one line to stderr, at once."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

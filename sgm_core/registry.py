@@ -53,6 +53,11 @@ class Entry(NamedTuple):
         return f"{self.distribution}:{self.name}"
 
     @property
+    def plugin(self) -> str:
+        """A plugin with hooks, in messages and as the origin of what it proposes."""
+        return f"plugin {self.qualified} {self.version}".rstrip()
+
+    @property
     def provider(self) -> str:
         return f"{self.distribution} {self.version}".rstrip()
 

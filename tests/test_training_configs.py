@@ -14,7 +14,7 @@ from support.shipped import LARGE
 from support.tiny_transformers import write_clip
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import save_weights
+from sgm_core.checkpoints.files import save_weights
 from sgm_core.config.compose import shipped_configs
 from sgm_core.runs.run import Run, start_run
 from sgm_plugins.lora.merge import load_lora

@@ -69,7 +69,7 @@ def read_contents(path: Path) -> Contents:
         raise SgmError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         return _read_header(path)
-    from sgm_core.checkpoints.checkpoint import open_torch
+    from sgm_core.checkpoints.files import open_torch
 
     data, weights = open_torch(path)
     names = {f"torch.{long}": short for short, long in _TORCH_NAMES.items()}

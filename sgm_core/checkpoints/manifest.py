@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sgm_core.checkpoints.checkpoint import CheckpointError, find_checkpoint, read_step, refuse_url
+from sgm_core.checkpoints.files import CheckpointError, find_checkpoint, read_step, refuse_url
 from sgm_core.files import replacing
 
 SUFFIX = ".sha256.json"

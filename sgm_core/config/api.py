@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
-
+from sgm_core.config import listeners
 from sgm_core.config.build import build_plan
 from sgm_core.config.check import Checker
 from sgm_core.config.compose import compose
-from sgm_core.config.interpolation import escape
 from sgm_core.config.plan import Call
 from sgm_core.config.schema import Component, Record
 from sgm_core.config.tree import (
-    SCALARS,
     ConfigError,
     Node,
     Origin,
@@ -31,11 +27,8 @@ from sgm_core.config.tree import (
     plain,
     split_path,
 )
-from sgm_core.hooks.session import current, hook_entries
+from sgm_core.config.yaml import data, dump, is_plain
 from sgm_core.registry import Entry, check_kind, did_you_mean
-
-if TYPE_CHECKING:
-    from sgm_core.roles import Engine
 
 
 class Config:
@@ -68,7 +61,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, with paths as texts."""
-        result: dict[str, Any] = _data(self.tree, str)
+        result: dict[str, Any] = data(self.tree, str)
         return result
 
     def to_yaml(self) -> str:
@@ -80,16 +73,16 @@ class Config:
         objects = [
             Problem(node.origin, path, f"an object of the type {type(node.value).__name__} can not be saved")
             for path, node in leaves(self.tree)
-            if not _is_plain(node.value)
+            if not is_plain(node.value)
         ]
         if objects:
             raise ConfigError(objects)
-        return yaml.dump(_data(self.tree, escape), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+        return dump(self.tree)
 
     @property
     def is_plain(self) -> bool:
         """Whether it could be written to a file."""
-        return all(_is_plain(node.value) for _, node in leaves(self.tree))
+        return all(is_plain(node.value) for _, node in leaves(self.tree))
 
     @functools.cached_property
     def components(self) -> list[Entry]:
@@ -147,54 +140,6 @@ class Config:
         return sections[key].default if make is NO_DEFAULT else make()
 
 
-def _is_plain(value: Any) -> bool:
-    """A value that files and checkpoints hold; a numpy number, say, is none."""
-    return type(value) in (str, int, float, bool, type(None)) or isinstance(value, Path)
-
-
-def _data(node: Node, spell: Callable[[str], str]) -> Any:
-    """As `plain`, with texts and paths spelt in some way."""
-    value = node.value
-    if isinstance(value, dict):
-        return {key: _data(child, spell) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_data(child, spell) for child in value]
-    return spell(str(value)) if isinstance(value, (str, Path)) else value
-
-
-class _Dumper(yaml.SafeDumper):
-    """Short lists of scalars on one line; a text that our reader or YAML 1.1 would take for something else quoted."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def quoted(self, data: str) -> yaml.ScalarNode:
-        # the line breaks of Unicode are folded into blanks unless they are escaped
-        style = '"' if re.search("[\x85\u2028\u2029\ufeff]", data) else None
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
-
-    def flat_list(self, data: list[Any]) -> yaml.SequenceNode:
-        flow = not any(isinstance(item, (list, dict)) for item in data)
-        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
-
-
-_Dumper.add_representer(list, _Dumper.flat_list)
-_Dumper.add_representer(str, _Dumper.quoted)
-for _kind, (_form, _first) in SCALARS.items():
-    # the whole text: PyYAML looks at its beginning alone, and the form of null may be empty
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_form.pattern})\Z"), list(_first))
-
-
-def scalar_yaml(value: Any) -> str:
-    """A scalar or a path on one line of YAML, also inside braces; our reader takes it for the same."""
-    text = escape(str(value)) if isinstance(value, (str, Path)) else value
-    style = '"' if isinstance(text, str) and re.search(r"\s", text.replace(" ", "")) else None  # a line break, a tab
-    dumped = yaml.dump(
-        [text], Dumper=_Dumper, default_style=style, default_flow_style=True, width=float("inf"), allow_unicode=True
-    )
-    return dumped.strip().removeprefix("[").removesuffix("]")
-
-
 def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read config files (paths, or names of shipped configs), merged from left to right, then the overrides.
 
@@ -207,12 +152,7 @@ def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     overrides = list(overrides)
     config = _composed(sources, overrides)
-    session = current()
-    if session is None or not session.implementing("config_loaded"):
-        return config
-    from sgm_core.hooks.patches import proposed_patches
-
-    patches = proposed_patches(session, config, overrides)
+    patches = [patch for propose in listeners.composed for patch in propose(config.tree, overrides)]
     return _composed(sources, overrides, patches) if patches else config
 
 
@@ -271,34 +211,11 @@ def _planned(kind: str, spec: Any) -> tuple[Any, list[Entry]]:
     return plan, checker.entries
 
 
-def build_engine(config: Config | dict[str, Any]) -> Engine:
-    """The model of a config, on the CPU with fresh weights drawn from torch's random state.
-
-    It knows the config, for its checkpoints, unless that holds objects that Python code put there.
-
-    Raises:
-        ConfigError, BuildError.
-    """
-    from sgm_core.checkpoints.checkpoint import Provenance
-    from sgm_plugins.cached.parts import keep_in
-    from sgm_plugins.tools.widths.widths import check_shapes
-
-    config = config_from(config)
-    check_shapes(config, training=False)  # before any weight is allocated
-    engine: Engine = config.build("model")
-    if config.is_plain:
-        entries = [*config.checked[1], *hook_entries()]
-        engine.provenance = Provenance.of(config.to_dict(), entries)  # type: ignore[assignment]
-    keep_in(engine, config.build("cache").dir)
-    return engine
-
-
 __all__ = [
     "Config",
     "ConfigError",
     "Problem",
     "build",
-    "build_engine",
     "check",
     "components",
     "config_from",

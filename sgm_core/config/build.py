@@ -6,24 +6,19 @@ import functools
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sgm_core.config import listeners
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 
 if TYPE_CHECKING:
-    from sgm_core.registry import Entry
-
     Partial = functools.partial[Any]
 else:
     Partial = functools.partial
-
-
-observe: Callable[[Any, Entry, str], None] | None = None
-"""Told of every component, with its entry and path, once it was built: a session sets this while plugins listen."""
 
 
 class BuildError(SgmError):
@@ -109,8 +104,9 @@ def _call(plan: Call) -> Any:
 
 
 def _observe(built: Any, plan: Call) -> None:
-    if observe is not None and plan.entry is not None:
-        observe(built, plan.entry, plan.path)
+    if plan.entry is not None:
+        for tell in listeners.built:
+            tell(built, plan.entry, plan.path)
 
 
 def refusal_by(part: Any, error: ValueError) -> ValueError:

@@ -15,7 +15,6 @@ from typing import Any
 from pluggy import HookImpl, PluginManager, PluginValidationError
 
 from sgm_core.hooks import specs
-from sgm_core.hooks.session import name_of
 from sgm_core.registry import Entry, did_you_mean, index
 
 
@@ -27,7 +26,7 @@ class Plugin:
     hooks: Mapping[str, HookImpl]
 
     def __str__(self) -> str:
-        return name_of(self.entry)
+        return self.entry.plugin
 
     def call(self, hook: str, arguments: Mapping[str, Any]) -> Any:
         """Call its implementation with the arguments that this declares."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from sgm_core.config.api import config_from
 from sgm_core.config.tree import ConfigError, Node, Origin, from_plain, plain, split_path
-from sgm_core.errors import SgmError
-from sgm_core.hooks.session import Session, tell
-
-if TYPE_CHECKING:
-    from sgm_core.config.api import Config
+from sgm_core.errors import SgmError, tell
+from sgm_core.hooks.loading import Plugin
 
 
 class Patch(NamedTuple):
@@ -34,13 +32,16 @@ class Patch(NamedTuple):
         return f"{self.value.origin} proposes {self.path} = {value if len(value) < 80 else value[:79] + '…'}"
 
 
-def proposed_patches(session: Session, config: Config, overrides: Iterable[str]) -> list[Patch]:
+def agreed(answers: Iterable[tuple[Plugin, dict[str, Any]]], overrides: Iterable[str]) -> list[Patch]:
     """The patches to apply below the overrides. Where an override sets the same key, the user is told.
+
+    Args:
+        answers: what each plugin proposes.
+        overrides: of the command line.
 
     Raises:
         SgmError: two of them contradict each other; all such pairs are named.
     """
-    answers = session.call("config_loaded", lambda: {"config": config.to_dict()}, _patches)
     patches = [
         Patch(path, from_plain(value, Origin(str(plugin))))
         for plugin, found in answers
@@ -70,14 +71,12 @@ def _steps_of(override: str) -> list[str]:
         return []
 
 
-def _patches(result: Any) -> dict[str, Any]:
+def accepted(result: Any) -> dict[str, Any]:
     """The answer of one plugin.
 
     Raises:
         ValueError: not plain values by path, or two of them contradict each other.
     """
-    from sgm_core.config.api import config_from
-
     if not isinstance(result, Mapping) or not all(isinstance(path, str) for path in result):
         raise ValueError(f"give values by path, {{'trainer.max_steps': 10}}, not a {type(result).__name__}")
     found = dict(result)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, tell
 from sgm_core.registry import Entry, index, outside_window
 
 if TYPE_CHECKING:
@@ -39,12 +38,12 @@ class Session:
         self._inside: set[tuple[int, str]] = set()
         for entry, reason in index.unavailable("plugins"):
             if reason == outside_window(entry):  # what SGM_PLUGINS forbids is left out in silence
-                _report(name_of(entry), reason)
+                _report(entry.plugin, reason)
         entries = index.entries("plugins")
         if entries:
             from sgm_core.hooks.loading import load_plugins
 
-            self.loaded = load_plugins(entries, lambda entry, reason, error: _report(name_of(entry), reason, error))
+            self.loaded = load_plugins(entries, lambda entry, reason, error: _report(entry.plugin, reason, error))
 
     @property
     def active(self) -> list[Plugin]:
@@ -108,7 +107,7 @@ class Session:
             for plugin in self.implementing("session_start"):
                 self.attempt(plugin, "session_start", {"command": command}, _ignored)
                 waiting.discard(plugin)
-            with self._observing():
+            with self._listening():
                 yield
         except BaseException as raised:
             error = raised
@@ -118,21 +117,31 @@ class Session:
             self._finish(command, started, error)
 
     @contextmanager
-    def _observing(self) -> Iterator[None]:
-        """`component_built` is called, if anyone asks for it; building costs nothing more otherwise."""
-        if not self.implementing("component_built"):
+    def _listening(self) -> Iterator[None]:
+        """`config_loaded` and `component_built` are called, if anyone asks for them; else they cost nothing."""
+        if not self.implementing("config_loaded") and not self.implementing("component_built"):
             yield
             return
-        from sgm_core.config import build
+        from sgm_core.config import listeners
 
-        def observe(component: Any, entry: Entry, path: str) -> None:
+        def propose(tree: Any, overrides: list[str]) -> Any:
+            from sgm_core.config.api import Config
+            from sgm_core.hooks.patches import accepted, agreed
+
+            return agreed(self.call("config_loaded", lambda: {"config": Config(tree).to_dict()}, accepted), overrides)
+
+        def tell_built(component: Any, entry: Entry, path: str) -> None:
             self.call("component_built", lambda: {"component": component, "entry": entry, "path": path}, _ignored)
 
-        build.observe = observe
+        before = listeners.composed[:], listeners.built[:]
+        if self.implementing("config_loaded"):
+            listeners.composed.append(propose)
+        if self.implementing("component_built"):
+            listeners.built.append(tell_built)
         try:
             yield
         finally:
-            build.observe = None
+            listeners.composed[:], listeners.built[:] = before
 
     def _finish(self, command: str, plugins: list[Plugin], error: BaseException | None) -> None:
         """All are told before one may end the command; an error that is on its way stays the error."""
@@ -154,11 +163,6 @@ class Session:
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, int) else int(error.code is not None)
         return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_FAILED
-
-
-def name_of(entry: Entry) -> str:
-    """A plugin in messages, and as the origin of what it proposes."""
-    return f"plugin {entry.qualified} {entry.version}".rstrip()
 
 
 def _report(plugin: str, reason: str, error: BaseException | None = None) -> None:
@@ -215,9 +219,3 @@ def session(command: str = "python", opened: Session | None = None) -> Iterator[
 def hook_entries() -> list[Entry]:
     """The plugins that the running session has loaded: they took part in what it makes."""
     return [plugin.entry for plugin in _current.loaded] if _current is not None else []
-
-
-def tell(text: str) -> None:
-    """One line for the user."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()

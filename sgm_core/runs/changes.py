@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from sgm_core.config.api import Config, scalar_yaml
+from sgm_core.config.api import Config
+from sgm_core.config.yaml import scalar_yaml
 
 FREE = (
     *(f"trainer.{name}" for name in (

@@ -32,8 +32,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from sgm_core.checkpoints.checkpoint import Provenance, read_provenance, read_step, refuse_url, restoring, save_weights
+from sgm_core.checkpoints.files import read_provenance, read_step, refuse_url, save_weights
 from sgm_core.checkpoints.manifest import newest_valid
+from sgm_core.checkpoints.provenance import Provenance
+from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing, sweep
@@ -125,7 +127,7 @@ class Run:
         seed_everything(seed, workers=True, verbose=False)
         started = time.monotonic()
         data = self.config.build("data")
-        from sgm_core.config.api import build_engine
+        from sgm_core.building.fresh import build_engine
 
         with nullcontext() if self.resume_from is None else restoring():
             engine = build_engine(self.config)

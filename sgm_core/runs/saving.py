@@ -14,8 +14,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from sgm_core.checkpoints.checkpoint import PROVENANCE_KEY
 from sgm_core.checkpoints.manifest import SUFFIX, write_manifest
+from sgm_core.checkpoints.provenance import PROVENANCE_KEY
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_core.runs.signals import Requests

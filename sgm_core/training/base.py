@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.checkpoint import PROVENANCE_KEY, Provenance, load_into, read_checkpoint
+from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.checkpoints.fit import LoadReport
+from sgm_core.checkpoints.load import load_into
+from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.randomness.samples import SampleDraws, sample_draws
 from sgm_core.roles import Average, LRScheduleFactory

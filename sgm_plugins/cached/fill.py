@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
-from sgm_core.config.api import Config, build_engine
+from sgm_core.building.fresh import build_engine
+from sgm_core.config.api import Config
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_plugins.cached.parts import CachedPart, cached_parts, flush, pick

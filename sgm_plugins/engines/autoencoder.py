@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
-from sgm_core.checkpoints.checkpoint import takes_weights
+from sgm_core.checkpoints.restoring import takes_weights
 from sgm_core.randomness import draws_of
 from sgm_core.roles import Average, LRScheduleFactory, OptimizerFactory
 from sgm_core.training.base import AveragedEngine, Batch

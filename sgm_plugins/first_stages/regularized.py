@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.checkpoint import load_part
+from sgm_core.checkpoints.restoring import load_part
 from sgm_core.roles import Decoder, Encoder, FirstStage, Regularizer
 from sgm_plugins.autoencoding.tiling import Tiling, in_chunks, tiled
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from sgm_core.checkpoints.checkpoint import Checkpoint, read_checkpoint, save_weights
+from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.errors import SgmError
 from sgm_plugins.lora.files import read_lora, write_kohya, write_peft
@@ -64,7 +64,8 @@ def _model(model: str, needs_weights: bool) -> Checkpoint:
         return read_checkpoint(to_load(path))
     if needs_weights:
         raise SgmError(f"--model {model}: a config has no weights to merge into; give a run or a checkpoint")
-    from sgm_core.config.api import build_engine, load_config
+    from sgm_core.building.fresh import build_engine
+    from sgm_core.config.api import load_config
 
     with torch.device("meta"):
         return Checkpoint(path, dict(build_engine(load_config(model)).state_dict()), None)

@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch import Callback
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import read_step
+from sgm_core.checkpoints.files import read_step
 from sgm_core.checkpoints.manifest import fault, newest_valid
 from sgm_core.errors import SgmError
 from sgm_core.files import Tolerant

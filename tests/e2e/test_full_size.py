@@ -27,7 +27,7 @@ BUDGET = 24 * 2**30
 
 CHILD = """
 import sys, time, torch
-from sgm_core.checkpoints.checkpoint import load_engine
+from sgm_core.building.loaded import load_engine
 from sgm_core.conditioning import Conditioning
 from sgm_plugins.tools.dry_run.host_memory import resident_peak
 

@@ -16,7 +16,7 @@ from properties.trees import Text, as_json, configs, path_of, paths, spoil, writ
 
 import sgm_core as sgm
 from sgm_core.cli.app import main
-from sgm_core.config.api import ConfigError, Problem
+from sgm_core.config.tree import ConfigError, Problem
 from sgm_plugins.tools.catalog.source.json_schema import config_schema
 
 SENSELESS = "what makes no sense together"

@@ -8,7 +8,7 @@ import pytest
 from support.installed import usable_names
 
 import sgm_core as sgm
-from sgm_core.config.api import ConfigError
+from sgm_core.config.tree import ConfigError
 from sgm_core.kinds import KINDS
 from sgm_core.registry import UnknownNameError
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from sgm_core.checkpoints.checkpoint import save_weights
-from sgm_core.config.api import Config, build_engine, load_config
+from sgm_core.building.fresh import build_engine
+from sgm_core.checkpoints.files import save_weights
+from sgm_core.config.api import Config, load_config
 from tests.support.tiny_transformers import write_clip
 
 NETWORK = {"model_channels": 32, "num_head_channels": 16, "num_res_blocks": 1}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgm_core.checkpoints.checkpoint import Checkpoint, Provenance, read_checkpoint, save_weights
+from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights
 from sgm_core.checkpoints.layouts import AVERAGE, harmless, own_names
 from sgm_core.checkpoints.manifest import to_load
+from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.config.api import Config, load_config
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.convert.diffusers.folder import INDEX, read_folder, write_folder
@@ -47,7 +48,7 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None) ->
             raise SgmError(f"{source}: none of the models that are known here; say its config, --config NAME")
         found = load_config(config or chosen[0])
         return [*notes, *_write_file(target, Checkpoint(source, weights, None), found)]
-    from sgm_core.building.loading import choose_config
+    from sgm_core.building.loaded import choose_config
 
     checkpoint = read_checkpoint(to_load(source))
     found = choose_config(checkpoint, config)
@@ -78,10 +79,10 @@ def _write_file(target: Path, checkpoint: Checkpoint, config: Config) -> list[st
 
 def _fitting(checkpoint: Checkpoint, config: Config) -> tuple[Any, dict[str, str], list[str]]:
     """An engine without memory for weights, which key of the file is which of its own, and the keys that are none."""
-    from sgm_core.checkpoints.checkpoint import restoring
+    from sgm_core.building.fresh import build_engine
     from sgm_core.checkpoints.match import match
+    from sgm_core.checkpoints.restoring import restoring
     from sgm_core.checkpoints.weightless import weightless
-    from sgm_core.config.api import build_engine
 
     with restoring(), weightless():
         engine: Any = build_engine(config)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgm_core.config.api import scalar_yaml
+from sgm_core.config.yaml import scalar_yaml
 
 WIDTH = 110
 

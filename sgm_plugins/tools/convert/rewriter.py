@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgm_core.config.api import scalar_yaml
 from sgm_core.config.schema import article
 from sgm_core.config.tree import Node, Problems, join, plain
+from sgm_core.config.yaml import scalar_yaml
 from sgm_core.kinds import KINDS
 from sgm_core.registry import did_you_mean
 from sgm_plugins.tools.convert.document import Block, Item
 from sgm_plugins.tools.convert.legacy import Comments
-from sgm_plugins.tools.convert.rules import Action, Rule
+
+Action = Callable[["Scope", str, "Node"], None]
+"""Writes what becomes of one old parameter: (where to, its old name, its value)."""
 
 NO_COUNTERPART = {
     "ClassEmbedderForMultiCond": "it never worked; give `class` a slot of its own",
     "InceptionV3": "a metric's network is no conditioning",
 }
 """Classes of the ancestor that have none, and why."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A class of the ancestor as one of ours.
+
+    Attributes:
+        kind: the kind that it is for us. What is no kind of ours is the plain arguments of a parameter, without a name.
+        name: how we call it.
+        params: old parameter -> what becomes of it. What is not in here is an error.
+        defaults: ours -> the ancestor's default, where ours is another: written unless the old config says more.
+        note: a comment on the component.
+        any_param: what `params` does not know is kept as it is: the class is torch's, and has not changed.
+        packages: the top-level packages in which the class is found, at whatever dotted path.
+        finish: a last change, when all parameters are written.
+    """
+
+    kind: str
+    name: str
+    params: Mapping[str, Action] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    any_param: bool = False
+    packages: tuple[str, ...] = ("sgm", "scripts")
+    finish: Callable[[Scope], None] | None = None
 
 
 @dataclass

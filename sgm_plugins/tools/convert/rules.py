@@ -1,48 +1,15 @@
-"""What a table says about a class of generative-models: what it is here, and what becomes of each parameter."""
+"""What becomes of an old parameter: the actions that the tables of rules are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from sgm_core.config.tree import Node
-    from sgm_plugins.tools.convert.rewriter import Scope
-
-Action = Callable[["Scope", str, "Node"], None]
-"""Writes what becomes of one old parameter: (where to, its old name, its value)."""
+from sgm_core.config.tree import Node
+from sgm_plugins.tools.convert.rewriter import Action, Scope
 
 SENTINELS = ("__is_first_stage__", "__is_unconditional__")
 """What old configs write for "none"."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A class of the ancestor as one of ours.
-
-    Attributes:
-        kind: the kind that it is for us. What is no kind of ours is the plain arguments of a parameter, without a name.
-        name: how we call it.
-        params: old parameter -> what becomes of it. What is not in here is an error.
-        defaults: ours -> the ancestor's default, where ours is another: written unless the old config says more.
-        note: a comment on the component.
-        any_param: what `params` does not know is kept as it is: the class is torch's, and has not changed.
-        packages: the top-level packages in which the class is found, at whatever dotted path.
-        finish: a last change, when all parameters are written.
-    """
-
-    kind: str
-    name: str
-    params: Mapping[str, Action] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    note: str = ""
-    any_param: bool = False
-    packages: tuple[str, ...] = ("sgm", "scripts")
-    finish: Callable[[Scope], None] | None = None
-
-
-# --- actions -------------------------------------------------------------------------------------------------------
 
 
 def keep(to: str = "", *, values: Mapping[Any, Any] | None = None, note: str = "") -> Action:

@@ -98,7 +98,7 @@ def dry_run(run: Run, planned_sizes: Callable[[Measured], None]) -> Findings:
     run.check()
     planned_sizes(measure(run.config))
     seed_everything(run.config.to_dict().get("seed", 0), workers=True, verbose=False)
-    from sgm_core.config.api import build_engine
+    from sgm_core.building.fresh import build_engine
     from sgm_plugins.cached.parts import keep_in
 
     memory = HostMemory()

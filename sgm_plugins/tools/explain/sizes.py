@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgm_core.config import build as building
+from sgm_core.config import listeners
 from sgm_core.config.api import Config
 from sgm_core.config.build import BuildError, build_plan
 from sgm_core.config.plan import Call
@@ -110,11 +110,11 @@ def kept_of(optimizer: torch.optim.Optimizer) -> int:
 @contextmanager
 def _unheard() -> Iterator[None]:
     """Plugins are told of components that are built; these are none."""
-    observe, building.observe = building.observe, None
+    before, listeners.built[:] = listeners.built[:], []
     try:
         yield
     finally:
-        building.observe = observe
+        listeners.built[:] = before
 
 
 def _parts(engine: Any) -> Iterator[tuple[str, nn.Module]]:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sgm_core.checkpoints.checkpoint import refuse_url
+    from sgm_core.checkpoints.files import refuse_url
     from sgm_core.runs.run import quiet_libraries
     from sgm_plugins.tools.nonfinite.replay import evidence, replay
 

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from sgm_core.checkpoints.checkpoint import PROVENANCE_KEY, Checkpoint, CheckpointError, Provenance, rebuilt
+from sgm_core.building.loaded import rebuilt
+from sgm_core.checkpoints.files import Checkpoint, CheckpointError
+from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.config.api import config_from
 from sgm_core.errors import SgmError
 from sgm_core.training.base import SEED_KEY, AveragedEngine

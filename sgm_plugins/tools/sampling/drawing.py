@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,16 +18,30 @@ from sgm_plugins.lora.files import digest_of_lora
 from sgm_plugins.lora.merge import split_weight
 from sgm_plugins.tools.sampling.entries import check_options, makes_videos
 from sgm_plugins.tools.sampling.inpaint import keeping, latent_mask
+from sgm_plugins.tools.sampling.model import Model
 from sgm_plugins.tools.sampling.picture import ImageSource, Picture, digest_of, load_image, load_mask, size_of
 from sgm_plugins.tools.sampling.recipe import Recipe
 from sgm_plugins.tools.sampling.sampler import sampler_config, split
 from sgm_plugins.tools.sampling.watermark import check_watermark, watermarked
 
-if TYPE_CHECKING:
-    from sgm_plugins.tools.sampling.pipeline import Pipeline
-
 AT_ONCE = 64, 2**22
 """Pictures, and pixels of them (four of 1024 x 1024), that are drawn at once unless it is said how many."""
+
+
+class Source(Protocol):
+    """What draws: a pipeline."""
+
+    model: Model
+    recipe: Recipe
+
+    def refiner(self, path: str) -> Source:
+        """The refiner of a recipe, loaded once."""
+
+    def digest(self) -> str | None:
+        """Of the checkpoint."""
+
+    def config_digest(self) -> str | None:
+        """Of the config that was given for it."""
 
 
 class Drawing:
@@ -43,7 +57,7 @@ class Drawing:
     """
 
     def __init__(
-        self, pipeline: Pipeline, recipe: Recipe, init_image: ImageSource | None, mask: ImageSource | None
+        self, pipeline: Source, recipe: Recipe, init_image: ImageSource | None, mask: ImageSource | None
     ) -> None:
         model = pipeline.model
         self.model = model

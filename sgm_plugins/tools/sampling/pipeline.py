@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
-from sgm_core.checkpoints.checkpoint import load_engine, refuse_url
+from sgm_core.building.loaded import load_engine
+from sgm_core.checkpoints.files import refuse_url
 from sgm_core.checkpoints.manifest import sha256, to_load
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError

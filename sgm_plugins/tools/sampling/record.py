@@ -5,23 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_plugins.tools.sampling.png import KEY
 from sgm_plugins.tools.sampling.recipe import Recipe
-
-KEY = "sgm"
-"""The keyword of the text in a PNG."""
-
-
-def save_png(image: Image.Image, path: Path, recipe: str) -> None:
-    """Write a PNG with its recipe, whole or not at all."""
-    info = PngInfo()
-    info.add_itxt(KEY, recipe)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        image.save(temporary, "PNG", pnginfo=info)
+from sgm_plugins.tools.sampling.video import comment_of
 
 
 def read_recipe(path: Path) -> tuple[Recipe, int]:
@@ -46,8 +34,6 @@ def read_recipe(path: Path) -> tuple[Recipe, int]:
 
 def _text(path: Path) -> str | None:
     if path.suffix == ".mp4":
-        from sgm_plugins.tools.sampling.video import comment_of
-
         return comment_of(path)
     with Image.open(path) as image:
         image.load()  # a text may stand behind the pixels

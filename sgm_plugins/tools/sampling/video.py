@@ -11,7 +11,7 @@ from PIL import Image
 
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
-from sgm_plugins.tools.sampling.record import save_png
+from sgm_plugins.tools.sampling.png import save_png
 
 
 def save_clip(frames: Sequence[Image.Image], path: Path, fps: int, recipe: str) -> None:

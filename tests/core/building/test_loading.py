@@ -12,7 +12,8 @@ from support.tiny_model import equal, fit, make_engine, snapshot
 from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import CheckpointError, load_engine, read_checkpoint
+from sgm_core.building.loaded import load_engine
+from sgm_core.checkpoints.files import CheckpointError, read_checkpoint
 from sgm_plugins.averages.ema import EMA
 
 SDXL = {"txt": ["a cat"], "original_size_as_tuple": [[16, 16]], "crop_coords_top_left": [[0, 0]]}
@@ -148,7 +149,7 @@ def test_weights_that_two_modules_share_are_shared_again(tmp_path, register):
     model = {"use": "diffusion", "network": "twins", "first_stage": "identity"}
     model |= {"denoiser": {"use": "continuous", "scaling": "edm"}}
     engine = sgm.build_engine({"model": model})
-    from sgm_core.checkpoints.checkpoint import save_weights
+    from sgm_core.checkpoints.files import save_weights
 
     save_weights(engine, tmp_path / "a.safetensors", engine.provenance)
     network = load_engine(tmp_path / "a.safetensors").model.diffusion_model
@@ -159,7 +160,7 @@ def test_weights_that_two_modules_share_are_shared_again(tmp_path, register):
 def test_a_constructor_that_looks_at_its_parameters_is_built_with_them(tmp_path, register):
     from torch import nn
 
-    from sgm_core.checkpoints.checkpoint import save_weights
+    from sgm_core.checkpoints.files import save_weights
 
     @register("networks", "curious")
     class Curious(nn.Module):
@@ -238,7 +239,7 @@ def test_load_weights_says_that_there_is_no_average(base, config, tmp_path):
     assert "no averaged weights (EMA)" in str(report)
     donor, receiver = make_engine(), make_engine(ema=EMA(0.5))
     fit(donor)
-    from sgm_core.checkpoints.checkpoint import save_weights
+    from sgm_core.checkpoints.files import save_weights
 
     save_weights(donor, tmp_path / "own.safetensors", None)
     assert receiver.load_weights(tmp_path / "own.safetensors").notes == []
@@ -323,8 +324,8 @@ def test_another_public_model_is_named_with_its_config(base, tmp_path):
 def test_a_known_model_needs_no_config_and_two_that_look_alike_do():
     from support.key_tables import table
 
-    from sgm_core.building.loading import choose_config
-    from sgm_core.checkpoints.checkpoint import Checkpoint
+    from sgm_core.building.loaded import choose_config
+    from sgm_core.checkpoints.files import Checkpoint
 
     def checkpoint(name: str) -> Checkpoint:
         shapes = {key: shape for part in ("network", "first_stage") for key, shape in table(name)[part].items()}
@@ -362,10 +363,10 @@ def test_callbacks_of_lightning_in_an_old_ckpt_are_passed_over(tmp_path):
 
 CHILD = """
 import gc, sys, torch
-import sgm_core.engine, sgm_core.building.loading
-from sgm_core.checkpoints.checkpoint import load_engine
+import sgm_core.engine, sgm_core.building.loaded
+from sgm_core.building.loaded import load_engine
 from sgm_plugins.tools.dry_run.host_memory import HostMemory
-sgm_core.building.loading.AT_ONCE = 2**24
+sgm_core.checkpoints.load.AT_ONCE = 2**24
 load_engine(*sys.argv[1:3])  # imports, and what the first of everything takes
 config = sys.argv[3]
 for case in sys.argv[4:]:

@@ -8,7 +8,9 @@ import torch
 from support.tiny_model import equal, fit, make_engine, snapshot
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import CheckpointError, Provenance, load_engine, read_checkpoint, save_weights
+from sgm_core.building.loaded import load_engine
+from sgm_core.checkpoints.files import CheckpointError, read_checkpoint, save_weights
+from sgm_core.checkpoints.provenance import Provenance
 from sgm_plugins.averages.ema import EMA
 
 SMALL = [

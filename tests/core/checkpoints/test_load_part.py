@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import CheckpointError, load_part, restoring
+from sgm_core.checkpoints.files import CheckpointError
+from sgm_core.checkpoints.restoring import load_part, restoring
 from sgm_core.runs.run import resume_run, start_run
 
 

@@ -10,8 +10,9 @@ import torch
 from support.broken_files import BROKEN, flips, payloads, rewrite
 
 import sgm_core as sgm
+from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints import manifest
-from sgm_core.checkpoints.checkpoint import CheckpointError, load_engine, read_step
+from sgm_core.checkpoints.files import CheckpointError, read_step
 from sgm_core.checkpoints.manifest import fault, manifest_of, newest_valid, to_load
 from sgm_core.cli.app import main
 from sgm_core.runs.run import resume_run, start_run

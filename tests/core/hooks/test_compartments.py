@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.tiny_model import fit, make_engine
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import save_weights
+from sgm_core.checkpoints.files import save_weights
 from sgm_core.hooks.compartments import COMPARTMENTS_KEY, Compartments, plain_copy
 from sgm_core.hooks.session import current
 

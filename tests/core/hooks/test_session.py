@@ -3,7 +3,7 @@
 import pytest
 
 import sgm_core as sgm
-from sgm_core.config import build
+from sgm_core.config import listeners
 from sgm_core.errors import SgmError
 from sgm_core.hooks.session import current
 
@@ -137,7 +137,7 @@ def test_a_hook_that_builds_is_not_told_of_what_it_built(make_plugin, capsys):
 def test_building_costs_nothing_more_where_nobody_listens(make_plugin):
     make_plugin("sgm-a", TELLS)
     with sgm.session():
-        assert build.observe is None
+        assert listeners.built == []
 
 
 def test_a_listener_can_refuse_a_component(make_plugin):

@@ -10,7 +10,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import find_checkpoint, read_step, save_weights
+from sgm_core.checkpoints.files import find_checkpoint, read_step, save_weights
 from sgm_core.roles import Loss
 from sgm_core.runs.run import Run, resume_run, start_run
 from sgm_core.runs.signals import Requests

@@ -13,7 +13,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import load_engine, read_checkpoint
+from sgm_core.building.loaded import load_engine
+from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.checkpoints.layouts import SHADOW
 from sgm_core.config.api import config_from
 from sgm_core.runs.run import resume_run, start_run

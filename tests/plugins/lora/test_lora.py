@@ -18,9 +18,10 @@ from support.tiny_text_model import text_config
 from support.tiny_transformers import write_clip
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import CheckpointError, load_engine, save_weights
-from sgm_core.config.api import ConfigError
+from sgm_core.building.loaded import load_engine
+from sgm_core.checkpoints.files import CheckpointError, save_weights
 from sgm_core.config.build import BuildError
+from sgm_core.config.tree import ConfigError
 from sgm_core.errors import SgmError
 from sgm_plugins.lora.adapter import LoRA
 from sgm_plugins.lora.merge import load_lora

@@ -10,9 +10,9 @@ from jsonschema import Draft202012Validator
 from support.shipped import usable_configs
 
 from sgm_core.cli.app import main
-from sgm_core.config.api import ConfigError, config_from
+from sgm_core.config.api import config_from
 from sgm_core.config.compose import shipped_configs
-from sgm_core.config.tree import plain, read_file
+from sgm_core.config.tree import ConfigError, plain, read_file
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BUILTIN, index
 from sgm_plugins.tools.catalog.source.json_schema import config_schema

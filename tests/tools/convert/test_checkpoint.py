@@ -13,8 +13,9 @@ from support.key_tables import shapes_of
 from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
-from sgm_core.checkpoints.checkpoint import load_engine, read_checkpoint
+from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints.contents import nested
+from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.convert.checkpoint import convert_checkpoint

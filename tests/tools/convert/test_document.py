@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgm_core.config.api import scalar_yaml
 from sgm_core.config.interpolation import interpolate
 from sgm_core.config.tree import Problems, parse, plain
+from sgm_core.config.yaml import scalar_yaml
 from sgm_plugins.tools.convert.document import Block, Item, write
 from sgm_plugins.tools.convert.legacy import Comments
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from sgm_core.errors import SgmError
+from sgm_plugins.tools.sampling.png import save_png
 from sgm_plugins.tools.sampling.recipe import Recipe
-from sgm_plugins.tools.sampling.record import read_recipe, save_png
+from sgm_plugins.tools.sampling.record import read_recipe
 
 FULL = Recipe(
     model="runs/a",

@@ -88,6 +88,20 @@ def dataclass_options(cls: Class) -> dict[str, bool] | None:
     return None
 
 
+def field_names(order: Order) -> list[str]:
+    """What the generated constructor of a dataclass takes, by name; the fields of its bases first."""
+    names: dict[str, None] = {}
+    for base in reversed(order.classes):
+        body = getattr(getattr(base, "node", None), "body", []) if dataclass_options(base) is not None else []
+        for node in body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                hint = ast.unparse(node.annotation).strip("'\"").rpartition("typing.")[2]
+                given = [f"{k.arg}={ast.unparse(k.value)}" for k in getattr(node.value, "keywords", [])]
+                if not hint.startswith("ClassVar") and "init=False" not in given and node.target.id != "_":
+                    names[node.target.id] = None
+    return list(names)
+
+
 def kind_of(cls: Class) -> str | None:
     """The kind whose role this very class is."""
     if cls.canonical.startswith(f"{ROLES}:"):

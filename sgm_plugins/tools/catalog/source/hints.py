@@ -28,7 +28,7 @@ from sgm_core.config.schema import (
     from_hint,
 )
 from sgm_core.kinds import KINDS
-from sgm_plugins.tools.catalog.source.classes import ROLES, dataclass_options, kind_of, order_of
+from sgm_plugins.tools.catalog.source.classes import ROLES, dataclass_options, field_names, kind_of, order_of
 from sgm_plugins.tools.catalog.source.names import (
     Definition,
     External,
@@ -77,9 +77,7 @@ class StaticClass:
     @property
     def __signature__(self) -> inspect.Signature:
         """The names of the fields, by which `schema.describe` tells what a dataclass takes."""
-        from sgm_plugins.tools.catalog.source.signature import signature_of
-
-        names = signature_of(self.meaning).parameters if isinstance(self.meaning, Definition) else ()
+        names = field_names(order_of(self.meaning)) if isinstance(self.meaning, Definition) else ()
         return inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names])
 
     @property

@@ -74,7 +74,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[KnownM
     Raises:
         SgmError: no such folder, or keys that have no place with us.
     """
-    from sgm_core.checkpoints.checkpoint import read_checkpoint
+    from sgm_core.checkpoints.files import read_checkpoint
 
     files = part_files(folder)
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in files}

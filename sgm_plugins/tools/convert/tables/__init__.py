@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sgm_plugins.tools.convert.rules import Rule
+from sgm_plugins.tools.convert.rewriter import Rule
 from sgm_plugins.tools.convert.tables import (
     adversaries,
     autoencoders,

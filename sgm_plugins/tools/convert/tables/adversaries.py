@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from sgm_core.config.tree import Node
 from sgm_plugins.tools.convert.document import Block, Item
-from sgm_plugins.tools.convert.rules import Action, Rule, drop, keep, keeps, must, part
+from sgm_plugins.tools.convert.rewriter import Action, Rule
+from sgm_plugins.tools.convert.rules import drop, keep, keeps, must, part
 from sgm_plugins.tools.convert.tables.autoencoders import NOTHING
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sgm_plugins.tools.convert.document import Block
-from sgm_plugins.tools.convert.rules import Action, Rule, drop, inline, keep, keeps, must, part
+from sgm_plugins.tools.convert.rewriter import Action, Rule
+from sgm_plugins.tools.convert.rules import drop, inline, keep, keeps, must, part
 from sgm_plugins.tools.convert.tables.networks import ATTENTION
 
 if TYPE_CHECKING:

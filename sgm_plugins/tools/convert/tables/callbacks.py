@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sgm_plugins.tools.convert.rules import Action, Rule, drop, keep
+from sgm_plugins.tools.convert.rewriter import Action, Rule
+from sgm_plugins.tools.convert.rules import drop, keep
 
 if TYPE_CHECKING:
     from sgm_core.config.tree import Node

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sgm_plugins.tools.convert.rules import Action, Rule, drop, keep, keeps, part
+from sgm_plugins.tools.convert.rewriter import Action, Rule
+from sgm_plugins.tools.convert.rules import drop, keep, keeps, part
 from sgm_plugins.tools.convert.tables.adversaries import perceptual
 
 if TYPE_CHECKING:

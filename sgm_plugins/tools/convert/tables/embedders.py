@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sgm_plugins.tools.convert.document import Block, Item
-from sgm_plugins.tools.convert.rules import Action, Rule, drop, keep, keeps, must, negate, part
+from sgm_plugins.tools.convert.rewriter import Action, Rule
+from sgm_plugins.tools.convert.rules import drop, keep, keeps, must, negate, part
 from sgm_plugins.tools.convert.tables.autoencoders import ENCODER, OLD_CH_MULT
 
 if TYPE_CHECKING:

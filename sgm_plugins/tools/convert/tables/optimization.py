@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sgm_plugins.tools.convert.rules import Action, Rule, drop, keep, keeps
+from sgm_plugins.tools.convert.rewriter import Action, Rule
+from sgm_plugins.tools.convert.rules import drop, keep, keeps
 
 TORCH = {
     "AdamW": "adamw",

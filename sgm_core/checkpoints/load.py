@@ -1,79 +1,45 @@
-"""An engine with the weights of a file: built without memory for them, then filled straight from the mapped file."""
+"""Weights of a file into an engine that exists, with or without memory of its own."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.checkpoint import Checkpoint, CheckpointError, read_weights, restoring
+from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_weights
 from sgm_core.checkpoints.fit import LoadReport
-from sgm_core.checkpoints.known_models import identify
-from sgm_core.checkpoints.layouts import AVERAGE, layout_of
+from sgm_core.checkpoints.layouts import AVERAGE, has_average
 from sgm_core.checkpoints.match import match
-from sgm_core.checkpoints.weightless import weightless
-from sgm_core.config.api import Config, build_engine, config_from, load_config
-from sgm_core.config.build import BuildError
 from sgm_core.roles import FirstStage
-from sgm_plugins.cached.parts import keep_in
 
 AT_ONCE = 2**27
 """Bytes that are read before the file is mapped anew: until then, pages that were read count as memory."""
 
 
-def load(
-    checkpoint: Checkpoint,
-    config: Config,
-    *,
-    dtype: torch.dtype | None = None,
-    first_stage_dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-    take_average: bool = True,
-) -> tuple[Any, LoadReport]:
-    """The engine of a config with the weights of a file, in eval mode, and how they fitted.
-
-    Nothing is held twice: a tensor that needs no other precision or device stays in the mapped file, which the system
-    reads as it is used; each other one is read, converted and let go of. See `load_engine` for the arguments.
+def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
+    """Load all weights or none; which ones, says `match`.
 
     Raises:
-        CheckpointError: the weights do not fit, with the reason if that is likely.
-        ConfigError, BuildError: the config does not build.
+        CheckpointError: keys or shapes differ; the model is unchanged.
     """
-    fill = partial(
-        _fill,
-        checkpoint=checkpoint,
-        take_average=take_average,
-        dtype=dtype,
-        first_stage_dtype=first_stage_dtype,
-        device=torch.device(device),
-    )
-    try:
-        with weightless():
-            engine = built(config)
-        return engine, fill(engine)
-    except (BuildError, _NoValuesError):  # a constructor that looks at the values of its parameters
-        engine = built(config)
-        return engine, fill(engine)
+    names, report = match(engine, checkpoint.path, checkpoint.weights)
+    if not report.fits:
+        raise CheckpointError(str(report))
+    engine.load_state_dict({name: checkpoint.weights[key] for name, key in names.items()}, strict=False)
+    average = getattr(engine, "model_ema", None)  # any LightningModule may be an engine
+    if average is not None and not has_average(names):
+        average.track(getattr(engine, "averaged_parameters", engine.trained_parameters)())
+    return report
 
 
-def built(config: Config) -> Any:
-    """The engine of a config, whose weights are still to come from a file: it reads none, and caches nothing."""
-    with restoring():
-        engine: Any = build_engine(config)
-    keep_in(engine, None)  # a cache is for training
-    return engine
-
-
-class _NoValuesError(Exception):
+class NoValuesError(Exception):
     """Something in a model was made of parameters that had no values, and no file has it."""
 
 
-def _fill(
+def fill(
     engine: Any,
     *,
     checkpoint: Checkpoint,
@@ -113,7 +79,7 @@ def _fill(
     if average is not None:  # its values were those of parameters without any
         average.track(getattr(engine, "averaged_parameters", engine.trained_parameters)())
     if any(tensor.is_meta for tensor in (*engine.parameters(), *engine.buffers())):
-        raise _NoValuesError
+        raise NoValuesError
     engine.to(device)
     if average is not None:
         shadows = {name.removeprefix(AVERAGE): key for name, key in names.items() if name.startswith(AVERAGE)}
@@ -165,39 +131,3 @@ def _converted(path: Path, group: Mapping[str, str], convert: Callable[[str, Ten
     """Tensors of a file, which is mapped anew, and not any longer when this is done."""
     weights = read_weights(path, group.values()) if group else {}
     return {name: convert(name, weights[key]) for name, key in group.items()}
-
-
-def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | str | Path | None) -> Config:
-    """The config of a file: what is given, else what it holds, else that of the public model that its keys say it is.
-
-    Raises:
-        CheckpointError: components are missing; no config is given, held or known, or several would do.
-        ConfigError: the one that is given can not be read.
-    """
-    path, provenance = checkpoint.path, checkpoint.provenance
-    if isinstance(config, (str, Path)):
-        return load_config(config)
-    if config is not None:
-        return config_from(config if isinstance(config, Config) else dict(config))
-    if provenance is not None:
-        missing = provenance.missing()
-        if missing:
-            raise CheckpointError("\n".join([f"{path} needs components that are not installed:", *missing]))
-        for line in (*provenance.changed(), *provenance.missing_plugins()):
-            warnings.warn(f"{path}: {line}", stacklevel=3)
-        return config_from(provenance.config, str(path))
-    layout = layout_of(checkpoint.weights)
-    if layout.remedy:
-        raise CheckpointError(f"{path}: it is {layout.title}, not a model; {layout.remedy}")
-    known = identify({key: tuple(value.shape) for key, value in checkpoint.weights.items()})
-    shipped = [model.config for model in known if model.config]
-    if len(shipped) == 1:
-        return load_config(shipped[0])
-    if shipped:
-        titles = " or ".join(f"{model.config} ({model.title})" for model in known)
-        raise CheckpointError(f"{path}: by its keys it may be {titles}; say which config is its")
-    what = f"is {known[0].title}, of which no config is shipped" if known else "holds weights but no config"
-    raise CheckpointError(
-        f"{path}: {what}. Give the config of its model, load_engine(path, config), or load it into an engine with "
-        "engine.load_weights(path)"
-    )

@@ -1,0 +1,191 @@
+"""Files of weights: read safely, found in a run folder, written whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
+from sgm_core.errors import SgmError
+from sgm_core.files import replacing
+
+
+class CheckpointError(SgmError):
+    """A checkpoint that can not be read, or does not fit the model."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read from a file."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    provenance: Provenance | None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run.
+
+    Raises:
+        CheckpointError: no such file, truncated, not a checkpoint, or holding more than plain data.
+    """
+    refuse_url(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the readers raise many kinds for a broken file; all of them mean this
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable checkpoint: {reason}") from error
+
+
+def read_weights(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Some weights of a file that was read before, mapped anew and for as long as they are held.
+
+    Each tensor of a `.safetensors` file that is asked for takes some pages of memory before any of its values is read.
+    """
+    if path.suffix != ".safetensors":
+        weights = read_checkpoint(path).weights
+        return {key: weights[key] for key in keys}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in keys}
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        text = (file.metadata() or {}).get(PROVENANCE_KEY)
+    return Checkpoint(path, weights, Provenance.from_json(text) if text else None)
+
+
+def _read_torch(path: Path) -> Checkpoint:
+    data, weights = open_torch(path)
+    provenance = data.get(PROVENANCE_KEY)
+    return Checkpoint(path, weights, Provenance.from_dict(provenance) if provenance else None)
+
+
+def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a `.ckpt` holds, and of that the weights, mapped. Objects of Lightning's classes in it are left empty.
+
+    Raises:
+        CheckpointError: it holds no weights.
+    """
+    with torch.serialization.safe_globals([(_Empty, name) for name in _lightning_classes(path)]):
+        try:
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            data = torch.load(path, map_location="cpu", weights_only=True)  # as files were before torch 1.6
+    weights = data.get("state_dict", data) if isinstance(data, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"{path}: holds no state_dict of tensors")
+    return data, weights
+
+
+class _Empty:
+    """Stands for an object that is no plain data, such as the callbacks of a training."""
+
+    def __setstate__(self, state: Any) -> None:
+        return None
+
+
+def _lightning_classes(path: Path) -> list[str]:
+    """The classes of Lightning that a file names; any other would be refused."""
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of a broken file, whose reading says what is wrong
+        return []
+    return [name for name in named if name.startswith(("pytorch_lightning.", "lightning."))]
+
+
+def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
+    """Export the state dict as one `.safetensors` file that `load_engine` reads.
+
+    The averages are those keys that begin with `model_ema.`: `model_ema.shadow.NAME` is the average of the raw NAME.
+
+    Args:
+        engine: the engine, or weights by its keys.
+        path: of the file.
+        provenance: its config, goes into the metadata.
+
+    Raises:
+        OSError: it can not be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    weights: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for key, value in (engine.state_dict() if isinstance(engine, nn.Module) else engine).items():
+        tensor = value.detach().cpu().contiguous()
+        if tensor.numel() and tensor.data_ptr() in storages:
+            tensor = tensor.clone()  # tied weights: the format has no aliases
+        storages.add(tensor.data_ptr())
+        weights[key] = tensor
+    metadata = {PROVENANCE_KEY: provenance.to_json()} if provenance else None
+    with replacing(path) as temporary:
+        try:
+            save_file(weights, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(str(error).rpartition("error: ")[2]) from error
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The newest checkpoint of a run folder; a file as it is.
+
+    Raises:
+        CheckpointError: a folder without a checkpoint.
+    """
+    if not path.is_dir():
+        return path
+    for candidate in (path / "checkpoints" / "last.ckpt", path / "last.ckpt", path / "model.safetensors"):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"{path}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")
+
+
+def read_provenance(path: Path) -> Provenance | None:
+    """How the engine of a `.ckpt` was built; none for one that Python code gave objects.
+
+    Raises:
+        CheckpointError: it can not be read.
+    """
+    return read_checkpoint(path).provenance
+
+
+def refuse_url(path: Path | str) -> None:
+    """Checkpoints are read from disk.
+
+    Raises:
+        CheckpointError: this is an address in a network.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a path that was an address has lost a slash
+        raise CheckpointError(
+            f"{path}: nothing is read from a network, where it could be another file tomorrow; download it, check its "
+            "sum, and give the file"
+        )
+
+
+def read_step(path: Path) -> int:
+    """The optimizer step at which a `.ckpt` was written.
+
+    Raises:
+        CheckpointError: it can not be read.
+    """
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception as error:  # as in read_checkpoint
+        raise CheckpointError(f"{path}: not a checkpoint to go on from: {error}") from error
