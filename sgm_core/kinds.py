@@ -27,6 +27,9 @@ class Kind(NamedTuple):
         return self.name.removesuffix("es" if self.name.endswith("sses") else "s")
 
 
+GROUPS = ("commands", "plugins", "sections", "configs", "readers", "python")
+"""The entry-point groups beside the kinds, each `sgm.NAME`; `sgm.api` is read with every distribution."""
+
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (

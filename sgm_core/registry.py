@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
 from sgm_core.errors import SgmError
-from sgm_core.kinds import KINDS
+from sgm_core.kinds import GROUPS, KINDS
 
 T = TypeVar("T")
 
@@ -282,7 +282,7 @@ class Index:
 
     def names(self, kind: str) -> list[str]:
         """The spellings that resolve: bare names, and qualified ones where the bare name is ambiguous or taken."""
-        check_kind(kind)
+        check_group(kind)
         by_name: dict[str, list[Entry]] = {}
         for entry in self.entries(kind):
             by_name.setdefault(entry.name, []).append(entry)
@@ -301,7 +301,7 @@ class Index:
         Raises:
             UnknownNameError, AmbiguousNameError.
         """
-        check_kind(kind)
+        check_group(kind)
         distribution, qualified, bare = name.rpartition(":")
         found = self._offers((kind, bare))
         if qualified:
@@ -314,7 +314,7 @@ class Index:
             found.sort(key=lambda entry: entry.distribution)
             offers = " and ".join(f"{entry.provider} ({entry.value})" for entry in found)
             spellings = " or ".join(f"'{entry.qualified}'" for entry in found)
-            raise AmbiguousNameError(f"{KINDS[kind].noun} '{name}' is offered by {offers}. Write {spellings}.")
+            raise AmbiguousNameError(f"{noun_of(kind)} '{name}' is offered by {offers}. Write {spellings}.")
         return found[0]
 
     def _offers(self, key: tuple[str, str]) -> list[Entry]:
@@ -323,7 +323,7 @@ class Index:
 
     def _unknown(self, kind: str, name: str) -> str:
         known = self.names(kind)
-        noun, listing = KINDS[kind].noun, ", ".join(known) or "none"
+        noun, listing = noun_of(kind), ", ".join(known) or "none"
         message = f"unknown {noun} '{name}'.{did_you_mean(name, known)}\nKnown {kind}: {listing}"
         distribution, qualified, bare = name.rpartition(":")
         entries = self.entries()
@@ -398,6 +398,17 @@ def check_kind(kind: str) -> None:
         raise RegistryError(f"unknown kind '{kind}'.{did_you_mean(kind, KINDS)}\nKnown kinds: {', '.join(KINDS)}")
 
 
+def check_group(group: str) -> None:
+    """As `check_kind`; an entry-point group that is no kind is fine, too."""
+    if group not in GROUPS:
+        check_kind(group)
+
+
+def noun_of(group: str) -> str:
+    """One of a kind or of another group, for messages."""
+    return KINDS[group].noun if group in KINDS else group.removesuffix("s")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that was probably meant, or an empty text. Case, - and _ make no difference."""
     from difflib import get_close_matches  # an error's business: 9 ms that a listing need not pay
@@ -432,7 +443,7 @@ def load(entry: Entry) -> Any:
         raise
     except BaseException as error:
         raise BrokenComponentError(
-            f"{KINDS[entry.kind].noun if entry.kind in KINDS else entry.kind} '{entry.name}' of {entry.provider} can "
+            f"{noun_of(entry.kind)} '{entry.name}' of {entry.provider} can "
             f"not be loaded from {entry.value}: {type(error).__name__}: {error}{remedy(entry, error)}"
         ) from error
     return obj

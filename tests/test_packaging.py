@@ -16,7 +16,7 @@ else:
 from support.shipped import NEEDS, usable_configs
 
 from sgm_core.config.compose import shipped_configs
-from sgm_core.kinds import KINDS
+from sgm_core.kinds import GROUPS, KINDS
 from sgm_core.registry import BUILTIN, index
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -29,9 +29,9 @@ def test_every_package_of_the_tree_is_packaged():
     assert packages - data == set(find_packages(ROOT, include=["sgm_core*", "sgm_plugins*"]))
 
 
-def test_every_entry_point_group_is_a_kind():
+def test_every_entry_point_group_is_a_kind_or_another_known_group():
     groups = {group.removeprefix("sgm.") for group in PYPROJECT["project"]["entry-points"]}
-    assert groups <= KINDS.keys() | {"configs", "plugins"}
+    assert groups <= {*KINDS, *GROUPS}
 
 
 @pytest.mark.parametrize("entry", [e for e in index.entries() if e.distribution == BUILTIN and e.kind in KINDS])

@@ -1,97 +1,28 @@
-"""The command `sgm`. Each command is a module with `add_arguments` and `run`; heavy imports wait for `run`."""
+"""The command `sgm`: finds a sub-command by name among the entry points `sgm.commands`, and runs it.
+
+A sub-command is a module with `add_arguments(parser)` and `run(options) -> int`; with `session = True` plugins' hooks
+are called while it runs. Only the module of the command that was named is imported: its heavy imports wait for `run`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sgm_core.errors import SgmError
+from sgm_core.registry import BUILTIN, Entry, UnknownNameError, index
 
 if TYPE_CHECKING:
     from sgm_core.hooks.session import Session
-    from sgm_core.hooks.specs import Command
 
-COMMANDS = {
-    "train": "train a model",
-    "sample": "draw images or clips with a model",
-    "cache": "compute the outputs of frozen parts once, before training",
-    "replay": "take the step again at which a run met a loss or a gradient that is not finite",
-    "report": "make the report of a run again, from its folder",
-    "check": "check a config, and say everything that is wrong with it",
-    "data": "read a dataset through, and say what is wrong with it",
-    "explain": "a config in full: each value and where it came from",
-    "list": "what is installed",
-    "show": "one component: parameters, defaults, documentation, provider",
-    "schema": "a JSON Schema of every installed component, for editors",
-    "inspect": "what a checkpoint is and holds, from its keys",
-    "doctor": "load every plugin, each in its own process, and say what is broken",
-    "convert": "turn configs and checkpoints of generative-models and diffusers into ours",
-    "new": "write a plugin package that installs and whose tests pass",
-}
-
-MODULES = {
-    "train": "sgm_core.runs.command",
-    "sample": "sgm_plugins.tools.sampling.command",
-    "cache": "sgm_plugins.cached.command",
-    "replay": "sgm_plugins.tools.nonfinite.command",
-    "report": "sgm_plugins.tools.report.command",
-    "check": "sgm_plugins.tools.catalog.check",
-    "data": "sgm_plugins.tools.data_check.command",
-    "explain": "sgm_plugins.tools.explain.command",
-    "list": "sgm_plugins.tools.catalog.list",
-    "show": "sgm_plugins.tools.catalog.show",
-    "schema": "sgm_plugins.tools.catalog.schema",
-    "inspect": "sgm_plugins.tools.inspect.command",
-    "doctor": "sgm_plugins.tools.doctor.command",
-    "convert": "sgm_plugins.tools.convert.command",
-    "new": "sgm_plugins.tools.new.command",
-}
-
+GROUP = "commands"
 EXIT_WRONG_INPUT = 1
 EXIT_INTERRUPTED = 130
-
-
-SESSIONS = ("train", "sample", "cache", "replay", "explain")
-"""The commands in which plugins' hooks are called; those that plugins bring are such, too."""
-
-
-def root_parser(added: Mapping[str, str]) -> argparse.ArgumentParser:
-    """`sgm` itself: only its help, and the name of the command.
-
-    Args:
-        added: the commands of plugins, with their summaries.
-    """
-    commands = COMMANDS | dict(added)
-    width = max(10, *(len(name) + 2 for name in commands))
-    listing = "\n".join(f"  {name:{width}}{summary}" for name, summary in commands.items())
-    root = argparse.ArgumentParser(
-        prog="sgm",
-        usage="sgm COMMAND ...",
-        description="Diffusion models from parts that are found by name.",
-        epilog=f"commands:\n{listing}\n\nsgm COMMAND --help tells more.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    root.add_argument("command", metavar="COMMAND", choices=commands, help=argparse.SUPPRESS)
-    return root
-
-
-def command_parser(name: str, command: Command) -> argparse.ArgumentParser:
-    """One command. Its own parser, so that `sgm train CONFIG --name x key=value` may mix options and values."""
-    parser = argparse.ArgumentParser(prog=f"sgm {name}", description=command.__doc__)
-    command.add_arguments(parser)
-    parser.add_argument(
-        "--plugins", metavar="RULE", help="which plugins may be used: off, only:a,b or -a,-b (as SGM_PLUGINS)"
-    )
-    parser.add_argument(
-        "--code", metavar="FILE.py", action="append", default=[], help="run a file that registers components"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,11 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not debug:
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
-        if given and given[0] in COMMANDS:
-            command: Command = import_module(MODULES[given[0]])
-            code = run_command(given[0], command, command_parser(given[0], command), given[1:])
-        else:
-            code = run_plugin_command(given)
+        code = dispatch(given)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output (`| head`) has gone
@@ -117,25 +44,96 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # SgmError is a ValueError
         if debug:
             raise
-        sys.stderr.write(f"{describe(error)}\n")
+        sys.stderr.write(f"{message_of(error)}\n")
         return EXIT_WRONG_INPUT
 
 
+def dispatch(given: list[str]) -> int:
+    """Find the command and run it. Without one, or with an unknown one, print the help or the mistake and exit."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--plugins")
+    rule = early.parse_known_args(given)[0].plugins
+    if rule is not None:
+        os.environ["SGM_PLUGINS"] = rule
+    name = given[0] if given else "--help"
+    try:
+        entry = None if name.startswith("-") else index.find(GROUP, name)
+    except UnknownNameError:
+        entry = None
+    if entry is not None:
+        command = index.load(entry)
+        return run_command(name, command, parser_of(name, command, entry.provider), given[1:])
+    from sgm_core.hooks.commands import PluginCommands
+    from sgm_core.hooks.session import Session
+
+    opened = Session()  # a hook can bring commands, too
+    added = PluginCommands(opened, index.names(GROUP))
+    offer = added.find(name)
+    if offer is None:
+        root_parser(summaries() | added.listing()).parse_args(given[:1] or ["--help"])  # exits
+        raise AssertionError
+    parser = parser_of(offer.name, offer.command, str(offer.plugin))
+    return run_command(offer.name, offer.command, parser, given[1:], opened)
+
+
+def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
+    """`sgm` itself: only its help, and the name of the command.
+
+    Args:
+        listing: the commands with their summaries.
+    """
+    width = max([10, *(len(name) + 2 for name in listing)])
+    lines = "\n".join(f"  {name:{width}}{summary}" for name, summary in sorted(listing.items()))
+    root = argparse.ArgumentParser(
+        prog="sgm",
+        usage="sgm COMMAND ...",
+        description="Train, fine-tune and sample diffusion models whose parts are found by name.",
+        epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("command", metavar="COMMAND", choices=listing, help=argparse.SUPPRESS)
+    return root
+
+
+def parser_of(name: str, command: Any, provider: str) -> argparse.ArgumentParser:
+    """The parser of one command. Its own, so that `sgm train CONFIG --name x key=value` may mix options and values.
+
+    Raises:
+        SgmError: the command lacks a function or declares its options wrongly; the message names who provides it.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"sgm {name}", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if missing := [part for part in ("add_arguments", "run") if not callable(getattr(command, part, None))]:
+        raise SgmError(f"{provider}: command '{name}' has no function {missing[0]}")
+    try:
+        command.add_arguments(parser)
+        parser.add_argument(
+            "--plugins", metavar="RULE", help="which plugins may be used: off, only:a,b or -a,-b (as SGM_PLUGINS)"
+        )
+        parser.add_argument(
+            "--code", metavar="FILE.py", action="append", default=[], help="run a file that registers components"
+        )
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    except Exception as error:  # whatever is wrong with what it declares
+        raise SgmError(f"{provider}: command '{name}': {type(error).__name__}: {error}") from error
+    return parser
+
+
 def run_command(
-    name: str, command: Command, parser: argparse.ArgumentParser, arguments: list[str], opened: Session | None = None
+    name: str, command: Any, parser: argparse.ArgumentParser, arguments: list[str], opened: Session | None = None
 ) -> int:
     """Parse the arguments and run.
 
     Args:
-        opened: of a command that a plugin brings, the session that has loaded it.
+        opened: the session that loaded the command, if a hook brought it.
     """
     options = parser.parse_intermixed_args(arguments)
-    if options.plugins is not None:
-        os.environ["SGM_PLUGINS"] = options.plugins
     for file in options.code:
         run_file(file)
-    if opened is None and name not in SESSIONS:
-        return command.run(options)
+    if opened is None and not getattr(command, "session", False):
+        code: int = command.run(options)
+        return code
     from sgm_core.hooks.session import session
 
     with session(name, opened) as running:
@@ -143,30 +141,38 @@ def run_command(
     return running.exit_code
 
 
-def run_plugin_command(given: list[str]) -> int:
-    """A command that is not built in, the help of `sgm`, or a mistake: only these ask plugins for their commands."""
-    from sgm_core.hooks.commands import PluginCommands
-    from sgm_core.hooks.session import Session
+def summaries() -> dict[str, str]:
+    """The first line of each command's docstring, read from its source: nothing is imported.
 
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--plugins")
-    rule = early.parse_known_args(given)[0].plugins
-    if rule is not None:
-        os.environ["SGM_PLUGINS"] = rule
-    opened = Session()
-    added = PluginCommands(opened, COMMANDS)
-    offer = added.find(given[0]) if given else None
-    if offer is None:
-        root_parser(added.listing()).parse_args(given[:1])  # tells what there is, and exits
-        raise AssertionError
+    Raises:
+        SgmError: the metadata know no commands of ours, as after an update of an editable install.
+    """
+    if not any(entry.distribution == BUILTIN for entry in index.entries(GROUP)):
+        raise SgmError(
+            f"the metadata of {BUILTIN} list no commands: install it again (in a checkout: pip install -e .)"
+        )
+    return {name: summary_of(index.find(GROUP, name)) for name in index.names(GROUP)}
+
+
+def summary_of(entry: Entry) -> str:
+    """The first line of the docstring of an entry's module, empty where it cannot be read."""
+    from importlib.machinery import PathFinder
+    from importlib.util import find_spec
+
+    top, *rest = entry.value.partition(":")[0].split(".")
     try:
-        parser = command_parser(offer.name, offer.command)
-    except Exception as error:  # whatever is wrong with what it declares: the message names it
-        raise SgmError(f"{offer.plugin}: command '{offer.name}': {type(error).__name__}: {error}") from error
-    return run_command(offer.name, offer.command, parser, given[1:], opened)
+        spec = find_spec(top)
+        for number, _ in enumerate(rest, 1):
+            assert spec is not None
+            spec = PathFinder.find_spec(".".join([top, *rest[:number]]), spec.submodule_search_locations)
+        with open(str(spec and spec.origin), encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs more
+            found = re.match(r'\s*[rR]?"""\s*(.*?)\s*(?:\n|""")', file.read(2000))
+    except (ImportError, AttributeError, AssertionError, OSError, ValueError):
+        return ""
+    return found[1] if found else ""
 
 
-def describe(error: ValueError | OSError) -> str:
+def message_of(error: ValueError | OSError) -> str:
     """The message for the user."""
     if isinstance(error, SgmError):
         return str(error)

@@ -1,4 +1,4 @@
-"""Sub-commands of `sgm` that plugins bring."""
+"""Sub-commands that the hook `commands` brings. New plugins name theirs as an entry point, `[sgm.commands]`."""
 
 from __future__ import annotations
 
@@ -25,34 +25,40 @@ class Offer(NamedTuple):
     def qualified(self) -> str:
         return f"{self.plugin.entry.distribution}:{self.name}"
 
-    @property
-    def summary(self) -> str:
-        """The first line of its help."""
-        return (self.command.__doc__ or "").strip().partition("\n")[0]
-
 
 class PluginCommands:
     """What the plugins of a session offer.
 
     Args:
         session: whose plugins are asked.
-        builtin: names that can not be taken: a plugin that tries to is left out.
+        taken: names that cannot be taken: a plugin that tries to is left out.
     """
 
-    def __init__(self, session: Session, builtin: Collection[str]) -> None:
+    def __init__(self, session: Session, taken: Collection[str]) -> None:
         def accept(result: Any) -> dict[str, Command]:
-            return _commands(result, builtin)
+            if not isinstance(result, Mapping):
+                raise ValueError(f"give commands by name, not a {type(result).__name__}")
+            for name, command in result.items():
+                if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_-]*", name)):
+                    raise ValueError(f"{name!r} is not the name of a command: small letters, digits, '_' and '-'")
+                if name in taken:
+                    raise ValueError(f"the command '{name}' exists already and cannot be replaced")
+                if not all(callable(getattr(command, part, None)) for part in ("add_arguments", "run")):
+                    raise ValueError(f"the command '{name}' lacks add_arguments(parser) or run(options)")
+            return dict(result)
 
         answers = session.call("commands", dict, accept)
-        self.offers = sorted(
-            (Offer(name, command, plugin) for plugin, found in answers for name, command in found.items()),
-            key=lambda offer: offer.name,
-        )
+        self.offers = [Offer(name, command, plugin) for plugin, found in answers for name, command in found.items()]
 
     def listing(self) -> dict[str, str]:
         """The spellings that find a command, each with the first line of its help."""
         names = [offer.name for offer in self.offers]
-        return {o.name if names.count(o.name) == 1 else o.qualified: o.summary for o in self.offers}
+        return {
+            offer.name if names.count(offer.name) == 1 else offer.qualified: (offer.command.__doc__ or "")
+            .strip()
+            .partition("\n")[0]
+            for offer in self.offers
+        }
 
     def find(self, name: str) -> Offer | None:
         """The command of a name, which may be written `distribution:name`.
@@ -67,21 +73,3 @@ class PluginCommands:
             advice = f"Write {' or '.join(spellings)}." if len(spellings) > 1 else "Leave one of them out (--plugins)."
             raise SgmError(f"the command '{name}' is offered by {offers}. {advice}")
         return found[0] if found else None
-
-
-def _commands(result: Any, builtin: Collection[str]) -> dict[str, Command]:
-    """The commands of one plugin.
-
-    Raises:
-        ValueError: not commands by name.
-    """
-    if not isinstance(result, Mapping):
-        raise ValueError(f"give commands by name, not a {type(result).__name__}")
-    for name, command in result.items():
-        if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_-]*", name)):
-            raise ValueError(f"{name!r} is not the name of a command: small letters, digits, '_' and '-'")
-        if name in builtin:
-            raise ValueError(f"the command '{name}' is built in and can not be replaced")
-        if not all(callable(getattr(command, part, None)) for part in ("add_arguments", "run")):
-            raise ValueError(f"the command '{name}' has not both add_arguments(parser) and run(options)")
-    return dict(result)

@@ -1,4 +1,7 @@
-"""Train a model. Everything of the run goes to runs/NAME: resolved config, metrics, images, checkpoints, weights."""
+"""Train a model.
+
+Everything the run makes goes to runs/NAME: the resolved config, metrics, images, checkpoints and weights.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from pathlib import Path
 
 from sgm_core.config.arguments import add_config_arguments, read_config, split
 from sgm_core.errors import SgmError
+
+session = True
+"""Plugins' hooks are called."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

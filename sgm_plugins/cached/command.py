@@ -1,5 +1,8 @@
-"""Compute the outputs of a config's cached parts for all of its data, so that training never builds those parts. What
-is there already is kept: after an interrupt, or a kill, the same command goes on."""
+"""Compute the outputs of frozen parts once, before training.
+
+Fills the cache for all of a config's data, so that training never builds the cached parts. Outputs that exist are
+kept: after an interrupt or a kill, the same command continues.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import sys
 from pathlib import Path
 
 from sgm_core.config.arguments import add_config_arguments, read_config
+
+session = True
+"""Plugins' hooks are called."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

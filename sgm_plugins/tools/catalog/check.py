@@ -1,5 +1,8 @@
-"""Check a config, from the source of the components in it: nothing is built, or imported. Exit code 0, or 1 with
-every error, each with its file and line. With --shapes they are imported, to say which widths they take and give."""
+"""Check a config and report every mistake in it.
+
+The check reads the source of the components; it builds and imports nothing. Exit code 0, or 1 with all errors, each
+with its file and line. With --shapes the components are imported and the widths that meet in the model are compared.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""List the installed components, and those that can not be used, with the reason. From metadata and source alone:
-no plugin is imported."""
+"""List the installed components.
+
+Those that cannot be used are listed with the reason. Everything is read from metadata and source; no plugin is
+imported.
+"""
 
 from __future__ import annotations
 

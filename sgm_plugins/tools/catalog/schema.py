@@ -1,4 +1,7 @@
-"""Write a JSON Schema of the configs that the installed components make possible, for editors. Imports no plugin."""
+"""Write a JSON Schema of configs, for editors.
+
+It describes every installed component. No plugin is imported.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show one component: what it takes, with defaults, what it is, who provides it and where its source is."""
+"""Show one component: parameters, defaults, documentation and provider."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Turn files of generative-models into ours. `sgm convert config OLD.yaml` writes a config, with comments on what was
-changed or left out; what has no counterpart is an error with its line. `sgm convert checkpoint SOURCE --out TARGET`
-makes one .safetensors file with its config of any file or folder of diffusers, and such a folder of any file.
-`sgm convert lora FILE --model MODEL --to FORM` writes a LoRA in another form, or merges it, or several, into a
-checkpoint."""
+"""Convert configs, checkpoints and LoRA files of other programs.
+
+`sgm convert config OLD.yaml` turns a config of generative-models into ours, with comments on what was changed or left
+out; a part without a counterpart is an error with its line. `sgm convert checkpoint SOURCE --out TARGET` turns a file
+or a diffusers folder into one .safetensors file with its config, or any file into a diffusers folder. `sgm convert
+lora FILE --model MODEL --to FORM` writes a LoRA in another form, or merges one or several into a checkpoint.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`sgm data check CONFIG`: read a dataset through, and say what is in it and what is wrong with it.
+"""Read a whole dataset and report what is wrong with it.
 
-Broken files with reasons, sizes, buckets, caption lengths, missing captions, duplicates. It reads the `data` of a
-config, or a folder of images: `sgm data check photos data.size=1024`. `data.num_workers=8` reads with 8 processes.
-Exit code 0, or 1 if more samples are bad than `max_bad` allows.
+`sgm data check CONFIG` reports broken files with reasons, sizes, buckets, caption lengths, missing captions and
+duplicates. It reads the `data` of a config, or a folder of images: `sgm data check photos data.size=1024`.
+`data.num_workers=8` reads with 8 processes. Exit code 0, or 1 if more samples are bad than `max_bad` allows.
 """
 
 from __future__ import annotations

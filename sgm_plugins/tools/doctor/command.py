@@ -1,6 +1,7 @@
-"""Examine the installed plugins: does each component load, how long does it take, does it keep the contract?
+"""Examine the installed plugins.
 
-Every distribution is loaded in a process of its own. Exit code 0, or 1 if a component can not be used.
+For each component: does it load, how long does that take, and does it keep the contract of its kind? Every
+distribution is loaded in a process of its own. Exit code 0, or 1 if a component cannot be used.
 """
 
 from __future__ import annotations

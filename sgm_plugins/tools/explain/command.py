@@ -1,6 +1,9 @@
-"""Show a config in full: each value, where it came from (a line of a file, an override, a default), and for each
-component who provides it and where its source is. Without PATH also the parameters and the memory of each part of the
-model, for which no weight is allocated. The config is checked first, and the widths that meet in its model."""
+"""Show a config in full: each value and where it came from.
+
+A value comes from a line of a file, an override or a default. Each component is listed with its provider and its
+source. Without PATH the parameters and memory of each part of the model are listed too; no weight is allocated. The
+config and the widths that meet in its model are checked first.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from sgm_plugins.tools.explain.explain import Default, Explained, Part
     from sgm_plugins.tools.explain.lines import Line
     from sgm_plugins.tools.explain.sizes import Measured
+
+
+session = True
+"""Plugins' hooks are called."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

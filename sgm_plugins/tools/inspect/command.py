@@ -1,5 +1,8 @@
-"""What a checkpoint is and holds: which public model, which parts in what precision, its config and step. Of a
-.safetensors file, only the first kilobytes are read."""
+"""Describe a checkpoint from its keys.
+
+Prints which public model it is, its parts and their precision, its config and step. Of a .safetensors file only the
+header is read.
+"""
 
 from __future__ import annotations
 

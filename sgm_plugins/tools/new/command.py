@@ -1,4 +1,7 @@
-"""Write a plugin package with one component: entry point, a minimal working component, its test, a README."""
+"""Write a plugin package with one component.
+
+It has an entry point, a minimal working component, its test and a README; it installs, and its test passes.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Take the step again at which a run met a loss or a gradient that is not finite, from its folder nonfinite/: the same
-weights, batches and random numbers, in the same precision. Says where it comes up first. Exit 0: it does again."""
+"""Re-run the step that produced NaN or Inf and report where it first appears.
+
+The step runs from the folder nonfinite/ of a run, with the same weights, batches and random numbers and in the same
+precision. Exit code 0 if the loss or gradient is not finite again.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,10 @@ from sgm_core.errors import SgmError
 
 if TYPE_CHECKING:
     from sgm_plugins.tools.nonfinite.replay import Replayed
+
+
+session = True
+"""Plugins' hooks are called."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

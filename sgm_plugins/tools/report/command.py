@@ -1,5 +1,8 @@
-"""Make the report of a run again, from its folder: metrics.jsonl, images/, config.yaml, lock.json and run.json. It
-works for any run: one that goes on, that was killed, or that is older than reports. Nothing else is changed."""
+"""Write the report page of a run again, from its folder.
+
+It reads metrics.jsonl, images/, config.yaml, lock.json and run.json and changes nothing else. It works for running,
+finished, killed and old runs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Draw images or clips with a model: a run folder, a .ckpt or .safetensors file, of ours or a public one."""
+"""Draw images or clips with a model.
+
+The model is a run folder, or a .ckpt or .safetensors file of ours or of a public model.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from sgm_plugins.tools.sampling.recipe import Recipe
 
 Number = TypeVar("Number", int, float)
+
+
+session = True
+"""Plugins' hooks are called."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -57,7 +57,7 @@ def test_the_help_of_sgm_lists_it_beside_the_built_in_ones(make_plugin, capsys):
         main(["--help"])
     lines = capsys.readouterr().out.splitlines()
     assert "  count     Count to a number." in lines
-    assert "  train     train a model" in lines
+    assert "  train     Train a model." in lines
 
 
 def test_an_unknown_command_is_an_error_of_usage_and_starts_no_session(make_plugin, capsys):
@@ -92,8 +92,8 @@ def test_a_built_in_name_can_not_be_taken(make_plugin, capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     out, err = capsys.readouterr()
-    assert "the command 'train' is built in and can not be replaced" in err
-    assert "train a model" in out
+    assert "the command 'train' exists already and cannot be replaced" in err
+    assert "  train     Train a model." in out
 
 
 def test_two_plugins_on_one_name_are_an_error_only_where_it_is_used(make_plugin, capsys):
