@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.registry import API
+from sgm_core.registry import BUILTIN as _BUILTIN
 from sgm_core.registry import index as _index
 
 if TYPE_CHECKING:
@@ -21,19 +22,21 @@ if TYPE_CHECKING:
     from sgm_core.building.loaded import load_engine
     from sgm_core.config.api import build, check, load_config
     from sgm_core.config.to_config import to_config
-    from sgm_plugins.tools.sampling.pipeline import Pipeline
+    from sgm_core.hooks.session import session
+    from sgm_core.hooks.specs import hookimpl
 
 __all__ = [
     "API",
-    "Pipeline",
     "build",
     "build_engine",
     "check",
+    "hookimpl",
     "load_config",
     "load_engine",
     "names",
     "register",
     "resolve",
+    "session",
     "to_config",
 ]
 
@@ -42,7 +45,6 @@ resolve = _index.resolve
 register = _index.register
 
 _LAZY = {
-    "Pipeline": "sgm_plugins.tools.sampling.pipeline",
     "build": "sgm_core.config.api",
     "build_engine": "sgm_core.building.fresh",
     "check": "sgm_core.config.api",
@@ -54,9 +56,20 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'sgm_core' has no attribute '{name}'")
-    from importlib import import_module
+def _added() -> dict[str, Any]:
+    """The names that our tools add (`sgm.python`), with their entries; a third party has a package of its own."""
+    return {entry.name: entry for entry in _index.entries("python") if entry.distribution == _BUILTIN}
 
-    return getattr(import_module(_LAZY[name]), name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    if not name.startswith("_") and name in (added := _added()):
+        return _index.load(added[name])
+    raise AttributeError(f"module 'sgm_core' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_added()})

@@ -6,10 +6,10 @@ from typing import Any
 
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.config.api import Config, config_from
+from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.session import hook_entries
 from sgm_core.roles import Engine
 from sgm_plugins.cached.parts import keep_in
-from sgm_plugins.tools.widths.widths import check_shapes
 
 
 def build_engine(config: Config | dict[str, Any]) -> Engine:
@@ -21,7 +21,7 @@ def build_engine(config: Config | dict[str, Any]) -> Engine:
         ConfigError, BuildError.
     """
     config = config_from(config)
-    check_shapes(config, training=False)  # before any weight is allocated
+    check_with_plugins(config, training=False)  # before any weight is allocated
     engine: Engine = config.build("model")
     if config.is_plain:
         entries = [*config.checked[1], *hook_entries()]

@@ -15,7 +15,9 @@ from sgm_core.config.build import build_plan
 from sgm_core.config.check import Checker
 from sgm_core.config.compose import compose
 from sgm_core.config.plan import Call
-from sgm_core.config.schema import Component, Record
+from sgm_core.config.reader import source_reader
+from sgm_core.config.schema import Component
+from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import (
     ConfigError,
     Node,
@@ -28,7 +30,7 @@ from sgm_core.config.tree import (
     split_path,
 )
 from sgm_core.config.yaml import data, dump, is_plain
-from sgm_core.registry import Entry, check_kind, did_you_mean
+from sgm_core.registry import Entry, check_kind, did_you_mean, index
 
 
 class Config:
@@ -97,11 +99,17 @@ class Config:
         checker.problems.raise_if_any()
         return sorted(set(checker.entries))
 
-    def _check_source(self) -> Checker:
-        from sgm_plugins.tools.catalog.source.reader import Sources
+    def check(self) -> None:
+        """Check it; nothing is imported.
 
-        checker = Checker(Sources())
-        checker.check(self.tree, Record(checker.reader.named("sgm_core.config.sections:Sections")), "")
+        Raises:
+            ConfigError: everything that is wrong, in one error.
+        """
+        self.components  # noqa: B018 - what it gives is not needed
+
+    def _check_source(self) -> Checker:
+        checker = Checker(source_reader())
+        check_tree(checker, self.tree)
         return checker
 
     @functools.cached_property
@@ -112,11 +120,9 @@ class Config:
             ConfigError: everything that is wrong, in one error.
         """
         if self.is_plain and "lightning.pytorch" not in sys.modules:
-            self.components  # noqa: B018 - a mistake should not have to wait for the imports
-        from sgm_core.config.sections import Sections
-
+            self.check()  # a mistake should not have to wait for the imports
         checker = Checker()
-        plan = checker.check(self.tree, Record(Sections), "")
+        plan = check_tree(checker, self.tree)
         checker.problems.raise_if_any()
         assert isinstance(plan, Call)
         return plan, sorted(set(checker.entries))
@@ -132,10 +138,13 @@ class Config:
 
         plan, _ = self.checked
         sections = {section.name: section for section in fields(Sections)}
-        if key not in sections:
-            raise KeyError(f"a config has no '{key}'.{did_you_mean(key, sections)}")
+        added = [name for name in index.names("sections") if name not in sections]
+        if key not in sections and key not in added:
+            raise KeyError(f"a config has no '{key}'.{did_you_mean(key, [*sections, *added])}")
         if key in plan.arguments:
             return build_plan(plan.arguments[key])
+        if key in added:
+            return index.resolve("sections", key)()
         make = sections[key].default_factory
         return sections[key].default if make is NO_DEFAULT else make()
 

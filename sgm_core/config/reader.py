@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from sgm_core.config.schema import Signature, signature
 from sgm_core.kinds import KINDS
 from sgm_core.refusals import UNTOLD
-from sgm_core.registry import BrokenComponentError, Entry, index
+from sgm_core.registry import BUILTIN, BrokenComponentError, Entry, index, noun_of
 
 
 class Reader(Protocol):
@@ -34,21 +34,33 @@ class Reader(Protocol):
         """A plain value that its class body, or a base's, gives to a name; UNTOLD for anything else."""
 
 
+def late_of(group: str) -> tuple[str, ...]:
+    """The leading parameters that the engine supplies, of a kind; of another group none."""
+    return KINDS[group].late if group in KINDS else ()
+
+
+def source_reader() -> Reader:
+    """The reader that the built-in tools offer (`sgm.readers`), which imports nothing; without it, `Objects`."""
+    offered = [entry for entry in index.entries("readers") if entry.distribution == BUILTIN]
+    found: Reader = index.load(offered[0])() if offered else Objects()
+    return found
+
+
 class Objects:
     """Imports what a config names: what is needed to build it."""
 
     def target(self, entry: Entry) -> Any:
-        kind, target = KINDS[entry.kind], index.load(entry)
+        noun, late, target = noun_of(entry.kind), late_of(entry.kind), index.load(entry)
         if not callable(target):
             raise BrokenComponentError(
-                f"{kind.noun} '{entry.name}' is {target!r}, which can not be built ({entry.provider})"
+                f"{noun} '{entry.name}' is {target!r}, which can not be built ({entry.provider})"
             )
         try:
-            signature(target, kind.late)
+            signature(target, late)
         except Exception as error:  # a class may answer questions about itself with code of its own
             reason = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise BrokenComponentError(
-                f"{kind.noun} '{entry.name}' can not be inspected ({entry.provider}): {reason}"
+                f"{noun} '{entry.name}' can not be inspected ({entry.provider}): {reason}"
             ) from error
         return target
 

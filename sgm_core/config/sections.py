@@ -1,4 +1,8 @@
-"""The top level of a config file, as the dataclass that it is checked against."""
+"""The top level of a config file, as the dataclass that it is checked against.
+
+Tools add sections of their own: an entry point of `sgm.sections` is a dataclass for the top-level key of its name. Its
+class attribute `resumable = True` says that a resumed run may change the section.
+"""
 
 from __future__ import annotations
 
@@ -34,19 +38,6 @@ class Checkpointing:
 
 
 @dataclass
-class Guarding:
-    """What is done about a loss or a gradient that is not finite.
-
-    Attributes:
-        check: look before each optimizer step, and stop before the weights are hurt; waits once a step for the device.
-        skip: steps of the run that are left out instead, each with its batch saved, before one ends it.
-    """
-
-    check: bool = True
-    skip: Annotated[int, Ge(0)] = 0
-
-
-@dataclass
 class Caching:
     """Where the outputs of parts that are cached are kept.
 
@@ -59,14 +50,13 @@ class Caching:
 
 @dataclass
 class Sections:
-    """The top level of a config file.
+    """The core's part of the top level of a config file.
 
     Attributes:
         model: the engine.
         data: what it is trained on.
         trainer: arguments of `lightning.Trainer`.
         checkpoint: when the run saves.
-        nonfinite: what is done about a loss or a gradient that is not finite.
         cache: where the outputs of cached parts are kept.
         seed: of the weights, the data order and the noise.
         vars: values of your own, for `${vars.NAME}`.
@@ -76,7 +66,6 @@ class Sections:
     data: DataModule | None = None
     trainer: TrainerFactory = Trainer
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
-    nonfinite: Guarding = field(default_factory=Guarding)
     cache: Caching = field(default_factory=Caching)
     seed: Annotated[int, Ge(0)] = 0
     vars: dict[str, Any] = field(default_factory=dict)

@@ -6,16 +6,16 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from sgm_core.config.api import Config
 from sgm_core.hooks.session import current
+from sgm_core.hooks.specs import RunParts
 
 
-def added_callbacks(config: Config) -> list[Callback]:
-    """The callbacks of the running session's plugins, for a run with this config."""
+def added_callbacks(run: RunParts) -> list[Callback]:
+    """The callbacks of the running session's plugins, for a run."""
     session = current()
     if session is None:
         return []
-    answers = session.call("lightning_callbacks", lambda: {"config": config.to_dict()}, _callbacks)
+    answers = session.call("lightning_callbacks", lambda: {"config": run.config.to_dict(), "run": run}, _callbacks)
     return [callback for _, callbacks in answers for callback in callbacks]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from pluggy import HookImpl, PluginManager, PluginValidationError
 
 from sgm_core.hooks import specs
-from sgm_core.registry import Entry, did_you_mean, index
+from sgm_core.registry import BUILTIN, Entry, did_you_mean, index
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,8 @@ def load_plugins(entries: Iterable[Entry], refused: Callable[[Entry, str, BaseEx
                 continue
             plugins.append(Plugin(entry, implementations(entry, offered)))
         except (Exception, SystemExit) as error:
+            if entry.distribution == BUILTIN:  # a fault of ours is not left out
+                raise
             # the registry's message names the plugin, as ours does
             reason = str(error).partition(f" of {entry.provider} ")[2] or str(error)
             refused(entry, reason, error)

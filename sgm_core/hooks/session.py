@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sgm_core.errors import SgmError, tell
-from sgm_core.registry import Entry, index, outside_window
+from sgm_core.registry import BUILTIN, Entry, index, outside_window
 
 if TYPE_CHECKING:
     from sgm_core.hooks.loading import Plugin
@@ -23,6 +23,9 @@ EXIT_INTERRUPTED = 130
 class Session:
     """Loads the hook plugins, calls them, and leaves out those that fail.
 
+    Args:
+        builtin_only: leave out third parties.
+
     Attributes:
         loaded: every plugin that could be loaded, in the order in which they are called.
         exit_code: what `session_finish` is told where nothing was raised.
@@ -31,15 +34,15 @@ class Session:
         SgmError: with `SGM_PLUGINS_STRICT=1`, for a plugin that can not be loaded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, builtin_only: bool = False) -> None:
         self.loaded: list[Plugin] = []
         self.exit_code = 0
         self._out: set[Plugin] = set()
         self._inside: set[tuple[int, str]] = set()
-        for entry, reason in index.unavailable("plugins"):
+        for entry, reason in () if builtin_only else index.unavailable("plugins"):
             if reason == outside_window(entry):  # what SGM_PLUGINS forbids is left out in silence
                 _report(entry.plugin, reason)
-        entries = index.entries("plugins")
+        entries = [entry for entry in index.entries("plugins") if is_builtin(entry) or not builtin_only]
         if entries:
             from sgm_core.hooks.loading import load_plugins
 
@@ -83,8 +86,12 @@ class Session:
             result = plugin.call(hook, arguments)
             return None if result is None else accept(result)
         except SgmError as error:
+            if is_builtin(plugin.entry):  # speaks for itself
+                raise
             raise SgmError(f"{plugin}: {error}") from error
         except (Exception, SystemExit) as error:
+            if is_builtin(plugin.entry):  # a fault of ours is not left out
+                raise
             from traceback import format_exception_only  # whose message may be broken, too
 
             self._leave_out(plugin, f"{hook}: {''.join(format_exception_only(error))}", error)
@@ -181,12 +188,31 @@ def _ignored(result: Any) -> None:
     """The result of a hook that only listens."""
 
 
+def is_builtin(entry: Entry) -> bool:
+    """A plugin of this distribution: a failure of it is not isolated, and it is part of every run."""
+    return entry.distribution == BUILTIN
+
+
 _current: Session | None = None
+_prepared: Session | None = None
 
 
 def current() -> Session | None:
     """The session that is running in this process."""
     return _current
+
+
+def prepared() -> Session:
+    """The session that the next command will run, its plugins loaded: for commands whose options plugins extend."""
+    global _prepared
+    if _prepared is None:
+        _prepared = Session()
+    return _prepared
+
+
+def asked() -> Session:
+    """Whom to ask: the running session, else one of the built-in plugins alone."""
+    return Session(builtin_only=True) if _current is None else _current
 
 
 @contextmanager
@@ -203,12 +229,12 @@ def session(command: str = "python", opened: Session | None = None) -> Iterator[
     Raises:
         SgmError: a plugin refused; with `SGM_PLUGINS_STRICT=1` also where one is broken.
     """
-    global _current
+    global _current, _prepared
     if _current is not None:
         yield _current
         return
-    here = Session() if opened is None else opened
-    _current = here
+    here = opened or _prepared or Session()
+    _current, _prepared = here, None
     try:
         with here.running(command):
             yield here
@@ -217,5 +243,5 @@ def session(command: str = "python", opened: Session | None = None) -> Iterator[
 
 
 def hook_entries() -> list[Entry]:
-    """The plugins that the running session has loaded: they took part in what it makes."""
-    return [plugin.entry for plugin in _current.loaded] if _current is not None else []
+    """The third-party plugins that the running session has loaded: they took part in what it makes."""
+    return [p.entry for p in _current.loaded if not is_builtin(p.entry)] if _current is not None else []

@@ -8,8 +8,9 @@ names, and none of them sees what another one gave. A hook is not called again f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pluggy import HookimplMarker, HookspecMarker
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
     from torch import Tensor
 
+    from sgm_core.config.api import Config
+    from sgm_core.config.tree import Problem
     from sgm_core.registry import Entry
 
 hookspec = HookspecMarker("sgm")
@@ -33,6 +36,24 @@ class Command(Protocol):
 
     def run(self, options: argparse.Namespace) -> int:
         """Do it; the exit code is 0 where all went well. A `ValueError` is shown to the user without a traceback."""
+
+
+class RunParts(NamedTuple):
+    """What a plugin's callbacks may need of the run that they join.
+
+    Attributes:
+        folder: of the run.
+        config: checked; `config.build("report")` gives the settings of the section `report`.
+        metrics: the file of its metrics, a line of JSON per logged step.
+        resumed: whether it continues from a checkpoint.
+        callbacks: those of `trainer.callbacks`, built; None where the config has no such key.
+    """
+
+    folder: Path
+    config: Config
+    metrics: Path
+    resumed: bool
+    callbacks: list[Callback] | None
 
 
 @hookspec
@@ -83,13 +104,44 @@ def component_built(component: Any, entry: Entry, path: str) -> None:
 
 
 @hookspec
-def lightning_callbacks(config: dict[str, Any]) -> list[Callback] | None:
+def check_config(config: Config, training: bool) -> Iterable[Problem | tuple[str, str] | str] | None:
+    """A whole config was checked, nothing is built yet; gives what else is wrong with it.
+
+    Each item is a problem: `(path, message)`, shown with the line of that path, or a `Problem` with a line of its own.
+    A text alone is a note on what could not be compared. Called before a model is built, also outside a session (then
+    only for built-in plugins), and by `sgm check --shapes`, `sgm train` and `sgm explain`.
+
+    Args:
+        config: `config["model.network"]` is plain data, `config.node(path).origin` its line.
+        training: whether the config's own `data` will be used.
+    """
+
+
+@hookspec
+def train_options(parser: argparse.ArgumentParser) -> None:
+    """`sgm train` declares its options; a plugin may add some, which `before_training` reads."""
+
+
+@hookspec
+def before_training(options: argparse.Namespace, config: Config, folder: Path) -> int | None:
+    """`sgm train` is about to train. An exit code ends the command in place of training; None lets it go on.
+
+    Args:
+        options: of the command line.
+        config: of the run; of its components none is built.
+        folder: of the run; a new one does not exist yet.
+    """
+
+
+@hookspec
+def lightning_callbacks(config: dict[str, Any], run: RunParts) -> list[Callback] | None:
     """A trainer is made by `sgm train`; gives callbacks to add after the config's own. On every rank, alike.
 
-    What a callback raises later ends the run, as that of any callback does.
+    The order of callbacks means nothing. What a callback raises later ends the run, as that of any callback does.
 
     Args:
         config: the resolved config as plain data; a copy.
+        run: its folder, its checked config, the path of its metrics, whether it is resumed, the config's callbacks.
     """
 
 

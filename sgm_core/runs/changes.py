@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from sgm_core.config.api import Config
+from sgm_core.config.toplevel import resumable
 from sgm_core.config.yaml import scalar_yaml
 
 FREE = (
@@ -17,11 +18,11 @@ FREE = (
     )),
     *(f"data.{name}" for name in ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")),
     "checkpoint",
-    "nonfinite",
     "cache",
     "vars",
 )  # fmt: skip
-"""What a run that goes on may change freely: how long, where, how fast, and what it says and keeps of itself.
+"""What a resumed run may change freely, beside the sections of tools that say so: how long it trains, where, how
+fast, and what it shows and keeps.
 
 Devices and nodes are not among them: they change how many samples a step has.
 """
@@ -43,7 +44,8 @@ class Change(NamedTuple):
     @property
     def free(self) -> bool:
         """Whether it changes nothing that is learnt."""
-        return any(self.path == key or self.path.startswith((f"{key}.", f"{key}[")) for key in FREE)
+        free = (*FREE, *resumable())
+        return any(self.path == key or self.path.startswith((f"{key}.", f"{key}[")) for key in free)
 
 
 def changes(was: Any, now: Any, path: str = "") -> Iterator[Change]:

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sgm_core.config.arguments import add_config_arguments, read_config, split
 from sgm_core.errors import SgmError
+from sgm_core.hooks.session import prepared
+from sgm_core.hooks.session import session as hook_session
+
+if TYPE_CHECKING:
+    from sgm_core.runs.run import Run
 
 session = True
 """Plugins' hooks are called."""
@@ -25,33 +31,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-change", action="store_true", help="with --resume: go on although the config changes what is learnt"
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="take three steps, say what the run needs, and write nothing"
-    )
+    prepared().call("train_options", lambda: {"parser": parser}, lambda result: None)
 
 
 def run(options: argparse.Namespace) -> int:
     sources, overrides = split(options.config)
     if options.resume is not None:
-        if options.dry_run:
-            raise SgmError(f"--dry-run is of a new run: give it a config, e.g. {options.resume / 'config.yaml'}")
         if sources or options.name:
             raise SgmError("--resume goes on with the run's own config and folder: give overrides only")
         from sgm_core.runs.run import resume_run
 
-        return resume_run(options.resume, overrides, options.allow_change).train()
+        return _train(options, resume_run(options.resume, overrides, options.allow_change))
     if options.allow_change:
         raise SgmError("--allow-change is of a run that goes on: --resume RUN")
     config = read_config(options.config)
-    config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
+    config.check()  # a mistake in it should not have to wait for the imports
     from sgm_core.runs.run import start_run
 
-    started = start_run(config, options.runs, options.name or agreed_name(sources))
-    if options.dry_run:
-        from sgm_plugins.tools.dry_run.command import run_dry
+    return _train(options, start_run(config, options.runs, options.name or agreed_name(sources)))
 
-        return run_dry(started)
-    return started.train()
+
+def _train(options: argparse.Namespace, run: Run) -> int:
+    """Train, unless a plugin does something in its place."""
+    arguments = {"options": options, "config": run.config, "folder": run.folder}
+    with hook_session("train") as here:
+        codes = [code for _, code in here.call("before_training", lambda: arguments, int)]
+        return codes[0] if codes else run.train()
 
 
 def agreed_name(sources: list[str]) -> str:

@@ -15,7 +15,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sgm_core.files import Tolerant, replacing
 from sgm_core.roles import Logger
-from sgm_plugins.tools.report.curves import FILE, parse
+
+METRICS = "metrics.jsonl"
+"""The file's name in the folder of a run."""
 
 
 class JSONLMetrics(Logger):
@@ -36,7 +38,7 @@ class JSONLMetrics(Logger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.path = Path(folder) / FILE
+        self.path = Path(folder) / METRICS
         self._line: dict[str, Any] = {}  # the last line of the file
         self._start = self._end = -1  # and where it is; unknown until the file was looked at
         self._tolerant = Tolerant(str(self.path))
@@ -109,6 +111,16 @@ class JSONLMetrics(Logger):
         with self.path.open("rb") as old, replacing(self.path) as temporary, temporary.open("wb") as new:
             new.writelines(line for line in old if (parsed := parse(line)) and parsed["step"] <= step)
         self._end = -1
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """A line of the file, or None where it is torn or none of ours."""
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        return None
+    whole = line.endswith(b"\n") and isinstance(parsed, dict) and isinstance(parsed.get("step"), int)
+    return parsed if whole else None
 
 
 def plain(value: Any) -> Any:

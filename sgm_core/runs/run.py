@@ -29,7 +29,6 @@ from typing import Any
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from sgm_core.checkpoints.files import read_provenance, read_step, refuse_url, save_weights
@@ -37,28 +36,24 @@ from sgm_core.checkpoints.manifest import newest_valid
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, StopRun
 from sgm_core.files import replacing, sweep
 from sgm_core.hooks.callbacks import added_callbacks
+from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.compartments import Compartments
-from sgm_core.hooks.session import current, hook_entries
+from sgm_core.hooks.session import current, hook_entries, session
+from sgm_core.hooks.specs import RunParts
 from sgm_core.registry import index
 from sgm_core.roles import Adapter
 from sgm_core.runs.allocator import keep_freed_memory
 from sgm_core.runs.changes import changes, described
 from sgm_core.runs.lock import FILE as LOCK
 from sgm_core.runs.lock import locked, refuse_held
-from sgm_core.runs.metrics import JSONLMetrics
-from sgm_core.runs.progress import StepProgressBar
+from sgm_core.runs.metrics import METRICS, JSONLMetrics
 from sgm_core.runs.ranks import agreed, is_first_process, slurm_job
 from sgm_core.runs.saving import AtomicCheckpoints, Saver, set_aside
 from sgm_core.runs.signals import Requests
 from sgm_core.training.base import AveragedEngine
-from sgm_core.training.sharding import register as register_fsdp2
-from sgm_plugins.tools.nonfinite.guard import FiniteGuard, NonFiniteError
-from sgm_plugins.tools.report.reporter import Reporter
-from sgm_plugins.tools.report.waiting import DataWait
-from sgm_plugins.tools.widths.widths import check_shapes
 
 _PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
 """How a message begins that is about a part of the model."""
@@ -85,6 +80,11 @@ class Run:
             SgmError: the config is wrong; the folder can not be written; a part refused its input. A new folder
                 in which nothing was trained is removed.
         """
+        with session("train"):  # where none is running yet
+            return self._held()
+
+    def _held(self) -> int:
+        """Train in a folder that nobody else uses."""
         self.check()
         if not is_first_process():  # which makes the folder, and holds it for all of them
             return self._train()
@@ -108,7 +108,7 @@ class Run:
         Raises:
             SgmError: the config is wrong, or says nothing of data; a strategy that averages do not work with.
         """
-        self.config.checked  # noqa: B018
+        self.config.check()
         if self.config.to_dict().get("data") is None:
             raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
         strategy = self.config.to_dict().get("trainer", {}).get("strategy")
@@ -117,8 +117,7 @@ class Run:
                 f"trainer.strategy: {strategy} is FSDP of the first version, which flattens the weights: they can not "
                 "be averaged by name; use fsdp2"
             )
-        register_fsdp2()
-        check_shapes(self.config)
+        check_with_plugins(self.config)
 
     def _train(self) -> int:
         quiet_libraries()
@@ -150,7 +149,7 @@ class Run:
                 except SgmError as error:
                     say(str(error))  # how a run ends that was told to is its exit code
                 return 0 if is_child(trainer) else requests.exit_code
-            except NonFiniteError as error:
+            except StopRun as error:
                 if not is_child(trainer):
                     raise
                 sys.stderr.write(f"{error}\n")
@@ -181,16 +180,11 @@ class Run:
         """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""
         make = self.config.build("trainer")
         given = getattr(make, "keywords", {})
-        callbacks = given.get("callbacks")
-        if callbacks is None:
-            callbacks = [index.resolve("callbacks", "image_logger")()]
-        elif not isinstance(callbacks, list):
-            callbacks = [callbacks]
-        callbacks = [*callbacks, *added_callbacks(self.config)]
-        if given.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
-            callbacks = [*callbacks, StepProgressBar()]
-        checkpoint, nonfinite = self.config.build("checkpoint"), self.config.build("nonfinite")
-        writer, wait = AtomicCheckpoints(), DataWait()
+        own = given.get("callbacks")
+        own = own if own is None or isinstance(own, list) else [own]
+        metrics, resumed = self.folder / METRICS, self.resume_from is not None
+        added = added_callbacks(RunParts(self.folder, self.config, metrics, resumed, own))
+        checkpoint, writer = self.config.build("checkpoint"), AtomicCheckpoints()
         saver = Saver(
             self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted,
             checkpoint.keep_every_n_steps, writer,
@@ -200,12 +194,10 @@ class Run:
             logger=self.loggers(given.get("logger")),
             callbacks=[
                 WriteConfig(self),
-                *([FiniteGuard(self.folder, nonfinite.skip)] if nonfinite.check else []),
-                *callbacks,
+                *(own or ()),
                 Compartments(current()),
-                Reporter(self.config, self.folder, wait),
                 saver,
-                wait,
+                *added,
             ],
             plugins=[writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
@@ -252,9 +244,6 @@ class Run:
         say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
         if grids:
             say(f"samples: {grids[-1]}")
-        for wait in trainer.callbacks:  # type: ignore[attr-defined]  # its connector sets it
-            if isinstance(wait, DataWait) and wait.advice():
-                say(wait.advice())
 
     def export(self, trainer: Trainer, engine: LightningModule) -> None:
         """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.
@@ -331,7 +320,7 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
     config = saved_config(folder / "config.yaml", overrides)
     if is_first_process():
         refuse_held(folder)
-    config.components  # noqa: B018 - a mistake in it is told before what it changes
+    config.check()  # a mistake in it is told before what it changes
     skipped: list[Path] = []
 
     def newest() -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from sgm_core.config.plan import Value
+from sgm_core.config.shapes import said_by
 from sgm_core.shapes import Shape, Takes, as_list
 from sgm_core.testing.subject import Subject
-from sgm_plugins.tools.widths.widths import said_by
 
 ADVICE = (
     "let the static method `shapes` reckon as the call does, or leave it out: what a part gives is then not checked"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -129,9 +129,3 @@ def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(mapped(entry, function) for entry in value)
     return value
-
-
-def register() -> None:
-    """Let Lightning know the strategy by its name."""
-    if NAME not in StrategyRegistry:
-        StrategyRegistry.register(NAME, FSDP2Strategy, description=FSDP2Strategy.__doc__)

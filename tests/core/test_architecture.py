@@ -18,24 +18,14 @@ LEAF_KINDS = {"scalings", "discretizations", "samplers", "guiders", "weightings"
 LEAF_IMPORTS = {"torch", "annotated_types", "sgm_core", "sgm_plugins", *sys.stdlib_module_names}
 
 KNOWN_OFFENCES: set[str] = {
-    "sgm_core -> sgm_plugins.tools.sampling.pipeline",
     "sgm_core.building.fresh -> sgm_plugins.cached.parts",
-    "sgm_core.building.fresh -> sgm_plugins.tools.widths.widths",
     "sgm_core.building.loaded -> sgm_plugins.cached.parts",
     "sgm_core.checkpoints.match -> sgm_plugins.cached.parts",
-    "sgm_core.config.api -> sgm_plugins.tools.catalog.source.reader",
     "sgm_core.config.check -> sgm_plugins.tools.catalog.source.reader",
     "sgm_core.config.to_config -> sgm_plugins.tools.catalog.source.hints",
     "sgm_core.engine -> sgm_plugins.cached.digests",
     "sgm_core.engine -> sgm_plugins.cached.parts",
-    "sgm_core.runs.command -> sgm_plugins.tools.dry_run.command",
-    "sgm_core.runs.metrics -> sgm_plugins.tools.report.curves",
-    "sgm_core.runs.run -> sgm_plugins.tools.nonfinite.guard",
-    "sgm_core.runs.run -> sgm_plugins.tools.report.reporter",
-    "sgm_core.runs.run -> sgm_plugins.tools.report.waiting",
-    "sgm_core.runs.run -> sgm_plugins.tools.widths.widths",
     "sgm_core.slots -> sgm_plugins.cached.parts",
-    "sgm_core.testing.shapes -> sgm_plugins.tools.widths.widths",
     "sgm_core.training.chunks -> sgm_plugins.tools.dry_run.live_memory",
     "sgm_plugins.loggers.csv -> sgm_core.runs.metrics",
 }

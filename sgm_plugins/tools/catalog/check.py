@@ -26,9 +26,11 @@ def run(options: argparse.Namespace) -> int:
     components = config.components
     notes = []
     if options.shapes:
-        from sgm_plugins.tools.widths.widths import check_shapes
+        from sgm_core.hooks.checks import check_with_plugins
+        from sgm_core.hooks.session import session
 
-        notes = check_shapes(config)
+        with session("check"):
+            notes = check_with_plugins(config)
     names = " ".join(split(options.config)[0])
     sys.stdout.write(f"{names}: fine, {len(components)} components\n")
     sys.stdout.writelines(f"not compared: {note}\n" for note in notes)

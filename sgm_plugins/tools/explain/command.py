@@ -43,15 +43,16 @@ def run(options: argparse.Namespace) -> int:
     config = read_config(arguments)
     from sgm_plugins.tools.explain.explain import explain
     from sgm_plugins.tools.explain.lines import lines
-    from sgm_plugins.tools.widths.widths import check_shapes
 
     explained = explain(config)
-    check_shapes(config)
     measured = None
     if path is not None:
         explained = _part(explained, path, named=options.path is not None)
     else:
+        from sgm_core.hooks.checks import check_with_plugins
         from sgm_plugins.tools.explain.sizes import measure
+
+        check_with_plugins(config)
 
         measured = measure(config)
     if options.json:

@@ -13,8 +13,8 @@ from sgm_core.config.api import Config
 from sgm_core.config.check import Checker
 from sgm_core.config.defaults import default_plan, default_value
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
-from sgm_core.config.schema import Parameter, Record, article
-from sgm_core.config.sections import Sections
+from sgm_core.config.schema import Parameter, article
+from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import Node, Origin, join, key_of, split_path
 from sgm_core.config.unbuilt import Unbuilt
 from sgm_core.errors import SgmError
@@ -117,7 +117,7 @@ def explain(config: Config, *, unbuilt: bool = False) -> Explained:
     """
     plan: Plan = config.checked[0]  # everything that is wrong, without the imports of cached parts
     if not unbuilt:
-        plan = Checker(whole=True).check(config.tree, Record(Sections), "")
+        plan = check_tree(Checker(whole=True), config.tree)
     assert isinstance(plan, Call)
     return _call(plan, config.tree, config.tree.origin, "", "")
 

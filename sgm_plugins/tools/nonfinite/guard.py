@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import StopRun
 from sgm_core.files import replacing
 from sgm_core.runs.saving import write_torch
 from sgm_core.training.base import AveragedEngine
@@ -23,7 +23,7 @@ from sgm_core.training.base import AveragedEngine
 FOLDER = "nonfinite"
 
 
-class NonFiniteError(SgmError):
+class NonFiniteError(StopRun):
     """A loss or a gradient that is not finite; the weights are as they were before the step."""
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-FILE = "metrics.jsonl"
+from sgm_core.runs.metrics import parse
 
 POINTS = 1000
 """Points of a curve above which it is thinned: a screen is hardly wider."""
@@ -20,16 +19,6 @@ BESIDE = frozenset({"step", "epoch", "global_step"})
 
 Point = tuple[int, float]
 """(step, value); the value is nan or infinite where the metric was."""
-
-
-def parse(line: bytes) -> dict[str, Any] | None:
-    """A line of the file, or None where it is torn or none of ours."""
-    try:
-        parsed = json.loads(line)
-    except ValueError:
-        return None
-    whole = line.endswith(b"\n") and isinstance(parsed, dict) and isinstance(parsed.get("step"), int)
-    return parsed if whole else None
 
 
 class Curves:

@@ -19,9 +19,6 @@ from sgm_plugins.tools.report.page import Report
 from sgm_plugins.tools.report.record import Record, command, environment, read_record
 from sgm_plugins.tools.report.waiting import DataWait
 
-INTERVAL = 10.0
-"""Seconds from one report to the next, at least."""
-
 SHARE = 0.01
 """Of the time of training that reports may take: a slow disk or a large page makes them rarer."""
 
@@ -41,7 +38,7 @@ class Reporter(Callback):
         interval: seconds from one report to the next, at least.
     """
 
-    def __init__(self, config: Config, folder: Path, wait: DataWait | None = None, interval: float = INTERVAL) -> None:
+    def __init__(self, config: Config, folder: Path, wait: DataWait | None = None, interval: float = 10.0) -> None:
         self.config = config
         self.folder = folder
         self.wait = wait

@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from sgm_core.errors import tell
+
 SHARE = 0.2
 """Of the time of training, from which a run says so when it ends."""
 
@@ -44,6 +46,11 @@ class DataWait(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.monotonic()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where waiting took a large share of a run."""
+        if trainer.is_global_zero and (advice := self.advice()):
+            tell(advice)
 
     @property
     def share(self) -> float:

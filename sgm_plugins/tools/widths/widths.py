@@ -6,16 +6,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgm_core.config.api import Config
-from sgm_core.config.defaults import default_value
-from sgm_core.config.plan import Call, Fields, Items, Plan, Value
-from sgm_core.config.recipes import recipe_of
+from sgm_core.config.plan import Call, Items, Plan, Value
+from sgm_core.config.shapes import call_of, keywords, said_by, told
 from sgm_core.config.tree import Origin, Problems, join
 from sgm_core.registry import did_you_mean
-from sgm_core.shapes import Shape, Takes, as_list, declaration, own_static, unknown
+from sgm_core.shapes import Shape, Takes, as_list, own_static
 from sgm_core.slots import EmbedderSlot
 
 ARGUMENTS = {"vector": "y", "crossattn": "context", "concat": "x"}
@@ -68,63 +66,6 @@ def check_shapes(config: Config, *, training: bool = True) -> list[str]:
     return comparison.notes
 
 
-# --- what components say -------------------------------------------------------------------------------------------
-
-
-def said_by(plan: Plan | None) -> Callable[..., Any]:
-    """What a component says of its shapes, as a function of those of its inputs."""
-    call = _call_of(plan)
-    shapes = None if call is None else declaration(call.target)
-    if call is None or shapes is None:
-        return unknown
-
-    def say(*inputs: Any) -> Any:
-        said = shapes(*inputs, **_keywords(shapes, call))
-        if not isinstance(said, Mapping):
-            return said
-        return {name: _owned(takes, call) if isinstance(takes, Takes) else takes for name, takes in said.items()}
-
-    return say
-
-
-def _keywords(say: Callable[..., Any], call: Call) -> dict[str, Any]:
-    """The arguments of a constructor that a static method asks for, by name."""
-    parameters = inspect.signature(say).parameters.values()
-    return {p.name: _argument(call, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def _owned(takes: Takes, call: Call) -> Takes:
-    """With the component that has the key: the innermost one, where a network wraps another."""
-    return takes if takes.owner is not None else takes._replace(owner=call)
-
-
-def _call_of(plan: Plan | None) -> Call | None:
-    """The plan of a component; also of one that Python code gave, if a config had built it."""
-    if isinstance(plan, Value):
-        plan = recipe_of(plan.value)
-    return plan if isinstance(plan, Call) else None
-
-
-def _argument(call: Call, name: str) -> Any:
-    """An argument of the constructor as `shapes` is told it; parts are functions."""
-    if name in call.arguments:
-        return _told(call.arguments[name])
-    default = default_value(call.target, call.schema.parameters[name])
-    return unknown if callable(default) else default
-
-
-def _told(plan: Plan) -> Any:
-    match plan:
-        case Value(value) if value is None or isinstance(value, (bool, int, float, str, Path)):
-            return value
-        case Items(items, make):
-            return make([_told(item) for item in items])
-        case Fields(fields):
-            return {key: _told(value) for key, value in fields.items()}
-        case _:
-            return said_by(plan)
-
-
 # --- the comparison ------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +86,7 @@ class Comparison:
         """Arguments to which something of unknown width goes; None stands for all of them."""
 
     def run(self) -> None:
-        network = _call_of(self.parts.get("network"))
+        network = call_of(self.parts.get("network"))
         batch = self._ask(_place(self.data), said_by(self.data)) if self.data is not None else None
         latent = self._latent(batch)
         self._read_slots(batch)
@@ -188,7 +129,7 @@ class Comparison:
         first_stage = self.parts.get("first_stage")
         latent: Shape | None = self._ask(_place(first_stage), said_by(first_stage), image)
         if latent is None and _argument_or(self.parts, "latent_shape", None):
-            latent = tuple(_told(self.parts["latent_shape"]))
+            latent = tuple(told(self.parts["latent_shape"]))
         return latent
 
     def _read_slots(self, batch: Mapping[str, Shape | None] | None) -> None:
@@ -198,15 +139,15 @@ class Comparison:
             if not self.training:
                 self.vague.add(None)  # whoever samples may bring a conditioning
             return
-        conditioner = _call_of(given)
+        conditioner = call_of(given)
         route = None if conditioner is None else own_static(conditioner.target, "route")
         if conditioner is None or route is None:
             self.vague.add(None)
             self.notes.append(f"{_place(given)} does not say where it puts what its embedders give")
             return
-        route = partial(route, **_keywords(route, conditioner))
+        route = partial(route, **keywords(route, conditioner))
         for plan in _slots(conditioner):
-            slot = _call_of(plan)
+            slot = call_of(plan)
             if slot is None:
                 self.vague.add(None)
             else:
@@ -373,7 +314,7 @@ def _slots(conditioner: Call) -> Iterator[Plan]:
     """The plans of a conditioner's slots, in order, each once."""
     for argument in conditioner.arguments.values():
         for plan in argument.items if isinstance(argument, Items) else [argument]:
-            call = _call_of(plan)
+            call = call_of(plan)
             if (call is not None and call.target is EmbedderSlot) or (
                 isinstance(plan, Value) and isinstance(plan.value, EmbedderSlot)
             ):
@@ -381,16 +322,16 @@ def _slots(conditioner: Call) -> Iterator[Plan]:
 
 
 def _argument_or(arguments: Mapping[str, Plan], name: str, default: Any) -> Any:
-    return _told(arguments[name]) if name in arguments else default
+    return told(arguments[name]) if name in arguments else default
 
 
 def _place(plan: Plan | None) -> Place:
     """Where a part stands and what it is called; of a slot its embedder's name."""
-    call = _call_of(plan)
+    call = call_of(plan)
     if call is None:
         value = plan.value if isinstance(plan, Value) else None
         return Place(Origin("config"), "", type(value).__name__)
-    embedder = _call_of(call.arguments.get("embedder")) if call.target is EmbedderSlot else None
+    embedder = call_of(call.arguments.get("embedder")) if call.target is EmbedderSlot else None
     return Place(call.origin, call.path, (embedder or call).name)
 
 

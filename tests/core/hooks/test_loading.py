@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from support.foreign import foreign
 
 import sgm_core as sgm
 from sgm_core.errors import SgmError
@@ -34,7 +35,7 @@ def test_a_broken_plugin_is_reported_in_one_line_and_the_others_are_loaded(make_
     make_plugin("sgm-broken", source, version="2.3")
     make_plugin("sgm-c", GOOD)
     with sgm.session() as session:
-        assert [plugin.entry.distribution for plugin in session.loaded] == ["sgm-a", "sgm-c"]
+        assert [plugin.entry.distribution for plugin in foreign(session.loaded)] == ["sgm-a", "sgm-c"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: plugin sgm-broken:main 2.3 is left out: ")
     assert reason in line
@@ -58,7 +59,7 @@ def test_ctrl_c_while_a_plugin_is_imported_is_no_failure_of_the_plugin(make_plug
 def test_nothing_of_a_plugin_with_one_wrong_hook_is_called(make_plugin, capsys):
     make_plugin("sgm-a", "@hookimpl\ndef session_start(): print('told')\n@hookimpl\ndef session_finish(kode): ...")
     with sgm.session() as session:
-        assert session.loaded == []
+        assert foreign(session.loaded) == []
     assert capsys.readouterr().out == ""
 
 
@@ -72,7 +73,7 @@ def test_a_class_is_not_taken_for_an_instance(make_distribution, capsys):
         {"throwaway_a.py": source},
     )
     with sgm.session() as session:
-        assert [plugin.entry.name for plugin in session.loaded] == ["instance"]
+        assert [plugin.entry.name for plugin in foreign(session.loaded)] == ["instance"]
     assert "throwaway_a:Hooks is a class: name a module, or an instance of the class" in capsys.readouterr().err
 
 
@@ -82,14 +83,14 @@ def test_what_two_entries_offer_counts_once(make_distribution, capsys):
     make_distribution("sgm-a", entries, {"throwaway_a.py": source})
     make_distribution("sgm-b", entries)
     with sgm.session() as session:
-        assert [plugin.entry.qualified for plugin in session.loaded] == ["sgm-a:a"]
+        assert [plugin.entry.qualified for plugin in foreign(session.loaded)] == ["sgm-a:a"]
     assert capsys.readouterr().out == "told\n"
 
 
 def test_a_hook_of_a_later_core_can_be_optional(make_plugin):
     make_plugin("sgm-a", GOOD + "@hookimpl(optionalhook=True)\ndef hook_of_tomorrow(): ...")
     with sgm.session() as session:
-        assert set(session.loaded[0].hooks) == {"lightning_callbacks"}
+        assert set(foreign(session.loaded)[0].hooks) == {"lightning_callbacks"}
 
 
 @pytest.mark.parametrize("rule", ["off", "only:sgm-b", "-sgm-a"])
@@ -98,7 +99,7 @@ def test_a_plugin_that_is_not_allowed_is_never_imported(make_plugin, monkeypatch
     make_plugin("sgm-b", GOOD)
     monkeypatch.setenv("SGM_PLUGINS", rule)
     with sgm.session() as session:
-        assert "sgm-a" not in {plugin.entry.distribution for plugin in session.loaded}
+        assert "sgm-a" not in {plugin.entry.distribution for plugin in foreign(session.loaded)}
     assert "throwaway_sgm_a" not in sys.modules
     assert ("throwaway_sgm_b" in sys.modules) == (rule != "off")
 
@@ -117,7 +118,7 @@ def test_a_plugin_for_another_api_is_reported_and_never_imported(make_distributi
     entries = {"sgm.plugins": {"main": "throwaway_a"}, "sgm.api": {"999": "sgm_core"}}
     make_distribution("sgm-a", entries, {"throwaway_a.py": "raise SystemExit"})
     with sgm.session() as session:
-        assert session.loaded == []
+        assert foreign(session.loaded) == []
     assert capsys.readouterr().err.startswith("warning: plugin sgm-a:main 1.0 is left out: sgm-a 1.0 was built for API")
     assert "throwaway_a" not in sys.modules
     monkeypatch.setenv("SGM_PLUGINS", "-sgm-a")

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from pathlib import Path
 
 import torch
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from sgm_core.hooks.commands import PluginCommands
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.images import extra_images
 from sgm_core.hooks.session import Session
+from sgm_core.hooks.specs import RunParts
 from sgm_core.registry import index
 
 EVERYTHING = """
@@ -73,7 +75,8 @@ def everything(capsys) -> tuple:
         except SgmError as error:
             said, config = str(error), sgm.load_config("digits", overrides=["vars={}"])
         sgm.build("denoisers", {"use": "continuous", "scaling": "edm"})
-        callbacks = [callback.name for callback in added_callbacks(config)]
+        run = RunParts(Path("run"), config, Path("metrics.jsonl"), False, None)
+        callbacks = [callback.name for callback in added_callbacks(run) if hasattr(callback, "name")]
         checkpoint: dict = {}
         Compartments(session).on_save_checkpoint(None, None, checkpoint)
         images = extra_images(make_engine(), lambda: torch.ones(1), 0)

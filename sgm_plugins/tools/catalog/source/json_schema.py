@@ -70,8 +70,13 @@ def config_schema() -> Schema:
         "then": {"$ref": part.record(sections)},
         "else": {"$ref": whole.record(sections)},
     }
+    added = {name: definition_of(index.find("sections", name).value) for name in index.names("sections")}
     for writer in (whole, part):
-        writer.definitions[f"{writer.prefix}{sections.canonical}"]["properties"]["extends"] = {
+        properties = writer.definitions[f"{writer.prefix}{sections.canonical}"]["properties"]
+        for name, section in added.items():
+            if isinstance(section, Definition):
+                properties[name] = {"$ref": writer.record(section)}
+        properties["extends"] = {
             "description": "Configs that this one goes on from: a file beside it, a shipped name, or a list of these.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         }

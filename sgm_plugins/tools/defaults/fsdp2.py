@@ -1,0 +1,16 @@
+"""The strategy `fsdp2` is known to Lightning's trainer by its name."""
+
+from __future__ import annotations
+
+from sgm_core.hooks.specs import hookimpl
+
+
+@hookimpl
+def lightning_callbacks() -> None:
+    """Adds no callback: a trainer is about to be made, which looks its strategy up."""
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    from sgm_core.training.sharding import NAME, FSDP2Strategy
+
+    if NAME not in StrategyRegistry:
+        StrategyRegistry.register(NAME, FSDP2Strategy, description=FSDP2Strategy.__doc__)

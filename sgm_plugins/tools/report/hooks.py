@@ -1,0 +1,19 @@
+"""Every run keeps its record and its report page, and measures how long it waits for data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sgm_core.hooks.specs import RunParts, hookimpl
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
+
+@hookimpl
+def lightning_callbacks(run: RunParts) -> list[Callback]:
+    from sgm_plugins.tools.report.reporter import Reporter
+    from sgm_plugins.tools.report.waiting import DataWait
+
+    settings, wait = run.config.build("report"), DataWait()
+    return [Reporter(run.config, run.folder, wait, settings.interval), wait] if settings.write else [wait]

@@ -1,0 +1,23 @@
+"""The section `report` of a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Gt
+
+
+@dataclass
+class Reporting:
+    """The report page of a run.
+
+    Attributes:
+        write: whether `run.json` and `report.html` are written while the run trains; `sgm report RUN` does it later.
+        interval: seconds from one page to the next, at least.
+    """
+
+    resumable: ClassVar[bool] = True
+
+    write: bool = True
+    interval: Annotated[float, Gt(0)] = 10.0

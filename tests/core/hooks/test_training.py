@@ -1,0 +1,45 @@
+"""Options that plugins add to `sgm train`, and what they do in place of training."""
+
+import pytest
+
+from sgm_core.cli.app import main
+
+PLAN = """
+@hookimpl
+def train_options(parser): parser.add_argument("--plan", type=int, metavar="N", help="print the plan N times")
+
+@hookimpl
+def before_training(options, config, folder):
+    if options.plan is None:
+        return None
+    for _ in range(options.plan):
+        print(folder, config["trainer.max_steps"])
+    return 7
+"""
+
+
+def test_an_option_is_in_the_help_and_its_exit_code_ends_the_command(make_plugin, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_plugin("sgm-a", PLAN)
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    assert "--plan N" in out
+    assert "--dry-run" in out
+    assert main(["train", "digits", "--name", "a", "--plan", "2", "trainer.max_steps=5"]) == 7
+    assert capsys.readouterr().out == "runs/a 5\nruns/a 5\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_option_that_exists_already_names_the_plugin(make_plugin, capsys):
+    make_plugin("sgm-a", PLAN.replace("--plan", "--name"))
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    out, err = capsys.readouterr()
+    assert "plugin sgm-a:main 1.0 is left out: train_options:" in err
+    assert "--resume" in out
+
+
+def test_a_dry_run_of_a_run_that_resumes_is_refused(tmp_path, capsys):
+    assert main(["train", "--resume", str(tmp_path), "--dry-run"]) == 1
+    assert "config.yaml" in capsys.readouterr().err
