@@ -35,7 +35,7 @@ clean:
 	rm -rf .venv
 
 .venv/bin/pip:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "sgm needs Python >= 3.10; say which: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sgm needs Python >= 3.11; say which: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 
 .venv/base.done: pyproject.toml constraints.txt | .venv/bin/pip

@@ -187,7 +187,7 @@ name = "<DISTRIBUTION>"
 version = "0.1.0"
 description = "The <NOUN> '<NAME>' for sgm."
 readme = "README.md"
-requires-python = ">=3.10"
+requires-python = ">=3.11"
 dependencies = ["sgm-core"]
 
 [project.optional-dependencies]
