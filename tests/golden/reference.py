@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from sgm_plugins.autoencoding.decoder import Decoder
 from sgm_plugins.autoencoding.encoder import Encoder
 from sgm_plugins.autoencoding.temporal_decoder import TemporalDecoder
@@ -160,6 +162,11 @@ def build(target: str, params: Mapping[str, Any] | None = None) -> Any:
         if key not in ours.ignored
     }
     return ours.make(**arguments)
+
+
+def codes_of(quantizer: Mapping[str, Any], indices: Tensor) -> Tensor:
+    """Our codes as the reference's quantizer gives them: in a row, unless its `sane_index_shape` says otherwise."""
+    return indices if quantizer.get("sane_index_shape", False) else indices.flatten()
 
 
 def require(name: str) -> None:
