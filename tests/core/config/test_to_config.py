@@ -130,7 +130,7 @@ LOSS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.tuples(st.just("samplers"), SAMPLER) | st.tuples(st.just("losses"), LOSS), st.booleans())
 def test_building_the_config_of_what_was_built_builds_the_same(case, defaults):
     kind, spec = case
