@@ -364,8 +364,8 @@ def test_wrong_input_to_the_small_commands(sgm, arguments, message, monkeypatch)
     assert "Traceback" not in err
 
 
+@pytest.mark.usefixtures("register")  # what is registered is forgotten
 def test_code_registers_components_of_a_local_file(sgm):
-    from sgm_core.registry import index
 
     Path("mine.py").write_text(
         "import sgm_core as sgm\n"
@@ -374,10 +374,7 @@ def test_code_registers_components_of_a_local_file(sgm):
         "class Mine(UnitWeighting): ...\n"
     )
     assert sgm("check", "digits", "model.loss_fn.weighting=from_a_file")[0] == 1
-    try:
-        assert sgm("check", "digits", "model.loss_fn.weighting=from_a_file", "--code", "mine.py")[0] == 0
-    finally:
-        index._local.pop(("weightings", "from_a_file"), None)
+    assert sgm("check", "digits", "model.loss_fn.weighting=from_a_file", "--code", "mine.py")[0] == 0
 
 
 def test_usage_errors_exit_with_2(sgm):
