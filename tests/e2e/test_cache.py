@@ -114,6 +114,7 @@ def entries(part: str) -> list[tuple[str, bytes]]:
     return found
 
 
+@pytest.mark.essential
 def test_training_with_the_cache_has_the_losses_of_training_without_and_never_loads_an_encoder(folder, capsys):
     assert main(["train", "c.yaml", "--name", "plain", *PLAIN]) == 0
     assert "heavy_library" in sys.modules
@@ -149,6 +150,7 @@ def test_training_with_the_cache_has_the_losses_of_training_without_and_never_lo
     assert len([row for row in metrics("cached") if "loss" in row]) == 30
 
 
+@pytest.mark.slow
 def test_without_filling_it_first_training_fills_it_and_says_so(folder, capsys):
     assert main(["train", "c.yaml", "--name", "plain", *PLAIN]) == 0
     with pytest.warns(UserWarning, match=r"embedders\[0\].embedder: 64 entries of a batch are not in cache"):
@@ -160,6 +162,7 @@ def test_without_filling_it_first_training_fills_it_and_says_so(folder, capsys):
     assert "heavy_library" not in sys.modules
 
 
+@pytest.mark.slow
 def test_what_was_garbled_or_truncated_is_computed_again(folder):
     assert main(["train", "c.yaml", "--name", "plain", *PLAIN]) == 0
     assert main(["cache", "c.yaml"]) == 0
@@ -217,6 +220,7 @@ def test_another_config_of_a_part_has_another_cache_and_prune_deletes_the_rest(f
     assert Path("cache/mine").exists()
 
 
+@pytest.mark.slow
 def test_weights_of_init_from_reach_the_cached_parts_and_the_checkpoints(folder):
     engine = sgm.build_engine(sgm.load_config("c.yaml", overrides=PLAIN))
     with torch.no_grad():

@@ -86,6 +86,7 @@ def test_the_data_keeps_the_contract_of_datamodules(folder):
     check_component("datamodules", component("datamodules", "shapes"))
 
 
+@pytest.mark.slow
 def test_the_commands_and_the_python_of_the_text_run(folder):
     """Those of the opening, with fewer steps, and the snippet that samples with images."""
     train("radius.yaml", name="radius")

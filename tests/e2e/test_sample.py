@@ -77,6 +77,7 @@ def pixels(sample):
 # --- what is drawn -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_option_of_pictures_counts(pixels, folder):
     base = pixels("sd_xl_base", *PROMPT)
     assert pixels("sd_xl_base", *PROMPT) == base
