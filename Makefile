@@ -1,17 +1,24 @@
 # `make demo` and `make test` each work alone, from a fresh clone. The same in plain commands: README.md.
 PYTHON ?= python3
 BIN := .venv/bin
+SUITE := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -rs
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-all fuzz lint format bench clean
 
 demo: .venv/base.done
 	$(BIN)/sgm train configs/digits.yaml
 
-test: .venv/dev.done
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# everything essential, for each change
+test: lint
+	$(SUITE) -m "not slow and not process"
+
+# everything, for each submission
+test-all: lint
+	$(SUITE)
+
+# the tests that draw examples, with fresh seeds; what they find becomes an @example
+fuzz: .venv/dev.done
+	HYPOTHESIS_PROFILE=fuzz $(SUITE) -m hypothesis
 
 lint: .venv/dev.done
 	$(BIN)/ruff format --check
@@ -35,7 +42,7 @@ clean:
 	rm -rf .venv
 
 .venv/bin/pip:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "sgm needs Python >= 3.10; say which: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sgm needs Python >= 3.11; say which: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 
 .venv/base.done: pyproject.toml constraints.txt | .venv/bin/pip

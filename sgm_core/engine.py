@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.optim import AdamW
-from typing_extensions import Self
 
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import takes_weights

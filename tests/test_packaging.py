@@ -3,17 +3,12 @@
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from setuptools import find_packages
 from support.original_data import write_cifar10, write_mnist
 from support.places import ROOT
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from support.shipped import NEEDS, usable_configs
 
 from sgm_core.config.compose import shipped_configs
@@ -61,13 +56,37 @@ def test_every_built_in_loads_is_documented_and_has_annotated_parameters(entry):
         assert not signature(target, late).open
 
 
+def _pins():
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_every_package_has_one_pin_for_all_supported_pythons():
+    from packaging.utils import canonicalize_name
+
+    pins = _pins()
+    names = [canonicalize_name(pin.name) for pin in pins]
+    assert [name for name in names if names.count(name) > 1] == []
+    assert [str(pin) for pin in pins if re.search("python|implementation", str(pin.marker or ""))] == []
+    assert [str(pin) for pin in pins if not re.fullmatch(r"==[^*,]+", str(pin.specifier))] == []
+
+
+def test_the_floor_of_python_is_the_same_everywhere():
+    floor = PYPROJECT["project"]["requires-python"].removeprefix(">=")
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == "py" + floor.replace(".", "")
+    assert PYPROJECT["tool"]["mypy"]["python_version"] == floor
+    assert f"sgm needs Python >= {floor}" in (ROOT / "Makefile").read_text()
+    assert f"Python {floor} or newer" in (ROOT / "README.md").read_text()
+
+
 def test_the_constraints_satisfy_the_dependencies():
     """B42: the reference declares none, and its pins exclude each other."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pins = _pins()
     pinned = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins if
               pin.marker is None or pin.marker.evaluate()}  # fmt: skip
     extras = PYPROJECT["project"]["optional-dependencies"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -22,12 +26,26 @@ def compile_network(network: nn.Module, backend: str | Callable[..., Any] = "ind
 
     Returns:
         What is compiled on its own.
+
+    Raises:
+        ValueError: the default backend cannot work here, see `unquoted_path`.
     """
+    if backend == "inductor" and (path := unquoted_path()) and not torch.accelerator.is_available():
+        raise ValueError(
+            f"`compile` cannot be used here: torch's compiler does not quote paths, and {path!r} has a space in it. "
+            "Leave `compile` out, or use a virtual environment and a TMPDIR without spaces"
+        )
     found = regions(network, getattr(network, "compile_regions", ())) or [network]
     _allow_graphs(len(found))
     for region in found:
         region.compile(backend=backend)
     return found
+
+
+def unquoted_path() -> str | None:
+    """A path with a space in it that torch would put into the compiler's command line for a CPU, unquoted; or None."""
+    paths = (str(Path(torch.__file__).parent), os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir())
+    return next((path for path in paths if any(map(str.isspace, path))), None)
 
 
 def regions(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:

@@ -15,7 +15,7 @@ from sgm_core.roles import Average
 from sgm_core.training.local import local
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 _SHADOW = "shadow."
 

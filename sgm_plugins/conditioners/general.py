@@ -16,7 +16,7 @@ from sgm_core.shapes import Shape
 from sgm_core.slots import EmbedderSlot, count_samples, describe, like, null_outputs
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 BY_RANK = {2: "vector", 3: "crossattn", 4: "concat", 5: "concat"}
 """Where an output goes if its slot does not say: (b, d), (b, tokens, d), (b, c, h, w), (b, c, t, h, w)."""

@@ -14,7 +14,7 @@ from sgm_core.shapes import Shape, as_list
 from sgm_core.slots import describe
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class ProjectedEmbedder(nn.Module):

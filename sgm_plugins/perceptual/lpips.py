@@ -15,7 +15,7 @@ from sgm_plugins.perceptual.vgg16 import CHANNELS
 from sgm_plugins.perceptual.weights import read_weights
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 EPS = 1e-10
 """Added to the length of a feature vector, as in the distance that the published heads belong to."""

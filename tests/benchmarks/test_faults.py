@@ -29,8 +29,8 @@ def test_nothing_is_lost(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
 
 
-def test_a_row_that_is_none_is_a_mistake_of_usage(tmp_path):
+def test_a_row_that_is_none_is_a_mistake_of_usage(python):
     for row in ("nope", "flips=0", "flips=x"):
-        done = subprocess.run([sys.executable, str(BENCHMARK), row], capture_output=True, text=True, check=False)
+        done = python(BENCHMARK, row)
         assert done.returncode == 2
         assert "rows are saving, kills" in done.stderr

@@ -8,6 +8,7 @@ from support.places import ROOT
 BENCHMARKS = ROOT / "benchmarks"
 
 
+@pytest.mark.slow
 def test_rows_of_a_small_model(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     table = list(importlib.import_module("memory").rows(1, ["tiny"]))

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.places import ROOT
+from support.benchmark import benchmark
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import sampler_order
+sampler_order = benchmark("sampler_order")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tarfile
 from typing import Any
 
@@ -326,6 +324,6 @@ def test_a_constructor_may_have_parameters_called_kind_and_component():
     check_component("scalings", Named, kind="a", component="b")
 
 
-def test_the_kit_does_not_import_pytest():
+def test_the_kit_does_not_import_pytest(python):
     code = "import sys, sgm_core.testing; sys.exit('pytest' in sys.modules or 'sgm_plugins.scalings' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert python("-c", code).returncode == 0

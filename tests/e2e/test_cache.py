@@ -3,10 +3,7 @@
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -99,14 +96,6 @@ def folder(make_distribution, tmp_path, monkeypatch):
     return tmp_path
 
 
-def sgm_run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())", *arguments]
-
-
 def metrics(run: str) -> list[dict]:
     return [json.loads(line) for line in Path("runs", run, "metrics.jsonl").read_text().splitlines()]
 
@@ -125,6 +114,7 @@ def entries(part: str) -> list[tuple[str, bytes]]:
     return found
 
 
+@pytest.mark.essential
 def test_training_with_the_cache_has_the_losses_of_training_without_and_never_loads_an_encoder(folder, capsys):
     assert main(["train", "c.yaml", "--name", "plain", *PLAIN]) == 0
     assert "heavy_library" in sys.modules
@@ -160,6 +150,7 @@ def test_training_with_the_cache_has_the_losses_of_training_without_and_never_lo
     assert len([row for row in metrics("cached") if "loss" in row]) == 30
 
 
+@pytest.mark.slow
 def test_without_filling_it_first_training_fills_it_and_says_so(folder, capsys):
     assert main(["train", "c.yaml", "--name", "plain", *PLAIN]) == 0
     with pytest.warns(UserWarning, match=r"embedders\[0\].embedder: 64 entries of a batch are not in cache"):
@@ -171,6 +162,7 @@ def test_without_filling_it_first_training_fills_it_and_says_so(folder, capsys):
     assert "heavy_library" not in sys.modules
 
 
+@pytest.mark.slow
 def test_what_was_garbled_or_truncated_is_computed_again(folder):
     assert main(["train", "c.yaml", "--name", "plain", *PLAIN]) == 0
     assert main(["cache", "c.yaml"]) == 0
@@ -186,35 +178,31 @@ def test_what_was_garbled_or_truncated_is_computed_again(folder):
     assert metrics("cached") == metrics("plain")
 
 
-def test_a_killed_fill_goes_on_where_it_was(folder):
+def test_a_killed_fill_goes_on_where_it_was(folder, sgm_forked):
     Path("slow.yaml").write_text(CONFIG.replace("batch_size: 64", "batch_size: 2"))
-    process = subprocess.Popen(command("cache", "slow.yaml"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(entries("autoencoder_kl_mode")) < 20 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = sgm_forked("cache", "slow.yaml")
+    killed.wait_for(lambda: len(entries("autoencoder_kl_mode")) >= 20)
+    killed.kill()
     kept = set(entries("autoencoder_kl_mode"))
     assert 20 <= len(kept) < 1797
-    done = sgm_run("cache", "slow.yaml")
-    assert done.returncode == 0, done.stderr
-    assert f"model.first_stage: 1797 entries ({1797 - len(kept)} new)" in done.stdout
+    done = sgm_forked("cache", "slow.yaml", "data.batch_size=64")
+    assert done.wait() == 0, done.err
+    assert f"model.first_stage: 1797 entries ({1797 - len(kept)} new)" in done.out
     assert kept < set(entries("autoencoder_kl_mode"))
     assert len(entries("autoencoder_kl_mode")) == 1797
     assert not list(Path("cache").rglob("*.tmp"))
 
 
-def test_two_processes_fill_one_cache_in_which_no_entry_is_twice(folder):
-    fills = [
-        subprocess.Popen(command("cache", "c.yaml", "data.batch_size=8"), stderr=subprocess.PIPE) for _ in range(2)
-    ]
+@pytest.mark.essential
+def test_two_processes_fill_one_cache_in_which_no_entry_is_twice(folder, sgm_forked, sgm_started):
+    fills = [start("cache", "c.yaml", "data.batch_size=8") for start in (sgm_started, sgm_forked)]
     for fill in fills:
-        _, err = fill.communicate()
-        assert fill.returncode == 0, err
+        assert fill.wait() == 0, fill.err
     assert len(entries("autoencoder_kl_mode")) == len(set(entries("autoencoder_kl_mode"))) == 1797
     assert len(entries("encoder")) == len(set(entries("encoder"))) == 21
-    done = sgm_run("cache", "c.yaml")
-    assert "1797 entries (0 new)" in done.stdout
+    done = sgm_forked("cache", "c.yaml")
+    assert done.wait() == 0, done.err
+    assert "1797 entries (0 new)" in done.out
 
 
 def test_another_config_of_a_part_has_another_cache_and_prune_deletes_the_rest(folder, capsys):
@@ -232,6 +220,7 @@ def test_another_config_of_a_part_has_another_cache_and_prune_deletes_the_rest(f
     assert Path("cache/mine").exists()
 
 
+@pytest.mark.slow
 def test_weights_of_init_from_reach_the_cached_parts_and_the_checkpoints(folder):
     engine = sgm.build_engine(sgm.load_config("c.yaml", overrides=PLAIN))
     with torch.no_grad():

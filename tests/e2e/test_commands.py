@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -123,19 +120,18 @@ def test_callbacks_and_loggers_of_the_config_are_used(sgm):
     assert not Path("runs/a/images").exists()  # the list of callbacks is what the config says
 
 
-def test_bad_files_of_an_image_folder_are_skipped_counted_and_listed_in_one_line(tmp_path):
+def test_bad_files_of_an_image_folder_are_skipped_counted_and_listed_in_one_line(tmp_path, sgm_forked):
     for number in range(6):
         folder = tmp_path / "photos" / f"class-{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (12, 12), 40 * number).save(folder / f"{number}.png")
     (tmp_path / "photos" / "class-0" / "broken.png").write_bytes(b"no image")
     data = "data={use: image_folder, root: photos, size: 8, channels: 1, labels: true, batch_size: 2}"
-    command = [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())", "train"]
     arguments = [*[a for a in FAST if not a.startswith("data.")], data, "trainer.max_steps=4", "--name", "a"]
-    done = subprocess.run([*command, "digits", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    listed = [line for line in done.stderr.splitlines() if "can not be used" in line]
-    assert len(listed) == 1, done.stderr
+    done = sgm_forked("train", "digits", *arguments)
+    assert done.wait() == 0, done.err
+    listed = [line for line in done.err.splitlines() if "can not be used" in line]
+    assert len(listed) == 1, done.err
     assert listed[0].startswith("warning: image folder photos: 1 of 7 image files")
     assert "class-0/broken.png" in listed[0]
 
@@ -186,19 +182,16 @@ def test_a_taken_name_is_refused_and_the_old_run_stays(sgm):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGINT to a child process")
-def test_ctrl_c_finishes_the_step_saves_and_exits_with_130(sgm):
-    command = [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())"]
+@pytest.mark.essential
+def test_ctrl_c_finishes_the_step_saves_and_exits_with_130(sgm, sgm_started):
     arguments = ["train", "digits", *FAST, "trainer.max_steps=100000", "trainer.callbacks=[]", "--name", "a"]
     run = Path("runs/a")
-    with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True) as child:
-        deadline = time.monotonic() + 120
-        while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=60)
-    assert child.returncode == 130, err
-    assert "Traceback" not in err
-    assert "--resume runs/a" in err
+    child = sgm_started(*arguments)
+    child.wait_for((run / "metrics.jsonl").exists)
+    child.send_signal(signal.SIGINT)
+    assert child.wait() == 130, child.err
+    assert "Traceback" not in child.err
+    assert "--resume runs/a" in child.err
     step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert step >= 1
     assert not list(run.rglob("*.tmp"))
@@ -371,8 +364,8 @@ def test_wrong_input_to_the_small_commands(sgm, arguments, message, monkeypatch)
     assert "Traceback" not in err
 
 
+@pytest.mark.usefixtures("register")  # what is registered is forgotten
 def test_code_registers_components_of_a_local_file(sgm):
-    from sgm_core.registry import index
 
     Path("mine.py").write_text(
         "import sgm_core as sgm\n"
@@ -381,10 +374,7 @@ def test_code_registers_components_of_a_local_file(sgm):
         "class Mine(UnitWeighting): ...\n"
     )
     assert sgm("check", "digits", "model.loss_fn.weighting=from_a_file")[0] == 1
-    try:
-        assert sgm("check", "digits", "model.loss_fn.weighting=from_a_file", "--code", "mine.py")[0] == 0
-    finally:
-        index._local.pop(("weightings", "from_a_file"), None)
+    assert sgm("check", "digits", "model.loss_fn.weighting=from_a_file", "--code", "mine.py")[0] == 0
 
 
 def test_usage_errors_exit_with_2(sgm):

@@ -19,9 +19,8 @@ PLAIN = [name for name in CONFIGS if name not in WITH_TRANSFORMERS]
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, register):
     """All files of the cookbook, and what they register is forgotten after the test."""
-    monkeypatch.setattr(index, "_local", dict(index._local))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in FILES.items():
@@ -33,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 def component(kind: str, name: str) -> type:
     """What a file of this name registers, whether a command has run it or it is imported now."""
-    if (kind, name) not in index._local:
+    if name not in {entry.name for entry in index.entries(kind)}:
         importlib.import_module(name)
     return sgm.resolve(kind, name)
 
@@ -87,6 +86,7 @@ def test_the_data_keeps_the_contract_of_datamodules(folder):
     check_component("datamodules", component("datamodules", "shapes"))
 
 
+@pytest.mark.slow
 def test_the_commands_and_the_python_of_the_text_run(folder):
     """Those of the opening, with fewer steps, and the snippet that samples with images."""
     train("radius.yaml", name="radius")

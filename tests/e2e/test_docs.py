@@ -8,7 +8,6 @@ import pytest
 from support.places import ROOT
 
 import sgm_core as sgm
-from sgm_core.registry import index
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -18,17 +17,14 @@ def blocks(document: str, language: str) -> list[str]:
     return [textwrap.dedent(body) for _, body in found]
 
 
-def test_the_readme_config_passes_the_check_with_the_readme_plugin(tmp_path):
+def test_the_readme_config_passes_the_check_with_the_readme_plugin(tmp_path, register):
     plugin = {"__name__": "readme"}
     exec(blocks("README.md", "python")[0], plugin)
-    sgm.register("embedders", "parity")(plugin["ParityEmbedder"])
-    try:
-        config = tmp_path / "parity.yaml"
-        config.write_text(blocks("README.md", "yaml")[0])
-        assert {"unet", "parity", "digits"} <= {entry.name for entry in sgm.check(sgm.load_config(config))}
-        sgm.build_engine(sgm.load_config(config))
-    finally:
-        index._local.pop(("embedders", "parity"))
+    register("embedders", "parity")(plugin["ParityEmbedder"])
+    config = tmp_path / "parity.yaml"
+    config.write_text(blocks("README.md", "yaml")[0])
+    assert {"unet", "parity", "digits"} <= {entry.name for entry in sgm.check(sgm.load_config(config))}
+    sgm.build_engine(sgm.load_config(config))
 
 
 def test_the_readme_typo_is_answered_as_the_readme_says(tmp_path, monkeypatch, capsys):

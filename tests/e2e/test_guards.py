@@ -3,17 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from support.processes import logged, wait_until
 
-COMMAND = [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())", "train"]
 ENDLESS = [
+    "train",
     "digits",
     "model.network.channel_mult=[1]",
     "trainer.max_steps=100000",
@@ -37,35 +34,9 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def start():
-    """Starts `sgm train`; what is left of it is killed in the end."""
-    children: list[subprocess.Popen[str]] = []
-
-    def run(*arguments: str) -> subprocess.Popen[str]:
-        children.append(subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True))
-        return children[-1]
-
-    yield run
-    for child in children:
-        child.kill()
-        child.communicate()
-
-
-def wait_for(what: Callable[[], object], child: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not what():
-        if child.poll() is not None:
-            pytest.fail(f"the run ended with {child.returncode}: {child.stderr.read()}")
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def steps() -> int:
     """How many steps the run has logged."""
-    file = RUN / "metrics.jsonl"
-    whole = file.read_text().split("\n")[:-1] if file.exists() else []  # the last line may be half written
-    return sum("loss" in json.loads(line) for line in whole)
+    return logged(RUN)
 
 
 def saved() -> int:
@@ -75,42 +46,63 @@ def saved() -> int:
 # --- signals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_stop_finishes_the_step_saves_and_ends_with_its_code(start, number, code):
-    child = start(*ENDLESS)
-    wait_for(lambda: steps() >= 2, child)
-    child.send_signal(number)
-    _, err = child.communicate(timeout=60)
-    assert child.returncode == code, err
-    assert "Traceback" not in err
-    assert "sgm train --resume runs/a" in err
+def assert_it_stops(run, number, code):
+    run.wait_for_steps(RUN, 2)
+    run.send_signal(number)
+    assert run.wait() == code, run.err
+    assert "Traceback" not in run.err
+    assert "sgm train --resume runs/a" in run.err
     assert saved() == steps() >= 2  # no step was lost, none was repeated
     assert json.loads((RUN / "run.json").read_text())["state"] == "interrupted"
 
 
-def test_sigterm_before_the_first_step_ends_with_143_too(start):
-    child = start(*ENDLESS)
-    wait_for(lambda: RUN.is_dir(), child)
-    time.sleep(0.3)  # the handlers are in place once the model is built; before, there is nothing to save
-    child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=60)
-    assert child.returncode in (143, -signal.SIGTERM), err
-    assert "Traceback" not in err
+@pytest.mark.essential
+def test_sigterm_finishes_the_step_saves_and_ends_with_143(sgm_started):
+    assert_it_stops(sgm_started(*ENDLESS), signal.SIGTERM, 143)
 
 
-def test_sigusr1_saves_and_goes_on(start):
-    child = start(*ENDLESS)
-    wait_for(lambda: steps() >= 2, child)
+def test_sigint_finishes_the_step_saves_and_ends_with_130(sgm_forked):
+    assert_it_stops(sgm_forked(*ENDLESS), signal.SIGINT, 130)
+
+
+def test_sigterm_before_the_first_step_ends_with_143_too(sgm_forked, make_distribution):
+    """The data wait for the signal, so that no step can have been taken."""
+    make_distribution(
+        "sgm-waits", {"sgm.datamodules": {"waits": "waits:Waits"}},
+        {"waits.py": """
+            import time
+            from pathlib import Path
+            from sgm_plugins.datamodules.digits import Digits
+
+            class Waits(Digits):
+                def train_dataloader(self):
+                    Path("here").touch()
+                    while not Path("sent").exists():
+                        time.sleep(0.005)
+                    return super().train_dataloader()
+        """},
+    )  # fmt: skip
+    run = sgm_forked(*ENDLESS, "data.use=waits")
+    run.wait_for(Path("here").exists)
+    run.send_signal(signal.SIGTERM)
+    Path("sent").touch()
+    assert run.wait() == 143, run.err
+    assert "Traceback" not in run.err
+    assert steps() <= 1  # the step that was under way
+
+
+def test_sigusr1_saves_and_goes_on(sgm_forked):
+    run = sgm_forked(*ENDLESS)
+    run.wait_for_steps(RUN, 2)
     assert not (RUN / "checkpoints").exists()
-    child.send_signal(signal.SIGUSR1)
-    wait_for((RUN / "checkpoints" / "last.ckpt").exists, child)
+    run.send_signal(signal.SIGUSR1)
+    run.wait_for((RUN / "checkpoints" / "last.ckpt").exists)
     first = saved()
-    wait_for(lambda: steps() >= first + 2, child)  # it went on
-    child.send_signal(signal.SIGUSR1)
-    wait_for(lambda: saved() > first, child)
-    child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=60)
-    assert child.returncode == 143
+    run.wait_for_steps(RUN, first + 2)  # it went on
+    run.send_signal(signal.SIGUSR1)
+    run.wait_for(lambda: saved() > first)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait() == 143
     kept = [int(path.stem.removeprefix("step-")) for path in (RUN / "checkpoints").glob("step-*.ckpt")]
     assert len(kept) == 3
     assert max(kept) == saved()
@@ -119,43 +111,39 @@ def test_sigusr1_saves_and_goes_on(start):
 # --- one run in a folder -------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(start):
-    first = start(*ENDLESS, "checkpoint.every_n_steps=1")
-    wait_for((RUN / "checkpoints" / "last.ckpt").exists, first)
-    second = start("--resume", str(RUN))
-    _, err = second.communicate(timeout=60)
-    assert second.returncode == 1
-    assert err.startswith(f"runs/a: in use by process {first.pid} on this machine")
-    assert "Traceback" not in err
-    before = steps()
-    wait_for(lambda: steps() > before, first)
+@pytest.mark.essential
+def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(sgm_forked, sgm_started):
+    first = sgm_forked(*ENDLESS, "checkpoint.every_n_steps=1")
+    first.wait_for((RUN / "checkpoints" / "last.ckpt").exists)
+    second = sgm_started("train", "--resume", str(RUN))
+    assert second.wait() == 1
+    assert second.err.startswith(f"runs/a: in use by process {first.pid} on this machine")
+    assert "Traceback" not in second.err
+    first.wait_for_steps(RUN, steps() + 1)
     first.send_signal(signal.SIGTERM)
-    _, err = first.communicate(timeout=60)
-    assert first.returncode == 143, err
+    assert first.wait() == 143, first.err
     assert not (RUN / ".running.json").exists()
 
 
-def test_of_two_runs_that_start_at_once_one_gets_the_folder(start):
-    children = [start(*ENDLESS), start(*ENDLESS)]
-    deadline = time.monotonic() + 120
-    while all(child.poll() is None for child in children) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    [loser] = [child for child in children if child.poll() is not None]
-    [winner] = [child for child in children if child.poll() is None]
-    assert "runs/a" in loser.stderr.read()
+def test_of_two_runs_that_start_at_once_one_gets_the_folder(sgm_forked):
+    runs = [sgm_forked(*ENDLESS), sgm_forked(*ENDLESS)]
+    wait_until(lambda: any(run.returncode is not None for run in runs))
+    [loser] = [run for run in runs if run.returncode is not None]
+    [winner] = [run for run in runs if run.returncode is None]
+    assert "runs/a" in loser.err
     assert loser.returncode == 1
-    wait_for(lambda: steps() >= 2, winner)
+    winner.wait_for_steps(RUN, 2)
 
 
-def test_after_a_kill_9_the_folder_is_free_again(start):
-    first = start(*ENDLESS, "checkpoint.every_n_steps=1")
-    wait_for((RUN / "checkpoints" / "last.ckpt").exists, first)
+@pytest.mark.essential
+def test_after_a_kill_9_the_folder_is_free_again(sgm_forked, sgm_started):
+    first = sgm_started(*ENDLESS, "checkpoint.every_n_steps=1")
+    first.wait_for((RUN / "checkpoints" / "last.ckpt").exists)
     first.kill()
-    first.wait()
+    assert first.returncode == -signal.SIGKILL
     assert (RUN / ".running.json").exists()
     step = saved()
-    second = start("--resume", str(RUN), f"trainer.max_steps={step + 1}")
-    _, err = second.communicate(timeout=120)
-    assert second.returncode == 0, err
+    second = sgm_forked("train", "--resume", str(RUN), f"trainer.max_steps={step + 1}")
+    assert second.wait() == 0, second.err
     assert saved() == step + 1
     assert not list(RUN.glob(".running*"))

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from sgm_core.cli.app import main
-from sgm_core.registry import index
 
 CODE = '''
 import lightning as L
@@ -63,13 +62,10 @@ FAST = [
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
+def in_a_folder_of_its_own(tmp_path, monkeypatch, register):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    Path("mine.py").write_text(CODE)
-    yield
-    for kind, name in (("datamodules", "poisoned"), ("losses", "drawn"), ("losses", "counted")):
-        index._local.pop((kind, name), None)
+    Path("mine.py").write_text(CODE)  # what it registers is forgotten with `register`
 
 
 @pytest.fixture

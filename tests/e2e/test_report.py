@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import warnings
 from html import unescape
 from pathlib import Path
@@ -120,18 +118,13 @@ def test_what_is_no_run_is_refused(sgm, folder):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_report_of_a_killed_run(sgm):
-    command = [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())", "train"]
-    arguments = ["digits", *FAST, "trainer.max_steps=100000", "trainer.callbacks=[]", "--name", "a"]
+def test_report_of_a_killed_run(sgm, sgm_forked):
+    arguments = ["train", "digits", *FAST, "trainer.max_steps=100000", "trainer.callbacks=[]", "--name", "a"]
     run = Path("runs/a")
-    with subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL) as child:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not (
-            (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count('"loss": ') > 5
-        ):
-            time.sleep(0.05)
-        assert "running" in (run / "report.html").read_text()
-        child.send_signal(signal.SIGKILL)
+    killed = sgm_forked(*arguments)
+    killed.wait_for_steps(run, 6)
+    assert "running" in (run / "report.html").read_text()
+    killed.kill()
     assert sgm("report", "runs/a")[0] == 0
     assert "killed, or the machine went down" in (run / "report.html").read_text()
     assert len(series(run / "report.html", "loss")) > 5

@@ -63,7 +63,7 @@ def assert_the_same(run: Path, whole: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 @pytest.mark.parametrize("setup", SETUPS)
-def test_a_run_killed_again_and_again_is_the_run_that_was_not(setup):
+def test_a_run_killed_again_and_again_is_the_run_that_was_not(sgm_forked, setup):
     """Each life of the run is killed some steps after the checkpoint that it went on from."""
     settings, kills = SETUPS[setup]
     arguments = [*SMALL, *settings]
@@ -75,7 +75,7 @@ def test_a_run_killed_again_and_again_is_the_run_that_was_not(setup):
         arguments = ["train", "digits", *arguments, "--name", "killed"]
         for first in kills:
             step = draw.randrange(first, first + 5)
-            at.append(train_until_killed(run, arguments, step, draw.uniform(0, 0.01)))
+            at.append(train_until_killed(sgm_forked, run, arguments, step, draw.uniform(0, 0.01)))
             arguments = ["train", "--resume", str(run)]
         assert main(arguments) == 0
     finally:

@@ -2,11 +2,9 @@
 
 import argparse
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -79,6 +77,7 @@ def pixels(sample):
 # --- what is drawn -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_option_of_pictures_counts(pixels, folder):
     base = pixels("sd_xl_base", *PROMPT)
     assert pixels("sd_xl_base", *PROMPT) == base
@@ -214,22 +213,10 @@ def test_so_is_a_picture_of_all_that_there_is_after_its_files_have_moved(sample,
     assert Path("again/seed-000000.png").read_bytes() == file.read_bytes()
 
 
-def test_another_process_draws_it_again_byte_for_byte(sample):
+def test_another_process_draws_it_again_byte_for_byte(sample, sgm_started):
     assert sample("sd_xl_base", *PROMPT)[0] == 0
-    command = [
-        sys.executable,
-        "-m",
-        "sgm_core.cli.app",
-        "sample",
-        "--like",
-        "samples/seed-000000.png",
-        "--out",
-        "again",
-    ]
-    code = "import sys; from sgm_core.cli.app import main; sys.exit(main(sys.argv[1:]))"
-    command[1:3] = ["-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr
+    again = sgm_started("sample", "--like", "samples/seed-000000.png", "--out", "again")
+    assert again.wait() == 0, again.err
     assert Path("again/seed-000000.png").read_bytes() == Path("samples/seed-000000.png").read_bytes()
 
 

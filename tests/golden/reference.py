@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.optim import SGD
 
 from sgm_plugins.autoencoding.decoder import Decoder
@@ -169,6 +170,11 @@ def build(target: str, params: Mapping[str, Any] | None = None) -> Any:
         if key not in ours.ignored
     }
     return ours.make(**arguments)
+
+
+def codes_of(quantizer: Mapping[str, Any], indices: Tensor) -> Tensor:
+    """Our codes as the reference's quantizer gives them: in a row, unless its `sane_index_shape` says otherwise."""
+    return indices if quantizer.get("sane_index_shape", False) else indices.flatten()
 
 
 def require(name: str) -> None:

@@ -6,12 +6,11 @@ import importlib
 import json
 import math
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,6 +137,30 @@ def test_a_missing_area_is_skipped_with_its_name(area: str) -> None:
     assert area not in AREAS
 
 
+def with_parameter(folder: Path, name: str, value: bool) -> None:
+    """Give the regularizer of a copied case a parameter."""
+    spec = json.loads((folder / "case.json").read_text())
+    spec["config"]["regularizer_config"].setdefault("params", {})[name] = value
+    (folder / "case.json").write_text(json.dumps(spec))
+
+
+@pytest.mark.parametrize("samples", [True, False])
+def test_whether_latents_are_drawn_is_read_from_the_case(tmp_path: Path, samples: bool) -> None:
+    copy = planted(HERE / "autoencoder__engine_gaussian_regularizer", tmp_path, lambda tensors: None)
+    with_parameter(copy, "sample", samples)
+    assert "z_mode" in run(copy).compared
+
+
+def test_the_shape_of_codes_is_read_from_the_case(tmp_path: Path) -> None:
+    name = "log.min_encoding_indices"
+    copy = planted(HERE / "autoencoder__vq_legacy", tmp_path, lambda tensors: None)
+    with_parameter(copy, "sane_index_shape", True)
+    with pytest.raises(MismatchError, match="min_encoding_indices"):
+        run(copy)
+    sane = planted(copy, tmp_path / "sane", lambda tensors: tensors.update({name: tensors[name].view(2, 8, 8)}))
+    assert name in run(sane).compared
+
+
 def test_what_differs_in_kind_is_found() -> None:
     case = Case(SIMPLE)
     right = case.tensors["denoised"]
@@ -191,15 +214,13 @@ def test_a_folder_without_cases_fails(tmp_path: Path) -> None:
             find_cases(folder)
 
 
-def test_the_golden_dir_option_runs_another_folder(tmp_path: Path) -> None:
+def test_the_golden_dir_option_runs_another_folder(tmp_path: Path, python: Any) -> None:
     (tmp_path / "cases").mkdir()
     shutil.copytree(SIMPLE, tmp_path / "cases" / "denoiser__right")
     wrong = planted(SIMPLE, tmp_path, lambda tensors: tensors.update(denoised=off(tensors["denoised"], 1e-4)))
     wrong.rename(tmp_path / "cases" / "denoiser__wrong")
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(HERE / "test_goldens.py")]
-    result = subprocess.run(
-        [*command, "--golden-dir", tmp_path / "cases"], cwd=HERE.parents[1], capture_output=True, text=True, check=False
-    )
+    command = ["-m", "pytest", "-v", "-p", "no:cacheprovider", HERE / "test_goldens.py"]
+    result = python(*command, "--golden-dir", tmp_path / "cases", cwd=HERE.parents[1])
     assert result.returncode == 1
     assert "1 failed, 1 passed" in result.stdout
     assert "denoiser__wrong: denoised is off by" in result.stdout

@@ -96,15 +96,16 @@ def distribution(name: str) -> str:
     return f"sgm-{name.replace('_', '-')}"
 
 
-def in_a_process(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(folder)]), "SGM_PLUGINS": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture
+def in_a_process(python, tmp_path):
+    """Runs a command, with what is installed in the folder of the test."""
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        path = os.pathsep.join([*sys.path, str(tmp_path)])
+        code = "import sys; from sgm_core.cli.app import main; sys.exit(main())"
+        return python("-c", code, *arguments, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path, "SGM_PLUGINS": ""})
+
+    return run
 
 
 @pytest.fixture(params=[pytest.param(False, id="components"), pytest.param(True, id="hooks")])
@@ -115,27 +116,27 @@ def folder(request, make_distribution, tmp_path) -> Path:
     return tmp_path
 
 
-def test_listing_checking_and_training_do_without_them(folder):
-    listed = in_a_process(folder, "list", "--json")
+def test_listing_checking_and_training_do_without_them(folder, in_a_process):
+    listed = in_a_process("list", "--json")
     assert listed.returncode == 0, listed.stderr
     rows = {(row["kind"], row["name"], row["distribution"]) for row in json.loads(listed.stdout)}
     assert rows >= {("samplers", name, distribution(name)) for name in IMPORTS | ENDS | OBJECTS}
     assert ("samplers", "euler_edm", "sgm-core") in rows
 
     for arguments in (["list"], ["list", "--long"], ["show", "samplers/euler_edm"]):
-        done = in_a_process(folder, *arguments)
+        done = in_a_process(*arguments)
         assert (done.returncode, done.stderr) == (0, ""), arguments
 
-    checked = in_a_process(folder, "check", str(ROOT / "configs" / "digits.yaml"))
+    checked = in_a_process("check", str(ROOT / "configs" / "digits.yaml"))
     assert (checked.returncode, checked.stderr) == (0, "")
     assert "fine" in checked.stdout
 
-    written = in_a_process(folder, "schema")
+    written = in_a_process("schema")
     assert (written.returncode, written.stderr) == (0, "")
     definitions = json.loads(written.stdout)["$defs"]
     assert {f"samplers/{distribution(name)}:{name}" for name in IMPORTS | ENDS | OBJECTS} <= {*definitions}
 
-    trained = in_a_process(folder, "train", str(ROOT / "configs" / "digits.yaml"), *SHORT, "--name", "a")
+    trained = in_a_process("train", str(ROOT / "configs" / "digits.yaml"), *SHORT, "--name", "a")
     assert trained.returncode == 0, trained.stderr
     assert "Traceback" not in trained.stderr
     steps = [json.loads(line)["step"] for line in (folder / "runs/a/metrics.jsonl").read_text().splitlines()]
@@ -144,12 +145,12 @@ def test_listing_checking_and_training_do_without_them(folder):
 
 
 @pytest.mark.parametrize("name", IMPORTS | OBJECTS)
-def test_a_config_that_names_one_of_them_says_why_it_can_not_be_used(make_distribution, tmp_path, name):
+def test_a_config_that_names_one_of_them_says_why_it_can_not_be_used(make_distribution, tmp_path, in_a_process, name):
     path = list(sys.path)
     install(make_distribution, tmp_path, hooks=False)
     sys.path[:] = path
     arguments = ["train", str(ROOT / "configs" / "digits.yaml"), f"model.sampler={name}", "--name", "a"]
-    done = in_a_process(tmp_path, *arguments)
+    done = in_a_process(*arguments)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "model.sampler" in done.stderr

@@ -1,23 +1,22 @@
-"""1,000 configs with dotted strings and code in every position import and run nothing."""
+"""Configs with dotted strings and code in every position import and run nothing."""
 
 import copy
 import json
 import os
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from properties.trees import at_path, paths, write
 from support.installed import usable_names
 
 import sgm_core as sgm
 from sgm_core.kinds import KINDS
 
-CONFIGS = 1000
 SECRET = "hunter2"
 
 HOSTILE = [
@@ -87,12 +86,12 @@ POSITIONS: list[Callable[[Config, Place, str], None]] = [
 ]  # fmt: skip
 
 
-def write_jobs(folder: Path) -> list[list[str]]:
+def write_jobs(folder: Path, configs: int) -> list[list[str]]:
     """The command lines, each with a file of its own."""
     draw, good = random.Random(0), base()
     places = list(paths(good))
     jobs = []
-    for number in range(CONFIGS):
+    for number in range(configs):
         file, tree, overrides = folder / f"{number}.yaml", copy.deepcopy(good), []
         place, text = places[number % len(places)], draw.choice(HOSTILE + REFERENCES)
         dotted = ".".join(map(str, place))
@@ -120,7 +119,8 @@ def write_jobs(folder: Path) -> list[list[str]]:
     return jobs
 
 
-def test_dotted_strings_import_and_run_nothing(tmp_path):
+@pytest.mark.parametrize("configs", [pytest.param(100, marks=pytest.mark.essential), 1000])
+def test_dotted_strings_import_and_run_nothing(tmp_path, python, configs):
     """B29: the reference runs any callable that a config names."""
     (tmp_path / "throwaway_evil.py").write_text(EVIL, encoding="utf-8")
     (tmp_path / "good.yaml").write_text(write(base()).yaml, encoding="utf-8")
@@ -131,11 +131,12 @@ def test_dotted_strings_import_and_run_nothing(tmp_path):
     jobs = {
         "components": {kind: usable_names(kind) for kind in KINDS},
         "warm": warm,
-        "run": write_jobs(tmp_path),
+        "run": write_jobs(tmp_path, configs),
     }
     (tmp_path / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("audited.py")), "jobs.json"],
+    done = python(
+        Path(__file__).with_name("audited.py"),
+        "jobs.json",
         cwd=tmp_path,
         env={
             **os.environ,
@@ -143,19 +144,16 @@ def test_dotted_strings_import_and_run_nothing(tmp_path):
             "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
             "PYTHONDONTWRITEBYTECODE": "1",
         },
-        capture_output=True,
-        text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
 
-    assert len(found["outcomes"]) == CONFIGS + len(HOSTILE)
+    assert len(found["outcomes"]) == configs + len(HOSTILE)
     for arguments, (code, err) in zip(jobs["run"], found["outcomes"], strict=True):
         assert code in (0, 1), arguments
         assert (code == 0) == (not err), (arguments, err)
         assert "Traceback" not in err
-    assert Counter(code for code, _ in found["outcomes"])[1] > CONFIGS / 2
+    assert Counter(code for code, _ in found["outcomes"])[1] > configs / 2
     assert found["events"] == [], [(jobs["run"][job], *what) for job, *what in found["events"][:5]]
     assert {event for _, event, _ in found["control"]} >= {"import", "exec", "os.system", "open"}
     assert not (tmp_path / "ran").exists()

@@ -2,9 +2,9 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,26 +70,26 @@ def installed(make_distribution) -> str:
     return str(folder)
 
 
-def run(threads: int, jobs: list[list], folder: str, tmp_path: Path) -> Result:
-    file = tmp_path / f"jobs-{threads}.json"
-    file.write_text(json.dumps(jobs), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("together.py")), str(threads), str(file)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, folder]), "SGM_PLUGINS": ""},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    return found["seen"], found["imported"]
+@pytest.fixture
+def run(python, tmp_path) -> Callable[[int, list[list], str], Result]:
+    """Runs jobs in so many threads of a process."""
+
+    def together(threads: int, jobs: list[list], folder: str) -> Result:
+        file = tmp_path / f"jobs-{threads}.json"
+        file.write_text(json.dumps(jobs), encoding="utf-8")
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, folder]), "SGM_PLUGINS": ""}
+        done = python(Path(__file__).with_name("together.py"), threads, file, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        return found["seen"], found["imported"]
+
+    return together
 
 
-def test_every_thread_sees_what_one_alone_sees_and_a_module_is_imported_once(installed, tmp_path):
-    [alone], _ = run(1, JOBS, installed, tmp_path)
+def test_every_thread_sees_what_one_alone_sees_and_a_module_is_imported_once(installed, run):
+    [alone], _ = run(1, JOBS, installed)
     assert sum("Error: " in outcome for outcome in alone) == 9
-    seen, imported = run(THREADS, JOBS, installed, tmp_path)
+    seen, imported = run(THREADS, JOBS, installed)
     assert len(seen) == THREADS
     for own in seen:
         for job, here, there in zip(JOBS, own, alone, strict=True):
@@ -97,7 +97,7 @@ def test_every_thread_sees_what_one_alone_sees_and_a_module_is_imported_once(ins
     assert Counter(imported) == {"throwaway_slow": 1, "throwaway_a": 1, "throwaway_b": 1}
 
 
-def test_modules_that_import_each_other_are_whole_for_every_thread(make_distribution, tmp_path):
+def test_modules_that_import_each_other_are_whole_for_every_thread(make_distribution, run):
     """Python lets a thread have a half-made module where two threads would wait for each other."""
     modules = dict(zip("abcd", "bcda", strict=True))
     files = {
@@ -107,6 +107,6 @@ def test_modules_that_import_each_other_are_whole_for_every_thread(make_distribu
     points = {"sgm.embedders": {f"thing_{one}": f"throwaway_{one}:Thing" for one in modules}}
     folder = str(make_distribution("sgm-circle", points, files))
     jobs = [["resolve", ["embedders", f"thing_{one}"]] for one in modules]
-    seen, imported = run(THREADS, jobs, folder, tmp_path)
+    seen, imported = run(THREADS, jobs, folder)
     assert {tuple(own) for own in seen} == {tuple(f"throwaway_{one}.Thing" for one in modules)}
     assert Counter(imported) == {f"throwaway_{one}": 1 for one in modules}

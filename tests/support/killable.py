@@ -1,53 +1,32 @@
-"""A command of sgm in a process that can be killed, started without the seconds that it takes to import torch."""
+"""A training that is killed, and what two checkpoints differ in."""
 
-import multiprocessing
-import os
-import signal
-import sys
-import tempfile
 import time
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from support.processes import Running
 
-from sgm_core.cli.app import main
 
-
-def started(arguments: list[str], tmpdir: Path | None = None) -> BaseProcess:
-    """A running command; a server that has imported what it needs, and trained nothing, forks it.
+def train_until_killed(start: Callable[..., Running], run: Path, arguments: list[str], step: int, delay: float) -> int:
+    """Kill (-9) a training some time after it logged a step. Gives the number of steps that it logged.
 
     Args:
-        arguments: of `sgm`.
-        tmpdir: where it puts temporary files; None is the system's place.
+        start: the fixture `sgm_forked` or `sgm_started`.
+        delay: seconds; each test draws its own, so that kills meet all that happens between two steps.
     """
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["sgm_core.runs.run", "sgm_core.engine", "sgm_plugins.networks.unet"])
-    child = processes.Process(target=_command, args=(arguments, tmpdir))
-    child.start()
-    return child
-
-
-def kill(child: BaseProcess) -> None:
-    """-9, with its workers."""
-    os.killpg(child.pid, signal.SIGKILL)
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-
-
-def train_until_killed(run: Path, arguments: list[str], step: int, delay: float) -> int:
-    """Kill (-9) a training some time after it logged a step. Gives the number of steps that it logged."""
-    log, deadline = run / "metrics.jsonl", time.monotonic() + 60
+    log = run / "metrics.jsonl"
     before = log.read_text() if log.exists() else ""  # may hold the step already, from an earlier life
-    child = started(arguments)
-    while child.is_alive() and time.monotonic() < deadline:
+
+    def there() -> bool:
         text = log.read_text() if log.exists() else ""
-        if text != before and f'"step": {step},' in text:
-            break
-        time.sleep(0.002)
+        return text != before and f'"step": {step},' in text
+
+    running = start(*arguments)
+    running.wait_for(there)
     time.sleep(delay)
-    assert child.is_alive(), f"it ended by itself: {child.exitcode}"
-    kill(child)
+    assert running.returncode is None, f"it ended by itself: {running.err}"
+    running.kill()
     return log.read_text().count("\n")
 
 
@@ -62,12 +41,3 @@ def differences(a, b, at: str = "") -> list[str]:
     else:
         same = a == b
     return [] if same else [at]
-
-
-def _command(arguments: list[str], tmpdir: Path | None) -> None:
-    if tmpdir is not None:
-        os.environ["TMPDIR"], tempfile.tempdir = str(tmpdir), None
-    multiprocessing.set_start_method(None, force=True)  # its workers start as those of a command do, not as it did
-    os.setpgrp()  # its workers are of its group, and are killed with it, as by a scheduler
-    torch.set_num_threads(1)
-    sys.exit(main(arguments))

@@ -147,9 +147,7 @@ def test_every_broken_plugin_is_told_apart_in_one_run_and_a_good_one_is_fine(mak
     )
     make_distribution("sgm-good", {"sgm.lr_schedules": {"good": "throwaway_good:fine"}}, {"throwaway_good.py": LR})
 
-    start = time.monotonic()
-    code, text = sgm("--json", "--timeout", "3")
-    assert time.monotonic() - start < 60
+    code, text = sgm("--json", "--timeout", "10")
     assert code == 1
     rows = [row for distribution in json.loads(text) for row in distribution["components"]]
     found = {row["name"]: row for row in rows if row["qualified"].startswith("sgm-")}
@@ -162,7 +160,7 @@ def test_every_broken_plugin_is_told_apart_in_one_run_and_a_good_one_is_fine(mak
         "interrupt": "KeyboardInterrupt (",
         "os_exit": "the import ended the process, with exit code 0",
         "crash": "the import crashed the process: SIGSEGV",
-        "hangs": "it was stopped: the import did not end within 3 s",
+        "hangs": "it was stopped: the import did not end within 10 s",
         "extra": 'pip install "sgm-needs[big]"',
         "hard": 'sgm-needs requires it: pip install "nowhere_b<3"',
         "other": "The module 'ghost' is not installed. Perhaps an extra of sgm-needs brings it: big",

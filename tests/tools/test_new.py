@@ -61,19 +61,25 @@ def packages(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     return out, {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def run(*command: str, **options) -> None:
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture
+def run(python):
+    """Runs Python, which has to succeed."""
+
+    def succeed(*command: str, **options) -> None:
+        done = python(*command, **options)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return succeed
 
 
-def test_the_tests_of_every_kind_pass_as_they_are(packages):
+def test_the_tests_of_every_kind_pass_as_they_are(packages, run):
     out, environment = packages
     tests = [str(path) for path in sorted(out.glob("*/tests"))]
     assert len(tests) == len(KINDS)
     run("-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *tests, cwd=out, env=environment)
 
 
-def test_the_override_of_every_readme_trains_and_what_was_trained_samples(packages, tmp_path):
+def test_the_override_of_every_readme_trains_and_what_was_trained_samples(packages, tmp_path, run):
     out, environment = packages
     overrides = [use.replace("NAME", f"brand_new_{KINDS[kind].noun}") for kind, use in USES.items()]
     for override in overrides:
@@ -86,8 +92,10 @@ def test_linter_and_formatter_have_nothing_to_say(packages):
     out, environment = packages
     for folder in out.iterdir():
         settings = ("--config", str(ROOT / "pyproject.toml"))
-        run("-m", "ruff", "check", "--no-cache", *settings, ".", cwd=folder, env=environment)
-        run("-m", "ruff", "format", "--no-cache", "--check", *settings, ".", cwd=folder, env=environment)
+        for command in (["check"], ["format", "--check"]):
+            ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", *settings, "."]
+            done = subprocess.run(ruff, cwd=folder, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_nothing_of_the_template_is_left(packages):
@@ -103,11 +111,11 @@ def test_nothing_of_the_template_is_left(packages):
 
 
 @pytest.mark.slow
-def test_the_doctor_finds_nothing_in_them(packages):
+def test_the_doctor_finds_nothing_in_them(packages, python):
     out, environment = packages
     code = "import sys; from sgm_core.cli.app import main; sys.exit(main(['doctor', '--json', *sys.argv[1:]]))"
     names = [folder.name for folder in out.iterdir()]
-    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, env=environment)
+    done = python("-c", code, *names, env=environment)
     rows = [row for distribution in json.loads(done.stdout) for row in distribution["components"]]
     assert {row["kind"] for row in rows} == set(KINDS)
     assert [row for row in rows if row["problems"] or not row["loads"]] == []

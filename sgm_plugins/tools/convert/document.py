@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from yaml.reader import Reader
+
 from sgm_core.config.yaml import scalar_yaml
 
 WIDTH = 110
+_FORBIDDEN = re.compile(rf"[\n\r\x85\u2028\u2029]|{Reader.NON_PRINTABLE.pattern}")
 
 
 @dataclass
@@ -59,18 +63,24 @@ def write(block: Block) -> str:
     return "".join(f"{line.rstrip()}\n" for line in _lines(block, 0))
 
 
+def _allowed(text: str) -> str:
+    """A comment on one line that may stand in YAML: line breaks and what YAML forbids everywhere, as their escapes."""
+    return _FORBIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def _lines(block: Block, indent: int) -> Iterator[str]:
     for key, item in block.items.items():
         first, *rest = _entry(f"{scalar_yaml(key)}:", item.value, indent)
-        fits = len(first) + len(item.beside) + 3 <= WIDTH + 10
-        yield from _comments([*item.above, *([] if fits or not item.beside else [item.beside])], indent)
-        yield f"{first}  # {item.beside}" if item.beside and fits else first
+        beside = _allowed(item.beside)
+        fits = len(first) + len(beside) + 3 <= WIDTH + 10
+        yield from _comments([*item.above, *([] if fits or not beside else [beside])], indent)
+        yield f"{first}  # {beside}" if beside and fits else first
         yield from rest
     yield from _comments(block.below, indent)
 
 
 def _comments(texts: list[str], indent: int) -> Iterator[str]:
-    for text in texts:
+    for text in map(_allowed, texts):
         for line in textwrap.wrap(text, WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False) or [""]:
             yield f"{' ' * indent}# {line}"
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
-
-from typing_extensions import Self
+from typing import Any, Literal, Self, get_args
 
 from sgm_core.errors import SgmError
 from sgm_core.registry import did_you_mean

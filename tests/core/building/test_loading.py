@@ -1,7 +1,6 @@
 """Weights of public models: any layout of the ancestor, no second copy in memory, and reasons where they do not fit."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -399,13 +398,13 @@ def large(base) -> dict[str, Path]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of resident memory from /proc")
-def test_loading_takes_the_memory_of_the_weights_and_little_more(base, config, large):
+def test_loading_takes_the_memory_of_the_weights_and_little_more(base, config, large, python):
     """In any precision, whatever the file's: of the file no more is mapped and read than what is being converted."""
     pairs = [("full", "float32"), ("half", "float32"), ("full", "bfloat16"), ("half", "float16")]
     cases = [f"{large[stored + suffix]}={dtype}" for stored, dtype in pairs for suffix in (".safetensors", ".ckpt")]
-    command = [sys.executable, "-c", CHILD, base, config, large["config"], *cases]
-    out = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
-    lines = out.splitlines()
+    done = python("-c", CHILD, base, config, large["config"], *cases)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     assert len(lines) == len(cases)
     for case, line in zip(cases, lines, strict=True):
         peak, weights = map(int, line.split())

@@ -286,7 +286,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(TEXT, TREES, max_size=4))
 def test_any_plain_data_is_read_as_it_was_saved(value):
     assert reread(Config(from_plain(value, Origin("here")))) == value

@@ -541,7 +541,7 @@ def test_k_planted_errors_are_all_reported_with_line_and_column_and_nothing_is_b
 KEYS = [line for line in DIGITS.splitlines() if not line.lstrip().startswith("#") and ":" in line]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_typo_in_any_key_is_exactly_one_problem_at_its_line(data):
     lines = DIGITS.splitlines()

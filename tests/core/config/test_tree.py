@@ -1,6 +1,5 @@
 import json
 import math
-import time
 from typing import Any
 
 import pytest
@@ -233,21 +232,19 @@ def bomb(item: str) -> str:
 
 
 @pytest.mark.parametrize("item", ["[{}]", "{{k: [{}]}}", "{{? x : [{}]}}"])
-def test_an_alias_bomb_is_refused_at_once(item):
-    start = time.perf_counter()
+def test_an_alias_bomb_is_refused(item):
+    """Of 10^9 values, which nothing could hold: it is refused before it is unfolded."""
     assert "aliases unfold this file into more than 100000 values" in error(bomb(item))
-    assert time.perf_counter() - start < 2
 
 
-def test_a_bomb_of_merges_is_refused_or_read_at_once():
+def test_a_bomb_of_merges_is_read():
+    """Of 10^11 merges, which nothing could do one by one."""
     keys = ", ".join(f"k{i}: {i}" for i in range(100))
     levels = "".join(
         f"{new}: &{new} {{<<: [{','.join(['*' + old] * 9)}], {new}: 1}}\n"
         for old, new in zip("abcdefghijk", "bcdefghijkl", strict=True)
     )
-    start = time.perf_counter()
     assert len(read(f"a: &a {{{keys}}}\n{levels}")["l"]) == 111
-    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize("text", ["a: &x [*x]", "a: &x {b: {c: *x}}", "&x [*x]", "a: &x {<<: *x}", "a: &x {*x : 1}"])
@@ -421,7 +418,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(TREES, st.sampled_from([None, 1]))
 def test_json_is_read_as_json(value, indent):
     assert read(json.dumps(value, indent=indent)) == value

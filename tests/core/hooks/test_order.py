@@ -93,7 +93,7 @@ def check(make_plugin, capsys, clash: str) -> tuple:
     expected = everything(capsys)
 
     @given(st.permutations(folders))
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def same(order):
         sys.path[:] = rest + order if random.random() < 0.5 else order + rest
         index.refresh()

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +168,7 @@ def test_only_rank_zero_writes(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_lines_are_whole_when_the_process_is_killed(tmp_path):
+def test_lines_are_whole_when_the_process_is_killed(tmp_path, sgm_forked):
     """Steps are merged all the time while the kill falls anywhere."""
     code = (
         "import itertools, pathlib, sys\n"
@@ -183,14 +178,9 @@ def test_lines_are_whole_when_the_process_is_killed(tmp_path):
         "    metrics.log_metrics({f'k{i % 3}': 1 / (i + 1)}, i // 3)\n"
     )
     file = tmp_path / "metrics.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=os.environ)
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not (file.exists() and file.stat().st_size > 20_000):
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    writer = sgm_forked(tmp_path, code=code)
+    writer.wait_for(lambda: file.exists() and file.stat().st_size > 20_000)
+    writer.kill()
     found = lines(tmp_path)
     assert [line["step"] for line in found] == list(range(len(found)))
     assert all(len(line) == 4 for line in found[:-1])

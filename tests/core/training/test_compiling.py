@@ -14,7 +14,8 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 import sgm_core as sgm
-from sgm_core.training.compiling import compile_network, regions
+from sgm_core.cli.app import main
+from sgm_core.training.compiling import compile_network, regions, unquoted_path
 from sgm_plugins.networks.ddpm_blocks import AttnBlock, ResnetBlock
 from sgm_plugins.networks.resblock import ResBlock
 from sgm_plugins.networks.spatial_transformer import TransformerBlock
@@ -175,12 +176,37 @@ def test_an_adapter_within_a_region_is_part_of_it():
     same(*results)
 
 
+@pytest.mark.skipif(unquoted_path() is not None, reason=f"torch does not quote the path {unquoted_path()!r}")
 def test_the_default_backend_computes_the_same():
     network = seeded(lambda: Blocks(4))
     expected = call(network)
     compile_network(network)
     with torch.no_grad():
         same([call(network)], [expected])
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_a_path_that_torch_does_not_quote_is_refused_on_a_cpu(monkeypatch, accelerator):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/a folder/cache")
+    network = Blocks(4)
+    if accelerator:
+        assert compile_network(network)  # for a GPU there is no such command line
+    else:
+        with pytest.raises(ValueError, match=r"does not quote paths, and '/a folder/cache' has a space in it\. Leave"):
+            compile_network(network)
+        compile_network(network, backend="eager")
+
+
+def test_the_command_says_it_in_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/a folder/cache")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert main(["train", "digits", "model.compile=true", "--name", "a"]) == 1
+    said = capsys.readouterr().err
+    assert "has a space in it" in said
+    assert "Traceback" not in said
+    assert not any(tmp_path.rglob("*.ckpt"))
 
 
 # --- it is the same model --------------------------------------------------------------------------------------------

@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -103,7 +99,7 @@ def test_only_rank_zero_writes(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_rows_are_whole_when_the_process_is_killed(tmp_path):
+def test_rows_are_whole_when_the_process_is_killed(tmp_path, sgm_forked):
     code = (
         "import itertools, pathlib, sys\n"
         "from sgm_plugins.loggers.csv import CSVMetrics\n"
@@ -112,12 +108,9 @@ def test_rows_are_whole_when_the_process_is_killed(tmp_path):
         "    logger.log_metrics({'loss': 1 / (i + 1)} | ({f'k{i}': 1.0} if i % 97 == 0 else {}), i)\n"
     )
     file = tmp_path / "metrics.csv"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=os.environ)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (file.exists() and file.stat().st_size > 20_000):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    writer = sgm_forked(tmp_path, code=code)
+    writer.wait_for(lambda: file.exists() and file.stat().st_size > 20_000)
+    writer.kill()
     found = rows(tmp_path)
     assert len(found) > 100
     assert [(int(row["step"]), float(row["loss"])) for row in found] == [(i, 1 / (i + 1)) for i in range(len(found))]

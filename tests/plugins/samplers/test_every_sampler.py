@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from support.benchmark import benchmark
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -81,17 +80,7 @@ def test_it_keeps_the_promises_of_its_role(cls: type[Sampler]) -> None:
     check_component("samplers", cls, inputs={"order": ORDER[cls]})
 
 
-def benchmark() -> ModuleType:
-    file = HERE.parents[2] / "benchmarks" / "sampler_order.py"
-    spec = importlib.util.spec_from_file_location("sampler_order", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SAMPLER_ORDER = benchmark()
+SAMPLER_ORDER = benchmark("sampler_order")
 
 
 @pytest.mark.parametrize("name", SAMPLER_ORDER.SAMPLERS)

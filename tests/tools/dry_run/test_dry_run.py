@@ -4,7 +4,6 @@ import io
 import math
 import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -135,15 +134,13 @@ def test_an_error_amid_the_step_leaves_nothing_that_counts_behind(tmp_path, monk
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system's count is that of Linux")
-def test_the_estimate_is_what_the_system_counts(tmp_path):
+def test_the_estimate_is_what_the_system_counts(tmp_path, python):
     """The process of a dry run, in which memory that is let go of returns to the system at once: else the gaps that the
     C library's allocator keeps count, up to a quarter more (benchmarks/memory.py)."""
     changes = ["data.batch_size=256", "model.network.model_channels=64", "model.network.num_res_blocks=2", *FAST[:-1]]
-    done = subprocess.run(
-        [sys.executable, "-m", "sgm_core.cli", "train", "digits", "--dry-run", *changes],
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}, cwd=tmp_path,
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144"}
+    done = python("-m", "sgm_core.cli", "train", "digits", "--dry-run", *changes, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     estimated, measured = (
         float(re.search(rf"{name} peak +([\d.]+) MB", done.stdout)[1]) for name in ("estimated", "measured")
     )
@@ -186,11 +183,11 @@ def test_batches_in_words():
 
 
 @pytest.mark.skipif(resident_peak() is None, reason="this system does not say")
-def test_the_memory_of_a_process_is_seen():
+def test_the_memory_of_a_process_is_seen(python):
     """Of one of its own: this one may have freed as much before, and not have given it back."""
     code = (
         "import torch; from sgm_plugins.tools.dry_run.host_memory import HostMemory;"
         "memory = HostMemory(); before = memory.peak();"
         "block = torch.ones(50_000_000); print(memory.peak() - before)"  # 200 MB
     )
-    assert int(subprocess.check_output([sys.executable, "-c", code])) > 150e6
+    assert int(python("-c", code).stdout) > 150e6

@@ -229,9 +229,8 @@ def test_a_run_may_leave_it_out_or_not_look(register, tmp_path, override, finite
     assert (run.folder / "nonfinite").exists() == finite
 
 
-def test_the_command_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys):
+def test_the_command_ends_with_1_and_one_line(register, tmp_path, monkeypatch, capsys):
     from sgm_core.cli.app import main
-    from sgm_core.registry import index
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
@@ -244,10 +243,7 @@ def test_the_command_ends_with_1_and_one_line(tmp_path, monkeypatch, capsys):
         "        return sigma * float('inf')\n"
     )
     overrides = ["model.loss_fn.weighting=infinite", "model.network.channel_mult=[1]", "trainer.accelerator=cpu"]
-    try:
-        code = main(["train", "digits", *overrides, "--code", "mine.py", "--name", "a"])
-    finally:
-        index._local.pop(("weightings", "infinite"), None)
+    code = main(["train", "digits", *overrides, "--code", "mine.py", "--name", "a"])
     err = capsys.readouterr().err
     assert code == 1
     assert err.splitlines()[-1].startswith("step 0: the loss is inf; batch, random state and weights are in runs/a/")

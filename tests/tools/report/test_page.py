@@ -2,11 +2,7 @@
 
 import json
 import math
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -128,7 +124,7 @@ def test_a_long_run_has_a_page_below_ten_megabytes_that_says_what_it_leaves_out(
     assert "2000 lines of the config" in left_out
 
 
-def test_a_page_is_whole_whenever_the_process_is_killed(tmp_path):
+def test_a_page_is_whole_whenever_the_process_is_killed(tmp_path, sgm_forked):
     code = (
         "import pathlib, sys, itertools\n"
         "from sgm_plugins.tools.report.page import Report\n"
@@ -140,11 +136,8 @@ def test_a_page_is_whole_whenever_the_process_is_killed(tmp_path):
     page = tmp_path / "report.html"
     for wait in (0.0, 0.013, 0.031):
         page.unlink(missing_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=os.environ)
-        deadline = time.monotonic() + 60
-        while not page.exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
+        writer = sgm_forked(tmp_path, code=code)
+        writer.wait_for(page.exists)
         time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        writer.kill()
         assert page.read_text().endswith("</body>\n</html>\n")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sgm_core import refusals
-from sgm_core.config.schema import AnyType, Either, Type
+from sgm_core.config.schema import Type
 from sgm_plugins.tools.catalog.source.classes import Class, Order, dataclass_options, order_of
-from sgm_plugins.tools.catalog.source.hints import NULL, Hint, union
+from sgm_plugins.tools.catalog.source.hints import Hint
 from sgm_plugins.tools.catalog.source.names import (
     Binding,
     Definition,
@@ -120,16 +119,7 @@ def _of_function(
     pairs += list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
     variables = {**(_variables(owner) if owner else {}), **_variables(function)}
     parameters = [_parameter(module, arg.arg, arg.annotation, default, variables) for arg, default in pairs]
-    if sys.version_info < (3, 11):  # `x: int = None` was read as Optional there
-        parameters = [_with_null(p) if p.default == "None" else p for p in parameters]
     return StaticSignature({p.name: p for p in parameters}, open=arguments.kwarg is not None)
-
-
-def _with_null(parameter: StaticParameter) -> StaticParameter:
-    options = parameter.type.options if isinstance(parameter.type, Either) else (parameter.type,)
-    if NULL in options or isinstance(parameter.type, AnyType):
-        return parameter
-    return parameter._replace(type=union([*options, NULL]))
 
 
 def _variables(node: Function | ast.ClassDef) -> dict[str, ast.expr | None]:
