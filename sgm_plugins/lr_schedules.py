@@ -1,15 +1,18 @@
 """Learning-rate schedules.
 
-Each function makes a torch schedule that is stepped once per optimizer step and multiplies the optimizer's own
-learning rate: lr(step) = lr * multiplier(step). Steps are optimizer steps and `*_factor` are multipliers of the
-optimizer's lr. The multipliers are classes of their own, to be called and plotted; they hold plain numbers only,
-which a checkpoint of the schedule carries and puts back when training resumes.
+Each function makes a `LambdaLR` that is stepped once per optimizer step and multiplies the optimizer's own learning
+rate: lr(step) = lr * factor(step). Steps are optimizer steps and `*_factor` are multipliers of the optimizer's lr.
+The factor of the result, to be called and plotted, is `schedule.lr_lambdas[0]`.
+
+Not torch's own `LinearLR` and `CosineAnnealingLR`: the first refuses a warm-up from 0, which is the default here, and
+a peak above 1; the second rises again after its end. Both multiply the last lr instead of evaluating a formula, so
+that rounding adds up over the steps.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_left
 from itertools import accumulate
 from typing import Annotated
 
@@ -29,7 +32,11 @@ def constant(optimizer: Optimizer, *, warmup_steps: Steps = 0, start_factor: Fac
         warmup_steps: steps of the warm-up; 0 is none.
         start_factor: multiplier at step 0 of the warm-up.
     """
-    return LambdaLR(optimizer, Constant(warmup_steps, start_factor))
+
+    def factor(step: int) -> float:
+        return _line(start_factor, 1.0, step / warmup_steps) if step < warmup_steps else 1.0
+
+    return LambdaLR(optimizer, factor)
 
 
 def linear(
@@ -54,7 +61,14 @@ def linear(
     Raises:
         ValueError: the warm-up takes all the steps.
     """
-    return LambdaLR(optimizer, Linear(total_steps, warmup_steps, start_factor, peak_factor, end_factor))
+    _check_warmup(warmup_steps, total_steps, "total_steps")
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return _line(start_factor, peak_factor, step / warmup_steps)
+        return _line(peak_factor, end_factor, min((step - warmup_steps) / (total_steps - warmup_steps), 1.0))
+
+    return LambdaLR(optimizer, factor)
 
 
 def cosine(
@@ -79,7 +93,14 @@ def cosine(
     Raises:
         ValueError: the warm-up takes all the steps.
     """
-    return LambdaLR(optimizer, Cosine(total_steps, warmup_steps, start_factor, peak_factor, end_factor))
+    _check_warmup(warmup_steps, total_steps, "total_steps")
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return _line(start_factor, peak_factor, step / warmup_steps)
+        return _half_cosine(peak_factor, end_factor, min((step - warmup_steps) / (total_steps - warmup_steps), 1.0))
+
+    return LambdaLR(optimizer, factor)
 
 
 def linear_cycles(
@@ -107,7 +128,15 @@ def linear_cycles(
     Raises:
         ValueError: lists of different lengths, or a warm-up that takes its whole cycle.
     """
-    return LambdaLR(optimizer, LinearCycles(cycle_lengths, warmup_steps, start_factors, peak_factors, end_factors))
+    _check_cycles(cycle_lengths, warmup_steps, start_factors, peak_factors, end_factors)
+
+    def factor(step: int) -> float:
+        i, step = _locate(step, cycle_lengths)
+        if step < warmup_steps[i]:
+            return _line(start_factors[i], peak_factors[i], step / warmup_steps[i])
+        return _line(peak_factors[i], end_factors[i], step / cycle_lengths[i])
+
+    return LambdaLR(optimizer, factor)
 
 
 def cosine_cycles(
@@ -132,104 +161,16 @@ def cosine_cycles(
     Raises:
         ValueError: lists of different lengths, or a warm-up that takes its whole cycle.
     """
-    return LambdaLR(optimizer, CosineCycles(cycle_lengths, warmup_steps, start_factors, peak_factors, end_factors))
+    _check_cycles(cycle_lengths, warmup_steps, start_factors, peak_factors, end_factors)
 
+    def factor(step: int) -> float:
+        i, step = _locate(step, cycle_lengths)
+        if step < warmup_steps[i]:
+            return _line(start_factors[i], peak_factors[i], step / warmup_steps[i])
+        t = (step - warmup_steps[i]) / (cycle_lengths[i] - warmup_steps[i])
+        return _half_cosine(peak_factors[i], end_factors[i], t)
 
-# --- the multipliers: step -> factor of the optimizer's learning rate ----------------------------------------------
-
-
-@dataclass(frozen=True)
-class Constant:
-    """See `constant`."""
-
-    warmup_steps: int = 0
-    start_factor: float = 0.0
-
-    def __call__(self, step: int) -> float:
-        return _line(self.start_factor, 1.0, step / self.warmup_steps) if step < self.warmup_steps else 1.0
-
-
-@dataclass(frozen=True)
-class Linear:
-    """See `linear`."""
-
-    total_steps: int
-    warmup_steps: int = 0
-    start_factor: float = 0.0
-    peak_factor: float = 1.0
-    end_factor: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps, self.total_steps, "total_steps")
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return _line(self.start_factor, self.peak_factor, step / self.warmup_steps)
-        t = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        return _line(self.peak_factor, self.end_factor, min(t, 1.0))
-
-
-@dataclass(frozen=True)
-class Cosine:
-    """See `cosine`."""
-
-    total_steps: int
-    warmup_steps: int = 0
-    start_factor: float = 0.0
-    peak_factor: float = 1.0
-    end_factor: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup_steps, self.total_steps, "total_steps")
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return _line(self.start_factor, self.peak_factor, step / self.warmup_steps)
-        t = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        return _half_cosine(self.peak_factor, self.end_factor, min(t, 1.0))
-
-
-@dataclass(frozen=True)
-class LinearCycles:
-    """See `linear_cycles`."""
-
-    cycle_lengths: list[int]
-    warmup_steps: list[int]
-    start_factors: list[float]
-    peak_factors: list[float]
-    end_factors: list[float]
-
-    def __post_init__(self) -> None:
-        _check_cycles(self)
-
-    def __call__(self, step: int) -> float:
-        cycle, step = _locate(step, self.cycle_lengths)
-        start, peak, end = self.start_factors[cycle], self.peak_factors[cycle], self.end_factors[cycle]
-        if step < self.warmup_steps[cycle]:
-            return _line(start, peak, step / self.warmup_steps[cycle])
-        return _line(peak, end, step / self.cycle_lengths[cycle])
-
-
-@dataclass(frozen=True)
-class CosineCycles:
-    """See `cosine_cycles`."""
-
-    cycle_lengths: list[int]
-    warmup_steps: list[int]
-    start_factors: list[float]
-    peak_factors: list[float]
-    end_factors: list[float]
-
-    def __post_init__(self) -> None:
-        _check_cycles(self)
-
-    def __call__(self, step: int) -> float:
-        cycle, step = _locate(step, self.cycle_lengths)
-        start, peak, end = self.start_factors[cycle], self.peak_factors[cycle], self.end_factors[cycle]
-        warmup_steps = self.warmup_steps[cycle]
-        if step < warmup_steps:
-            return _line(start, peak, step / warmup_steps)
-        return _half_cosine(peak, end, (step - warmup_steps) / (self.cycle_lengths[cycle] - warmup_steps))
+    return LambdaLR(optimizer, factor)
 
 
 def _line(start: float, end: float, t: float) -> float:
@@ -244,7 +185,7 @@ def _locate(step: int, cycle_lengths: list[int]) -> tuple[int, int]:
     """(cycle, step within it). The step between two cycles is the last of the first one; past the end, the last."""
     ends = list(accumulate(cycle_lengths))
     step = min(step, ends[-1])
-    cycle = next(i for i, end in enumerate(ends) if step <= end)
+    cycle = bisect_left(ends, step)
     return cycle, step - (ends[cycle] - cycle_lengths[cycle])
 
 
@@ -255,10 +196,22 @@ def _check_warmup(warmup_steps: int, length: int, name: str) -> None:
         )
 
 
-def _check_cycles(schedule: LinearCycles | CosineCycles) -> None:
-    counts = {name: len(values) for name, values in vars(schedule).items()}
-    if len(set(counts.values())) > 1 or not schedule.cycle_lengths:
+def _check_cycles(
+    cycle_lengths: list[int],
+    warmup_steps: list[int],
+    start_factors: list[float],
+    peak_factors: list[float],
+    end_factors: list[float],
+) -> None:
+    counts = {
+        "cycle_lengths": len(cycle_lengths),
+        "warmup_steps": len(warmup_steps),
+        "start_factors": len(start_factors),
+        "peak_factors": len(peak_factors),
+        "end_factors": len(end_factors),
+    }
+    if len(set(counts.values())) > 1 or not cycle_lengths:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ValueError(f"each list needs one entry per cycle, and there is at least one cycle; {listed}")
-    for warmup_steps, length in zip(schedule.warmup_steps, schedule.cycle_lengths, strict=True):
-        _check_warmup(warmup_steps, length, "the length of its cycle")
+    for warmup, length in zip(warmup_steps, cycle_lengths, strict=True):
+        _check_warmup(warmup, length, "the length of its cycle")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
+from torch.optim import SGD
+
 from sgm_plugins.autoencoding.decoder import Decoder
 from sgm_plugins.autoencoding.encoder import Encoder
 from sgm_plugins.autoencoding.temporal_decoder import TemporalDecoder
@@ -28,7 +31,7 @@ from sgm_plugins.guiders import (
     TrapezoidGuidance,
     TriangleGuidance,
 )
-from sgm_plugins.lr_schedules import Cosine, CosineCycles, LinearCycles
+from sgm_plugins.lr_schedules import cosine, cosine_cycles, linear_cycles
 from sgm_plugins.regularizers.ema_vq import EMAVectorQuantizer
 from sgm_plugins.regularizers.gaussian import GaussianRegularizer
 from sgm_plugins.regularizers.gumbel import GumbelQuantizer
@@ -93,6 +96,12 @@ _COSINE = {
     "max_decay_steps": "total_steps",
 }
 
+
+def _factor(schedule: Callable[..., Any]) -> Callable[..., Any]:
+    """The multiplier of a schedule: in the reference it is the component itself."""
+    return lambda **numbers: schedule(SGD([torch.zeros(1)], lr=1.0), **numbers).lr_lambdas[0]
+
+
 BUILT = {
     "EDMScaling": Ours(EDMScaling),
     "EpsScaling": Ours(EpsScaling),
@@ -124,9 +133,9 @@ BUILT = {
     "EDMSampling": Ours(EDMSigmaSampler),
     "DiscreteSampling": Ours(DiscreteSigmaSampler, _TABLE),
     "ZeroSampler": Ours(ZeroSigmaSampler),
-    "LambdaWarmUpCosineScheduler": Ours(Cosine, _COSINE, ("verbosity_interval",)),
-    "LambdaWarmUpCosineScheduler2": Ours(CosineCycles, _CYCLES, ("verbosity_interval",)),
-    "LambdaLinearScheduler": Ours(LinearCycles, _CYCLES, ("verbosity_interval",)),
+    "LambdaWarmUpCosineScheduler": Ours(_factor(cosine), _COSINE, ("verbosity_interval",)),
+    "LambdaWarmUpCosineScheduler2": Ours(_factor(cosine_cycles), _CYCLES, ("verbosity_interval",)),
+    "LambdaLinearScheduler": Ours(_factor(linear_cycles), _CYCLES, ("verbosity_interval",)),
     "Encoder": Ours(Encoder, ignored=("out_ch",)),
     "Decoder": Ours(Decoder, ignored=("in_channels", "double_z")),
     "VideoDecoder": Ours(TemporalDecoder, ignored=("in_channels", "double_z")),
