@@ -17,33 +17,7 @@ from sgm_plugins.embedders.token_sequence import Texts, load_encoder, width_of
 Length = Annotated[int, Ge(1)]
 
 
-class _T5(nn.Module):
-    """What both do: they differ in their tokenizers and weights."""
-
-    def __init__(
-        self, model: str | Path, max_length: int, mask_padding: bool, load_weights: bool, local_files_only: bool
-    ) -> None:
-        super().__init__()
-        self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only)
-        self.mask_padding = mask_padding
-        self.texts = Texts(model, max_length, local_files_only)
-
-    def forward(self, texts: list[str]) -> Tensor:
-        """b texts -> tokens (b, max_length, width). ValueError as `check`, and where there is no tokenizer."""
-        self.check(texts)
-        device = next(self.transformer.parameters()).device
-        ids, mask = self.texts(texts, device)
-        attended = mask if self.mask_padding else torch.ones_like(mask)
-        with torch.autocast(device.type, enabled=False):
-            z: Tensor = self.transformer(input_ids=ids, attention_mask=attended).last_hidden_state
-        return z * mask[:, :, None].to(z.dtype) if self.mask_padding else z
-
-    def check(self, texts: list[str]) -> None:
-        """Raise ValueError for what is no list of texts."""
-        check_texts(texts)
-
-
-class T5TextEmbedder(_T5):
+class T5TextEmbedder(nn.Module):
     """Raffel et al. 2020, arXiv:1910.10683: the text encoder of Imagen, and of many since.
 
     Tokens (b, max_length, width), for `crossattn`. Computed without autocast, which overflows in float16. Parameters
@@ -69,15 +43,34 @@ class T5TextEmbedder(_T5):
         load_weights: bool = True,
         local_files_only: bool = False,
     ) -> None:
-        super().__init__(model, max_length, mask_padding, load_weights, local_files_only)
+        super().__init__()
+        self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only)
+        self.mask_padding = mask_padding
+        self.texts = Texts(model, max_length, local_files_only)
 
     @staticmethod
     def shapes(texts: Shape | None, *, model: str | Path, max_length: int) -> Shape:
         return (max_length, width_of(model))
 
+    def forward(self, texts: list[str]) -> Tensor:
+        """b texts -> tokens (b, max_length, width). ValueError as `check`, and where there is no tokenizer."""
+        self.check(texts)
+        device = next(self.transformer.parameters()).device
+        ids, mask = self.texts(texts, device)
+        attended = mask if self.mask_padding else torch.ones_like(mask)
+        with torch.autocast(device.type, enabled=False):
+            z: Tensor = self.transformer(input_ids=ids, attention_mask=attended).last_hidden_state
+        return z * mask[:, :, None].to(z.dtype) if self.mask_padding else z
 
-class ByT5TextEmbedder(_T5):
+    def check(self, texts: list[str]) -> None:
+        """Raise ValueError for what is no list of texts."""
+        check_texts(texts)
+
+
+class ByT5TextEmbedder(T5TextEmbedder):
     """Xue et al. 2022, arXiv:2105.13626: its tokens are bytes, so it knows how words are spelt. For drawing writing.
+
+    `t5` with another default for `model`; the tokenizer and the weights are those of the model.
 
     Tokens (b, max_length, width), for `crossattn`. Computed without autocast, which overflows in float16. Parameters
     are `transformer.*`.
@@ -103,7 +96,3 @@ class ByT5TextEmbedder(_T5):
         local_files_only: bool = False,
     ) -> None:
         super().__init__(model, max_length, mask_padding, load_weights, local_files_only)
-
-    @staticmethod
-    def shapes(texts: Shape | None, *, model: str | Path, max_length: int) -> Shape:
-        return (max_length, width_of(model))
