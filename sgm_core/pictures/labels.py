@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,6 @@ SMALLEST_FONT = 8  # pixels; letters are no longer read below
 SMALLEST_TILE = 64  # pixels; grids enlarge smaller images
 LONGEST_ROW = 8  # numbers of a conditioning that are written out
 
-# --- text ----------------------------------------------------------------------------------------------------------
-
 
 def draw_text(texts: Sequence[str], height: int, width: int) -> Tensor:
     """Black text on white, one picture per text, (n, 3, height, width).
@@ -30,92 +29,59 @@ def draw_text(texts: Sequence[str], height: int, width: int) -> Tensor:
     Each text is wrapped, in the largest letters that hold all of it; what still does not fit ends in an ellipsis.
     Characters that the font (DejaVu Sans) lacks are written as escapes, `\\u4e2d`.
     """
-    pictures = [_draw(text, height, width) for text in texts]
-    return torch.stack(pictures) if pictures else torch.empty(0, 3, height, width)
+    return torch.stack([_draw(text, height, width) for text in texts]) if texts else torch.empty(0, 3, height, width)
 
 
 def _draw(text: str, height: int, width: int) -> Tensor:
-    text = text[: height * width // 16 + 1]  # more than the smallest letters can show
-    text = "".join(_drawable(character) for character in text)
-    font, lines = _lay_out(text, height, width - 1)  # a letter may lean over its own width
+    text = "".join(map(_drawable, text[: height * width // 16 + 1]))  # more than the smallest letters can show
+    # no larger than would fill the picture were letters half as wide as high, which is less than they are
+    size = max(min(height // 4, math.isqrt(2 * height * width // max(len(text), 1))), SMALLEST_FONT)
+    while True:
+        font = _font(size)
+        lines = _wrap(text, font, width - 1)  # a letter may lean over its own width
+        room = max(height // sum(font.getmetrics()), 1)
+        whole_words = max(map(font.getlength, text.split()), default=0) < width
+        if size == SMALLEST_FONT or (whole_words and len(lines) <= room):
+            break
+        size = max(int(size * 0.9), SMALLEST_FONT)
+    if len(lines) > room:
+        lines = [*lines[: room - 1], lines[room - 1][:-1] + "…"]
     canvas = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(canvas)
-    for i, line in enumerate(lines):
-        draw.text((0, i * _line_height(font)), line, fill="black", font=font)
+    ImageDraw.Draw(canvas).multiline_text((0, 0), "\n".join(lines), "black", font, spacing=font.getmetrics()[1])
     return from_pil(canvas)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Lines no wider than `width`, broken between words where possible."""
+    lines = []
+    for paragraph in text.split("\n"):
+        rest = " ".join(paragraph.split())
+        while True:
+            most = range(1, min(len(rest), width) + 1)  # a letter has a pixel at least
+            fits = max(bisect_right(most, float(width), key=lambda n: font.getlength(rest[:n])), 1)
+            end = rest.rfind(" ", 0, fits + 1) if fits < len(rest) else fits
+            lines.append(rest[: end if end > 0 else fits])
+            rest = rest[len(lines[-1]) :].lstrip()
+            if not rest:
+                break
+    return lines
 
 
 @cache
 def _drawable(character: str) -> str:
     """The character itself, or its escape where there is no picture of it."""
-    if character == "\n":
-        return character
     if character.isspace():
-        return " "
-    if unicodedata.category(character) not in ("Cc", "Cs") and not _is_missing(character):
-        return character
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
-def _is_missing(character: str) -> bool:
-    """Whether the font shows its box for unknown characters: U+FFFF is never a character."""
+        return "\n" if character == "\n" else " "
+    # the font shows a box for unknown characters: U+FFFF is never a character
     box, glyph = (_font(32).getmask(c) for c in ("\uffff", character))
-    return bool(glyph.size == box.size and bytes(glyph) == bytes(box))
+    missing = unicodedata.category(character) in ("Cc", "Cs") or (glyph.size, bytes(glyph)) == (box.size, bytes(box))
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii") if missing else character
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # the basic layout is in every build of Pillow: the same picture everywhere
     return ImageFont.truetype(str(FONT), size, layout_engine=ImageFont.Layout.BASIC)
-
-
-def _line_height(font: ImageFont.FreeTypeFont) -> int:
-    return sum(font.getmetrics())
-
-
-def _lay_out(text: str, height: int, width: int) -> tuple[ImageFont.FreeTypeFont, list[str]]:
-    """The font and the lines of a text."""
-    # no larger than would fill the picture were letters half as wide as high, which is less than they are
-    size = min(height // 4, math.isqrt(2 * height * width // max(len(text), 1)))
-    while size > SMALLEST_FONT:
-        font = _font(size)
-        whole_words = all(font.getlength(word) <= width for word in text.split())
-        if whole_words and len(lines := _wrap(text, font, width)) * _line_height(font) <= height:
-            return font, lines
-        size = int(size * 0.9)
-    font = _font(SMALLEST_FONT)
-    lines = _wrap(text, font, width)
-    room = max(height // _line_height(font), 1)
-    if len(lines) > room:
-        lines = [*lines[: room - 1], lines[room - 1][:-1] + "…"]
-    return font, lines
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than `width`, broken between words where possible."""
-    lines = []
-    space = font.getlength(" ")
-    for paragraph in text.split("\n"):
-        line, room = "", float(width)
-        for word in paragraph.split():
-            length = font.getlength(word)
-            if line and space + length <= room:
-                line, room = f"{line} {word}", room - space - length
-                continue
-            if line:
-                lines.append(line)
-            while len(word) > 1 and font.getlength(word) > width:
-                fits = next(
-                    n for n in range(min(len(word) - 1, width), 0, -1) if n == 1 or font.getlength(word[:n]) <= width
-                )
-                lines.append(word[:fits])
-                word = word[fits:]
-            line, room = word, width - font.getlength(word)
-        lines.append(line)
-    return lines
-
-
-# --- conditionings -------------------------------------------------------------------------------------------------
 
 
 def draw_conditioning(value: Any, height: int, width: int) -> Tensor | None:
@@ -127,42 +93,25 @@ def draw_conditioning(value: Any, height: int, width: int) -> Tensor | None:
     """
     if isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] in (1, 3):
         return value
-    texts = _texts(value)
+    if isinstance(value, Tensor) and (value.ndim > 2 or (value.ndim == 2 and value.shape[1] > LONGEST_ROW)):
+        texts = ["x".join(map(str, value.shape[1:])) + f" {value.dtype}".replace("torch.", "")] * len(value)
+    else:
+        rows = value.tolist() if isinstance(value, Tensor) else [] if value is None else value
+        texts = [_text(row) for row in (rows if isinstance(rows, (list, tuple)) else [rows])]
     return draw_text(texts, height, width) if texts else None
 
 
-def _texts(value: Any) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, Tensor):
-        if value.ndim == 0:
-            return [_number(value.item())]
-        if value.ndim > 2 or (value.ndim == 2 and value.shape[1] > LONGEST_ROW):
-            return ["x".join(map(str, value.shape[1:])) + f" {value.dtype}".replace("torch.", "")] * len(value)
-        return [_text(row) for row in value.tolist()]
-    if isinstance(value, (list, tuple)):
-        return [_text(row) for row in value]
-    return [_text(value)]
-
-
 def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
+    """A sample's entry. A whole number is written in full: the width 1024.0 is no 1.02e+03."""
     if isinstance(value, Tensor):
-        return _text(value.tolist()) if value.numel() <= LONGEST_ROW else "x".join(map(str, value.shape))
+        if value.numel() > LONGEST_ROW:
+            return "x".join(map(str, value.shape))
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return "x".join(_text(v) for v in value) if len(value) <= LONGEST_ROW else f"{len(value)} values"
-    return _number(value) if isinstance(value, (int, float)) else type(value).__name__
-
-
-def _number(value: Any) -> str:
-    """An integer in full, a float with three digits, unless it is whole: the width 1024.0 is no 1.02e+03."""
-    if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e6):
-        return f"{value:.3g}"
-    return f"{value:.0f}" if isinstance(value, float) else str(value)
-
-
-# --- images --------------------------------------------------------------------------------------------------------
+        return "x".join(map(_text, value)) if len(value) <= LONGEST_ROW else f"{len(value)} values"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.3g}"
+    return str(value) if isinstance(value, (str, int)) else type(value).__name__
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -206,10 +155,8 @@ def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
     rows = math.ceil(n / columns)
     factor = math.ceil(SMALLEST_TILE / max(images.shape[-2:]))
     width, height = images.shape[-1] * factor, images.shape[-2] * factor
-    images = images.detach().cpu()  # at once, not one by one
-    tiles = [to_pil(image).resize((width, height), Image.Resampling.NEAREST) for image in images]
-    mode = tiles[0].mode
-    grid = Image.new(mode, (columns * (width + gap) + gap, rows * (height + gap) + gap), "gray")
+    tiles = [to_pil(image).resize((width, height), Image.Resampling.NEAREST) for image in images.detach().cpu()]
+    grid = Image.new(tiles[0].mode, (columns * (width + gap) + gap, rows * (height + gap) + gap), "gray")
     for i, tile in enumerate(tiles):
         row, column = divmod(i, columns)
         grid.paste(tile, (gap + column * (width + gap), gap + row * (height + gap)))

@@ -111,6 +111,7 @@ def test_characters_that_the_font_has_are_drawn_as_they_are():
 def test_lines_are_kept():
     assert torch.equal(*draw_text(["a\nb", "a \n b"], 64, 64))
     assert not torch.equal(*draw_text(["a\nb", "a b"], 64, 64))
+    assert not torch.equal(*draw_text(["a\n\nb", "a\nb"], 64, 64))
 
 
 def test_no_texts_are_no_pictures():
