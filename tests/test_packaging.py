@@ -1,6 +1,7 @@
 """What the package promises to those who install it."""
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -27,6 +28,17 @@ def test_every_package_of_the_tree_is_packaged():
     packages = {str(path.relative_to(ROOT)).replace("/", ".") for path in folders if path.name != "__pycache__"}
     data = {name for name in packages if name.endswith((".assets", ".font"))}
     assert packages - data == set(find_packages(ROOT, include=["sgm_core*", "sgm_plugins*"]))
+
+
+def test_every_file_of_the_packages_is_installed(tmp_path):
+    """Fonts, styles and templates too: an editable install would hide that a wheel lacks them."""
+    command = ["setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build_py", "--build-lib", tmp_path / "lib"]
+    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, capture_output=True)
+    built = {path.relative_to(tmp_path / "lib") for path in (tmp_path / "lib").rglob("*") if path.is_file()}
+    there = {path.relative_to(ROOT) for name in ("sgm_core", "sgm_plugins") for path in (ROOT / name).rglob("*.*")}
+    there = {path for path in there if path.suffix != ".pyc" and (ROOT / path).is_file()}
+    assert {path.suffix for path in there} >= {".ttf", ".css", ".jinja", ".npz"}
+    assert there - built == set()
 
 
 def test_every_entry_point_group_is_a_kind_or_another_known_group():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_train_and_resume_write_one_report_of_the_whole_run(sgm):
     assert (
         "configs/digits.yaml:10:21" in text or "sgm_configs/digits.yaml:10:21" in text
     )  # where the first run had it from
-    assert "override &#x27;trainer.max_steps=5&#x27;" in text
+    assert "override 'trainer.max_steps=5'" in unescape(text)
     record = json.loads(Path("runs/a/run.json").read_text())
     assert [session["step"] for session in record["sessions"]] == [0, 3]
     assert (record["step"], record["samples"], record["state"]) == (5, 40, "finished")

@@ -9,7 +9,6 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -81,54 +80,57 @@ def render(
     left_out: Iterable[str] = (),
     epoch: int | None = None,
 ) -> str:
-    """The HTML.
+    """The HTML: `page.html.jinja`, filled in.
 
     Every text that is not ours is escaped, numbers and pictures travel as JSON, which is no script; and the page's
     policy lets nothing run but our own script, known by its hash, and nothing be loaded at all.
     """
-    script = files(__package__).joinpath("page.js").read_text(encoding="utf-8")
-    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'"
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    template, script, style = (
+        files(__package__).joinpath(file).read_text(encoding="utf-8")
+        for file in ("page.html.jinja", "page.js", "page.css")
     )
+    drawn = charts({**curves, **throughput(record)})
     data = {
         "state": record.state,
         "updated": record.updated,
         "interval": record.interval,
         "resumed": [session["step"] for session in record.sessions[1:] if isinstance(session.get("step"), int)],
-        "charts": charts({**curves, **throughput(record)}),
+        "charts": drawn,
         "steps": album.steps,
         "pictures": album.pictures,
         "shown": album.shown,
     }
-    lines = record.config[:LINES]
     notes = [*left_out, *album.notes]
     if len(record.config) > LINES:
         notes.append(f"{len(record.config) - LINES} lines of the config")
-    parts = [
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{escape(name)} · {escape(record.state)}</title>\n'
-        f"<style>\n{style}</style>\n</head>\n<body>\n",
-        _header(name, record, epoch),
-        '<main>\n<noscript><p class="note">The charts and grids need JavaScript.</p></noscript>\n',
-        '<section id="charts" aria-label="Charts"></section>\n' if data["charts"] else "",
-        _grids(album) if album.steps else "",
-        '<section class="card" id="facts">\n',
-        _fold("Config", _config(lines), len(lines), open_=True) if lines else "",
-        _fold("Components", _components(locked), None),
-        _fold("Environment", _table(["", ""], record.environment.items()), None) if record.environment else "",
-        _fold("Sessions", _sessions(record), None) if len(record.sessions) > 1 else "",
-        "</section>\n",
-        f'<p class="note">Left out: {escape("; ".join(notes))}.</p>\n' if notes else "",
-        "</main>\n",
-        f'<script type="application/json" id="data">{as_json(data)}</script>\n',
-        f"<script>{script}</script>\n</body>\n</html>\n",
-    ]
-    return "".join(parts)
+    state = record.state if record.state in STATES else "unknown"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(template).render(
+        name=name,
+        record=record,
+        state=state,
+        state_in_words=STATES[state],
+        written=when(record.updated) if record.updated else "",
+        tiles=tiles(record, epoch),
+        charts=drawn,
+        album=album,
+        config=record.config[:LINES],
+        components=[[row.get(key, "") for key in ("kind", "name", "distribution", "version")] for row in locked],
+        sessions=[
+            (when(session.get("started")), f"from step {session.get('step', 0)}", session.get("command", ""))
+            for session in record.sessions
+        ],
+        notes=notes,
+        longest=LINE,
+        # our own, and what cannot end its element
+        data=Markup(as_json(data)),
+        style=Markup(style),
+        script=Markup(script),
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
 
 
 def as_json(data: Any) -> str:
@@ -203,7 +205,7 @@ def throughput(record: Record) -> dict[str, list[Point]]:
     return {"steps per second": steps, "samples per second": samples} if steps else {}
 
 
-# --- HTML ----------------------------------------------------------------------------------------------------------
+# --- words ---------------------------------------------------------------------------------------------------------
 
 STATES = {
     "running": "running",
@@ -215,32 +217,23 @@ STATES = {
 }
 
 
-def _header(name: str, record: Record, epoch: int | None) -> str:
-    state = record.state if record.state in STATES else "unknown"
+def tiles(record: Record, epoch: int | None) -> list[tuple[str, str]]:
+    """The numbers at the top: what they are, and their values in words."""
     rate = _rate(record)
-    tiles = [("step", f"{record.step:,}" + (f" of {record.total_steps:,}" if record.total_steps else ""))]
+    found = [("step", f"{record.step:,}" + (f" of {record.total_steps:,}" if record.total_steps else ""))]
     if epoch is not None:
-        tiles.append(("epoch", f"{epoch:,}"))
+        found.append(("epoch", f"{epoch:,}"))
     if record.seconds:
-        tiles.append(("time", duration(record.seconds)))
+        found.append(("time", duration(record.seconds)))
     if rate is not None:
-        tiles += [("steps/s", f"{rate[0]:.3g}"), ("samples/s", f"{rate[1]:.3g}")]
-        if state == "running" and record.total_steps and rate[0]:
-            tiles.append(("remaining", duration(max(record.total_steps - record.step, 0) / rate[0])))
+        found += [("steps/s", f"{rate[0]:.3g}"), ("samples/s", f"{rate[1]:.3g}")]
+        if record.state == "running" and record.total_steps and rate[0]:
+            found.append(("remaining", duration(max(record.total_steps - record.step, 0) / rate[0])))
     if record.seconds and record.waiting:
-        tiles.append(("waiting for data", f"{record.waiting / record.seconds:.0%}"))
+        found.append(("waiting for data", f"{record.waiting / record.seconds:.0%}"))
     if record.samples:
-        tiles.append(("samples", f"{record.samples:,}"))
-    reason = f'<p class="reason">{escape(record.reason)}</p>\n' if record.reason else ""
-    bar = ""
-    if record.total_steps:
-        bar = f'<progress max="{record.total_steps}" value="{min(record.step, record.total_steps)}"></progress>\n'
-    written = when(record.updated) if record.updated else ""
-    cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in tiles)
-    return (
-        f'<header>\n<h1>{escape(name)}</h1>\n<p id="state" class="{state}"><b>{escape(STATES[state])}</b>'
-        f'<span id="written">{escape(written)}</span></p>\n{reason}{bar}<dl class="tiles">{cells}</dl>\n</header>\n'
-    )
+        found.append(("samples", f"{record.samples:,}"))
+    return found
 
 
 def _rate(record: Record) -> tuple[float, float] | None:
@@ -270,66 +263,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {left} s" if minutes else f"{left} s"
-
-
-def _grids(album: Album) -> str:
-    figures = "".join(
-        f'<figure data-key="{escape(key)}"><img alt="{escape(key)}"><figcaption>{escape(key)}<span></span>'
-        "</figcaption></figure>"
-        for key in album.shown
-    )
-    texts = "".join(
-        f"<details><summary>{escape(key)}: the texts of the batch</summary><ol>"
-        + "".join(f"<li>{escape(text)}</li>" for text in lines)
-        + "</ol></details>"
-        for key, lines in album.captions.items()
-    )
-    last = len(album.steps) - 1
-    return (
-        '<section class="card" id="grids">\n<h2>Grids</h2>\n<div class="slider"><label for="step">step '
-        f'<output id="shown-step">{album.steps[-1]}</output></label><input type="range" id="step" min="0" '
-        f'max="{last}" value="{last}" step="1"></div>\n<div class="figures">{figures}</div>\n{texts}</section>\n'
-    )
-
-
-def _fold(title: str, body: str, count: int | None, *, open_: bool = False) -> str:
-    if not body:
-        return ""
-    return (
-        f'<details id="{title.lower()}"{" open" if open_ else ""}><summary><h2>{escape(title)}</h2></summary>\n'
-        f"{body}</details>\n"
-    )
-
-
-def _config(lines: Iterable[list[str]]) -> str:
-    rows = []
-    for line in lines:
-        text, origin = (str(part)[:LINE] for part in line[:2])
-        default = ' class="default"' if origin.startswith("default of ") else ""
-        rows.append(f"<tr{default}><td>{escape(text)}</td><td>{escape(origin)}</td></tr>\n")
-    return (
-        '<label class="switch"><input type="checkbox" id="defaults"> defaults too</label>\n'
-        f'<div class="wide"><table class="code"><tbody>\n{"".join(rows)}</tbody></table></div>\n'
-    )
-
-
-def _components(rows: Iterable[Mapping[str, Any]]) -> str:
-    cells = [[str(row.get(key, "")) for key in ("kind", "name", "distribution", "version")] for row in rows]
-    return _table(["kind", "name", "distribution", "version"], cells)
-
-
-def _sessions(record: Record) -> str:
-    rows = []
-    for session in record.sessions:
-        rows.append(
-            [when(session.get("started")), f"from step {session.get('step', 0)}", str(session.get("command", ""))]
-        )
-    return _table(["started", "", "command"], rows)
-
-
-def _table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell)[:LINE])}</td>' for cell in row)}</tr>\n" for row in rows)
-    if not body:
-        return ""
-    heading = f"<thead><tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr></thead>" if any(head) else ""
-    return f'<div class="wide"><table>{heading}<tbody>\n{body}</tbody></table></div>\n'
