@@ -139,9 +139,9 @@ def files(package: Package) -> dict[str, str]:
     """The package's files by path."""
     kind, name, module = package.kind, package.name, package.module
     return {
-        "pyproject.toml": fill(PYPROJECT, package),
-        "README.md": fill(README, package) + (fill(TRY_IT, package) if kind in USES else ""),
-        ".gitignore": GITIGNORE,
+        "pyproject.toml": filled("pyproject.toml.jinja", package),
+        "README.md": filled("README.md.jinja", package),
+        ".gitignore": filled("gitignore.jinja", package),
         f"{module}/__init__.py": f'"""Components for sgm: the {KINDS[kind].noun} `{name}`."""\n',
         f"{module}/py.typed": "",
         f"{module}/{name}.py": renamed(f"{kind}.py", package),
@@ -161,80 +161,20 @@ def renamed(template: str, package: Package) -> str:
     return re.sub(rf"\b({'|'.join(map(re.escape, names))})\b", lambda found: names[found[1]], text)
 
 
-def fill(text: str, package: Package) -> str:
-    """A text with its <FIELDS> filled in."""
-    fields = {
-        "API": str(API),
-        "KIND": package.kind,
-        "NAME": package.name,
-        "NOUN": KINDS[package.kind].noun,
-        "DISTRIBUTION": package.distribution,
-        "MODULE": package.module,
-        "ATTRIBUTE": package.attribute,
-        "SUMMARY": KINDS[package.kind].summary,
-        "OVERRIDE": USES.get(package.kind, "").replace("NAME", package.name),
-    }
-    return re.sub(r"<([A-Z]+)>", lambda found: fields[found[1]], text)
+def filled(template: str, package: Package) -> str:
+    """A text of the package with its names filled in."""
+    from jinja2 import Environment, StrictUndefined
 
-
-PYPROJECT = """\
-[build-system]
-requires = ["setuptools>=77"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "<DISTRIBUTION>"
-version = "0.1.0"
-description = "The <NOUN> '<NAME>' for sgm."
-readme = "README.md"
-requires-python = ">=3.10"
-dependencies = ["sgm-core"]
-
-[project.optional-dependencies]
-test = ["pytest>=8"]
-
-[project.entry-points."sgm.<KIND>"]
-<NAME> = "<MODULE>.<NAME>:<ATTRIBUTE>"
-
-[project.entry-points."sgm.api"] # the contract that it was written for
-<API> = "sgm_core"
-
-[tool.setuptools]
-packages = ["<MODULE>"]
-
-[tool.setuptools.package-data]
-<MODULE> = ["py.typed"]
-"""
-
-README = """\
-# <DISTRIBUTION>
-
-The <NOUN> `<NAME>` for sgm (<KIND>: <SUMMARY>). It is `<ATTRIBUTE>` in `<MODULE>/<NAME>.py`; the entry
-point in `pyproject.toml` gives it its name. The signature is its schema: what a config may write is what the
-parameters' hints say.
-
-```sh
-pip install -e ".[test]"
-pytest
-sgm show <KIND>/<NAME>
-sgm doctor <DISTRIBUTION>
-```
-"""
-
-TRY_IT = """
-Two steps of training with it:
-
-```sh
-sgm train digits "<OVERRIDE>" trainer.max_steps=2
-```
-"""
-
-GITIGNORE = """\
-__pycache__/
-*.egg-info/
-/.venv/
-/build/
-/dist/
-/runs/
-.pytest_cache/
-"""
+    # not HTML: nothing is escaped
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return environment.from_string((TEMPLATES / template).read_text(encoding="utf-8")).render(
+        api=API,
+        kind=package.kind,
+        name=package.name,
+        noun=KINDS[package.kind].noun,
+        distribution=package.distribution,
+        module=package.module,
+        attribute=package.attribute,
+        summary=KINDS[package.kind].summary,
+        override=USES.get(package.kind, "").replace("NAME", package.name),
+    )
