@@ -1,4 +1,4 @@
-"""One run in a folder at a time: a lock file that says who holds it, and that a killed run does not leave for ever."""
+"""One run in a folder at a time: a lock that the operating system releases when its process ends, also by a kill."""
 
 from __future__ import annotations
 
@@ -6,40 +6,44 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from sgm_core.errors import SgmError
-from sgm_core.runs.processes import start_of
+from sgm_core.files import replacing
 
 FILE = ".running.json"
+"""Who runs here, for people and for other hosts."""
+
+LOCK = ".running.lock"
+"""What is locked; it is empty."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for as long as the block runs.
 
-    The file names host, process and when that process started. The lock of a process of this host that is no more is
-    taken over; whether a process of another host lives can not be known from here.
+    `.running.json` names host and process. On this host the lock alone decides. On a file system that several hosts
+    share, a lock may not reach the others: a file that names another host refuses, since nobody here can know whether
+    that process still runs.
 
     Raises:
         SgmError: another run holds it; the message says which, and the way out.
     """
-    path = folder / FILE
-    own = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": start_of(os.getpid())})
-    while not _create(path, own):
-        held = _read(path)
-        if held is None:  # let go of in this moment
-            continue
-        refusal = _refusal(path, held)
-        if refusal is not None:
-            raise SgmError(refusal)
-        _remove_stale(path, held)
+    lock, path = _acquired(folder), folder / FILE
+    own = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
     try:
+        with replacing(path) as temporary:
+            temporary.write_text(own, encoding="utf-8")
         yield
     finally:
-        if _read(path) == own:  # else somebody removed it and another run began: that lock is theirs
+        if _read(path) == own:  # else somebody removed it, and a run of another host began
             path.unlink()
+        with suppress(OSError):  # Windows removes no open file; one that is removed while it is held lets nobody in
+            (folder / LOCK).unlink()
+        lock.release()
 
 
 def refuse_held(folder: Path) -> None:
@@ -48,29 +52,43 @@ def refuse_held(folder: Path) -> None:
     Raises:
         SgmError: as `locked`.
     """
-    held = _read(folder / FILE)
-    refusal = None if held is None else _refusal(folder / FILE, held)
-    if refusal is not None:
-        raise SgmError(refusal)
+    if (folder / FILE).exists():
+        _acquired(folder).release()
 
 
-def _create(path: Path, text: str) -> bool:
-    """Create the file with its content at once, so that nobody reads half of it; false if there is one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+def _acquired(folder: Path) -> BaseFileLock:
+    lock, path = FileLock(folder / LOCK), folder / FILE
     try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-        except FileExistsError:
-            return False
-    finally:
-        temporary.unlink(missing_ok=True)  # whoever holds the folder sweeps it
-    return True
+        lock.acquire(blocking=False)
+    except Timeout:
+        who = _holder(path)
+        pid = "another process" if who is None else f"process {who[1]}"
+        stop = "" if who is None else f", or stop it: kill {who[1]}"
+        raise SgmError(f"{folder}: in use by {pid} on this machine. Wait for it{stop}") from None
+    except OSError as error:
+        raise SgmError(f"{folder / LOCK}: can not be locked: {error.strerror or error}") from error
+    who = _holder(path)
+    refusal = None
+    if who is None and path.exists():
+        refusal = f"{folder}: its {FILE} can not be read. If no run is using the folder, remove {path}"
+    elif who is not None and who[0] != socket.gethostname():
+        refusal = (
+            f"{folder}: in use by process {who[1]} on {who[0]}, or left by it, which can not be told from here "
+            f"({socket.gethostname()}). If that run has ended, remove {path}"
+        )
+    if refusal is not None:
+        lock.release()
+        raise SgmError(refusal)
+    return lock
+
+
+def _holder(path: Path) -> tuple[str, int] | None:
+    """Host and process that the file names; none where there is no such file, or it names none."""
+    try:
+        holder = json.loads(_read(path) or "")
+        return str(holder["host"]), int(holder["pid"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _read(path: Path) -> str | None:
@@ -78,33 +96,3 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-
-
-def _refusal(path: Path, held: str) -> str | None:
-    """Why the folder can not be had; none if the lock is stale."""
-    try:
-        holder = json.loads(held)
-        host, pid, started = str(holder["host"]), int(holder["pid"]), holder["started"]
-    except (ValueError, KeyError, TypeError):
-        return f"{path.parent}: its lock can not be read. If no run is using the folder, remove {path}"
-    if host != socket.gethostname():
-        return (
-            f"{path.parent}: in use by process {pid} on {host}, or left by it, which can not be told from here "
-            f"({socket.gethostname()}). If that run has ended, remove {path}"
-        )
-    now = start_of(pid)
-    if now is None or now != started:  # gone, or its number belongs to another process by now
-        return None
-    return f"{path.parent}: in use by process {pid} on this machine. Wait for it, or stop it: kill {pid}"
-
-
-def _remove_stale(path: Path, held: str) -> None:
-    """Remove the lock that was read, and no other: two runs may find the same stale one."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.stale")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:  # the other one was faster
-        return
-    if _read(aside) != held:  # and has locked the folder already: give it back
-        _create(path, aside.read_text(encoding="utf-8"))
-    aside.unlink()

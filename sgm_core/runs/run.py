@@ -47,8 +47,7 @@ from sgm_core.registry import index
 from sgm_core.roles import Adapter
 from sgm_core.runs.allocator import keep_freed_memory
 from sgm_core.runs.changes import changes, described
-from sgm_core.runs.lock import FILE as LOCK
-from sgm_core.runs.lock import locked, refuse_held
+from sgm_core.runs.lock import FILE, LOCK, locked, refuse_held
 from sgm_core.runs.metrics import METRICS, JSONLMetrics
 from sgm_core.runs.ranks import agreed, is_first_process, slurm_job
 from sgm_core.runs.saving import AtomicCheckpoints, Saver, set_aside
@@ -299,7 +298,7 @@ def refuse_taken(folder: Path) -> None:
     Raises:
         SgmError: there is something in it.
     """
-    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(path.name not in (FILE, LOCK) for path in folder.iterdir())):
         raise SgmError(f"{folder} exists already: choose another --name, or go on with it: --resume {folder}")
 
 

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sgm_core.files import replacing
 from sgm_plugins.cached.digests import update
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may then write the same rows twice, which harms nothing
-    fcntl = None  # type: ignore[assignment]
 
 Row = tuple[Tensor, ...]
 """The outputs of a part for one sample, on the CPU."""
@@ -122,7 +116,7 @@ class Store:
             return
         if self._pending:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._locked():
+            with FileLock(self.folder / ".lock"):  # a kill frees it
                 self.refresh()
                 for torn in self.folder.glob(".*.tmp"):  # of a process that was killed: nobody else writes now
                     torn.unlink(missing_ok=True)
@@ -210,17 +204,6 @@ class Store:
         self._shards[path.name] = None
         for key in [key for key, (name, _) in self._index.items() if name == path.name]:
             del self._index[key]
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Alone among the processes that write here; a kill frees the lock."""
-        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
 
 def _layout(row: Row) -> tuple[Any, ...]:

@@ -7,16 +7,16 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 
 import pytest
 
 from sgm_core.errors import SgmError
-from sgm_core.runs.lock import FILE, locked
-from sgm_core.runs.processes import start_of
+from sgm_core.runs.lock import FILE, LOCK, locked, refuse_held
 
 
 def lock_of(folder, **changed):
-    own = {"host": socket.gethostname(), "pid": os.getpid(), "started": start_of(os.getpid())}
+    own = {"host": socket.gethostname(), "pid": os.getpid()}
     (folder / FILE).write_text(json.dumps(own | changed))
 
 
@@ -38,23 +38,83 @@ def test_a_second_one_is_refused_and_the_first_keeps_it(tmp_path):
     with locked(tmp_path):
         with pytest.raises(SgmError, match=f"in use by process {os.getpid()} on this machine"), locked(tmp_path):
             pytest.fail("two at once")
-        assert (tmp_path / FILE).exists()
-        assert len(list(tmp_path.iterdir())) == 1
+        assert {path.name for path in tmp_path.iterdir()} == {FILE, LOCK}
+
+
+RACE = """
+import sys, pathlib
+from sgm_core.errors import SgmError
+from sgm_core.runs.lock import locked
+sys.stdin.readline()
+try:
+    with locked(pathlib.Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.readline()
+except SgmError:
+    print("refused", flush=True)
+"""
+
+
+def holding(folder, script=RACE):
+    """A process that holds the folder."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    child.stdin.write("\n")
+    child.stdin.flush()
+    assert child.stdout.readline() == "held\n"
+    return child
 
 
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    lock_of(tmp_path, pid=child.pid, started=start_of(child.pid))
-    with pytest.raises(SgmError, match=f"process {child.pid}"), locked(tmp_path):
+    child = holding(tmp_path)
+    for attempt in (locked, lambda folder: nullcontext(refuse_held(folder))):
+        with pytest.raises(SgmError, match=f"in use by process {child.pid} .*kill {child.pid}"), attempt(tmp_path):
+            pytest.fail("it lives")
+    child.kill()
+    child.wait()
+    assert (tmp_path / FILE).exists()
+    refuse_held(tmp_path)
+    with locked(tmp_path):
+        assert json.loads((tmp_path / FILE).read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="zombies")
+def test_a_process_that_has_ended_and_was_not_waited_for_holds_nothing(tmp_path):
+    child = holding(tmp_path)
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    with locked(tmp_path):
+        pass
+    child.wait()
+
+
+FORKS = """
+import os, pathlib, sys, time
+from sgm_core.runs.lock import locked
+with locked(pathlib.Path(sys.argv[1])):
+    if os.fork() == 0:  # as the workers of a data loader are
+        print("held", flush=True)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that share what is open")
+def test_a_worker_that_outlives_a_killed_run_does_not_hold_its_folder(tmp_path):
+    child = holding(tmp_path, FORKS)
+    with pytest.raises(SgmError, match="in use"), locked(tmp_path):
         pytest.fail("it lives")
     child.kill()
     child.wait()
     with locked(tmp_path):
-        assert json.loads((tmp_path / FILE).read_text())["pid"] == os.getpid()
+        pass
 
 
-def test_a_number_that_another_process_has_by_now_holds_no_lock(tmp_path):
-    lock_of(tmp_path, started="a boot long ago 17")
+def test_a_file_that_names_a_process_of_this_host_is_no_lock(tmp_path):
+    lock_of(tmp_path)  # its number belongs to another process by now
     with locked(tmp_path):
         pass
 
@@ -83,24 +143,10 @@ def test_one_that_was_removed_by_hand_is_not_the_one_to_let_go_of(tmp_path):
     assert (tmp_path / FILE).exists()
 
 
-RACE = """
-import sys, pathlib
-from sgm_core.errors import SgmError
-from sgm_core.runs.lock import locked
-sys.stdin.readline()
-try:
-    with locked(pathlib.Path(sys.argv[1])):
-        print("held", flush=True)
-        sys.stdin.readline()
-except SgmError:
-    print("refused", flush=True)
-"""
-
-
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_several_processes_one_gets_it(tmp_path, stale):
     if stale:
-        lock_of(tmp_path, started="a boot long ago 17")
+        lock_of(tmp_path)
     children = [
         subprocess.Popen(
             [sys.executable, "-c", RACE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -123,14 +169,3 @@ def test_of_several_processes_one_gets_it(tmp_path, stale):
     assert said == ["held"] + ["refused"] * 5
     for child in children:
         child.communicate("\n" if child.poll() is None else None)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="zombies")
-def test_a_process_that_has_ended_and_was_not_waited_for_is_gone():
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert start_of(child.pid) == start_of(child.pid) is not None
-    os.kill(child.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert start_of(child.pid) is None
-    child.wait()
-    assert start_of(child.pid) is None
