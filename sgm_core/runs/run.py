@@ -36,7 +36,7 @@ from sgm_core.checkpoints.manifest import newest_valid
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
-from sgm_core.errors import SgmError, StopRun
+from sgm_core.errors import SgmError, StopRun, tell
 from sgm_core.files import replacing, sweep
 from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.checks import check_with_plugins
@@ -394,7 +394,5 @@ def quiet_libraries() -> None:
 
 def say(text: str) -> None:
     """A line for the user, from the first process."""
-    if not is_first_process():
-        return
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    if is_first_process():
+        tell(text)
