@@ -2,6 +2,9 @@
 
 import sys
 
+EXIT_INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 
 class SgmError(ValueError):
     """A mistake of the user: the message says what, where, and what would work. It is shown without a traceback."""

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import EXIT_INTERRUPTED, SgmError
 from sgm_core.registry import BUILTIN, Entry, UnknownNameError, index
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 GROUP = "commands"
 EXIT_WRONG_INPUT = 1
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sgm_core.errors import SgmError, tell
+from sgm_core.errors import EXIT_INTERRUPTED, SgmError, tell
 from sgm_core.registry import BUILTIN, Entry, index, outside_window
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 
 
 class Session:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
-from argparse import Namespace
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from sgm_core.files import Tolerant, replacing
-from sgm_core.roles import Logger
-
-METRICS = "metrics.jsonl"
-"""The file's name in the folder of a run."""
+from sgm_core.files import replacing
+from sgm_core.runs.lines import METRICS, parse, write_table
+from sgm_core.training.folder_logger import FolderLogger
 
 
-class JSONLMetrics(Logger):
+class JSONLMetrics(FolderLogger):
     """Writes `metrics.jsonl`: {"step": 12, "loss": 0.41, ...}, one line per step, in the order in which steps end.
 
     What Lightning logs of one step in several calls (the loss, then the validation's at the end of an epoch) is
@@ -29,44 +25,22 @@ class JSONLMetrics(Logger):
 
     `step` is what Lightning says: the optimizer steps taken before the one that the numbers belong to, so the first
     is 0; `epoch` is Lightning's too. JSON has no NaN: non-finite numbers are the strings "NaN", "Infinity" and
-    "-Infinity", of which Python's `float` makes the numbers again. Only rank 0 writes. On a full disk lines are lost,
-    with a warning, and no run ends for it.
+    "-Infinity", of which Python's `float` makes the numbers again. When training ends, `metrics.csv` is made of it.
 
     Args:
         folder: where the file goes; created with the first line.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.path = Path(folder) / METRICS
+        super().__init__(Path(folder) / METRICS, str(Path(folder) / METRICS))
         self._line: dict[str, Any] = {}  # the last line of the file
         self._start = self._end = -1  # and where it is; unknown until the file was looked at
-        self._tolerant = Tolerant(str(self.path))
-
-    @property
-    def name(self) -> str:
-        """Empty: Lightning builds paths from it, and everything of a run lies in the run's folder."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty, see `name`."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The folder of the file."""
-        return str(self.path.parent)
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's config.yaml says it all."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Write the metrics of a step, None being the step of the last line (0 in an empty file)."""
+    def finalize(self, status: str) -> None:
+        """Write `metrics.csv`, the same as a table."""
         with self._tolerant:
-            self._log(metrics, step)
+            write_table(self.path.parent)
 
     def _log(self, metrics: dict[str, Any], step: int | None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,9 +51,9 @@ class JSONLMetrics(Logger):
             last = self._line.get("step")
             step = step if step is not None else (last or 0)
             if step == last:
-                self._line.update(plain(metrics))
+                self._line.update(metrics)
             else:
-                self._line, self._start = {"step": step, **plain(metrics)}, end
+                self._line, self._start = {"step": step, **metrics}, end
             text = json.dumps(self._line, allow_nan=False).encode()
             # never shorter than the line it replaces: JSON allows spaces before the line's end
             line = text.ljust(end - self._start - 1) + b"\n"
@@ -101,7 +75,8 @@ class JSONLMetrics(Logger):
 
     @rank_zero_only
     def truncate_after(self, step: int) -> None:
-        """Drop the lines of later steps, and broken ones, for a run that resumes there and logs them anew.
+        """Drop the lines of later steps, and broken ones, for a run that resumes there and logs them anew; then the
+        table of a run that was killed is that of what it resumes from.
 
         After n optimizer steps the last one is step n - 1; a line for n, if kept, is joined with what the resumed run
         logs for it. The file is replaced as a whole.
@@ -111,26 +86,5 @@ class JSONLMetrics(Logger):
         with self.path.open("rb") as old, replacing(self.path) as temporary, temporary.open("wb") as new:
             new.writelines(line for line in old if (parsed := parse(line)) and parsed["step"] <= step)
         self._end = -1
-
-
-def parse(line: bytes) -> dict[str, Any] | None:
-    """A line of the file, or None where it is torn or none of ours."""
-    try:
-        parsed = json.loads(line)
-    except ValueError:
-        return None
-    whole = line.endswith(b"\n") and isinstance(parsed, dict) and isinstance(parsed.get("step"), int)
-    return parsed if whole else None
-
-
-def plain(value: Any) -> Any:
-    """A metric, or a dict or list of them, in JSON's types."""
-    if isinstance(value, dict):
-        return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if hasattr(value, "tolist"):  # tensors and numpy's numbers
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+        with self._tolerant:
+            write_table(self.path.parent)

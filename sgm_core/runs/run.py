@@ -3,7 +3,7 @@
 runs/NAME/
     config.yaml         the resolved config
     lock.json           the components it uses and the plugins with hooks, with distribution and version
-    metrics.jsonl       a line per logged step; metrics.csv, the same as a table
+    metrics.jsonl       a line per logged step; metrics.csv, the same as a table, when the run ends
     images/             grids
     nonfinite/          batches at which the loss or a gradient was not finite
     checkpoints/        last.ckpt and step-*.ckpt, each of these with size and sha256 beside it
@@ -36,19 +36,19 @@ from sgm_core.checkpoints.manifest import newest_valid
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
-from sgm_core.errors import SgmError, StopRun
+from sgm_core.errors import SgmError, StopRun, tell
 from sgm_core.files import replacing, sweep
 from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.session import current, hook_entries, session
 from sgm_core.hooks.specs import RunParts
-from sgm_core.registry import index
 from sgm_core.roles import Adapter
 from sgm_core.runs.allocator import keep_freed_memory
 from sgm_core.runs.changes import changes, described
+from sgm_core.runs.lines import METRICS
 from sgm_core.runs.lock import FILE, LOCK, locked, refuse_held
-from sgm_core.runs.metrics import METRICS, JSONLMetrics
+from sgm_core.runs.metrics import JSONLMetrics
 from sgm_core.runs.ranks import agreed, is_first_process, slurm_job
 from sgm_core.runs.saving import AtomicCheckpoints, Saver, set_aside
 from sgm_core.runs.signals import Requests
@@ -205,7 +205,7 @@ class Run:
         return trainer
 
     def loggers(self, configured: Any) -> list[Logger]:
-        """`metrics.jsonl`, `metrics.csv` and the loggers of the config, in the run's folder.
+        """`metrics.jsonl` and the loggers of the config, in the run's folder.
 
         Without what a resumed run logs again.
 
@@ -214,9 +214,6 @@ class Run:
         """
         several = configured if isinstance(configured, list) else [configured]
         found = [JSONLMetrics(self.folder), *(logger for logger in several if isinstance(logger, Logger))]
-        table = index.resolve("loggers", "csv")
-        if not any(type(logger) is table for logger in found):
-            found.append(table())
         step = None if self.resume_from is None else read_step(self.resume_from)
         for logger in found:
             write_to, truncate_after = (getattr(logger, name, None) for name in ("write_to", "truncate_after"))
@@ -397,7 +394,5 @@ def quiet_libraries() -> None:
 
 def say(text: str) -> None:
     """A line for the user, from the first process."""
-    if not is_first_process():
-        return
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    if is_first_process():
+        tell(text)

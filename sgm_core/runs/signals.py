@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sgm_core.errors import EXIT_INTERRUPTED
+
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 SAVE = getattr(signal, "SIGUSR1", None)

@@ -44,8 +44,8 @@ def gradients_pass(subject: Subject, module: nn.Module, out: Tensor, x: Tensor) 
     )
 
 
-class EncoderContract(Contract):
-    """Images in, (b, c', h', w') out."""
+class ImageContract(Contract):
+    """Of what takes images: these, or noise of 32 x 32 pixels."""
 
     def __init__(self, subject: Subject, x: Tensor | None = None) -> None:
         super().__init__(subject)
@@ -56,6 +56,10 @@ class EncoderContract(Contract):
 
     def call(self, component: Any, inputs: Any) -> Any:
         return component(inputs["x"])
+
+
+class EncoderContract(ImageContract):
+    """Images in, (b, c', h', w') out."""
 
     def check(self) -> None:
         encoder, x = self.subject.build(), self.x.clone().requires_grad_()
@@ -105,18 +109,8 @@ def check_factor(subject: Subject, half: nn.Module, image: Tensor, latent: Tenso
     )
 
 
-class DiscriminatorContract(Contract):
+class DiscriminatorContract(ImageContract):
     """Images in, logits out, one channel of them."""
-
-    def __init__(self, subject: Subject, x: Tensor | None = None) -> None:
-        super().__init__(subject)
-        self.x = noise(2, 3, 32, 32, dtype=torch.float32).clamp(-1, 1) if x is None else x
-
-    def inputs(self) -> Any:
-        return {"x": self.x.clone()}
-
-    def call(self, component: Any, inputs: Any) -> Any:
-        return component(inputs["x"])
 
     def check(self) -> None:
         discriminator, x = self.subject.build(), self.x.clone().requires_grad_()
@@ -128,15 +122,8 @@ class DiscriminatorContract(Contract):
         gradients_pass(self.subject, discriminator, out, x)
 
 
-class FeatureNetworkContract(Contract):
+class FeatureNetworkContract(ImageContract):
     """Images in, a list of features out, of each image alone."""
-
-    def __init__(self, subject: Subject, x: Tensor | None = None) -> None:
-        super().__init__(subject)
-        self.x = noise(2, 3, 32, 32, dtype=torch.float32).clamp(-1, 1) if x is None else x
-
-    def inputs(self) -> Any:
-        return {"x": self.x.clone()}
 
     def call(self, component: Any, inputs: Any) -> Any:
         return list(component(inputs["x"]))

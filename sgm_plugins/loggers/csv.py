@@ -6,26 +6,24 @@ import csv
 import errno
 import io
 import os
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from sgm_core.files import Tolerant, replacing
-from sgm_core.roles import Logger
-from sgm_core.runs.metrics import plain
+from sgm_core.files import replacing
+from sgm_core.training.folder_logger import FolderLogger
 
 FILE = "metrics.csv"
 
 
-class CSVMetrics(Logger):
-    """Writes `metrics.csv` in the folder of the run: a row per logged step, a column per metric, `step` the first.
+class CSVMetrics(FolderLogger):
+    """Writes `metrics.csv` in the folder of the run while it trains: a row per logged step, a column per metric, `step`
+    the first. Without this logger a run writes the table when it ends.
 
     What Lightning logs of one step in several calls is one row, which is written when the next step is logged or the
     run ends. A metric that is new becomes the last column, for which the table is replaced as a whole; else rows are
-    appended, each in one write. A row that a power cut tore is dropped when the file is opened next. On a full disk
-    rows are lost, with a warning. Every run has this logger. Only rank 0 writes.
+    appended, each in one write. A row that a power cut tore is dropped when the file is opened next.
 
     Args:
         save_dir: the folder of the table. None leaves it to whoever starts the run, who calls `write_to`; a plain
@@ -33,43 +31,16 @@ class CSVMetrics(Logger):
     """
 
     def __init__(self, save_dir: Path | None = None) -> None:
-        super().__init__()
+        super().__init__((Path() if save_dir is None else Path(save_dir)) / FILE, f"the table {FILE}")
         self._given = save_dir is not None
-        self.path = (Path() if save_dir is None else Path(save_dir)) / FILE
         self._row: dict[str, Any] = {}
         self._columns: list[str] | None = None  # of the file; unknown until it was looked at
         self._in_file = False  # whether the row came from there
-        self._tolerant = Tolerant(f"the table {FILE}")
-
-    @property
-    def name(self) -> str:
-        """Empty: Lightning builds paths from it, and the table lies in the folder itself."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty, see `name`."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The folder of the table."""
-        return str(self.path.parent)
 
     def write_to(self, folder: Path) -> None:
         """Use this folder, unless the constructor was given one. To be called before anything is logged."""
         if not self._given:
             self.path = folder / FILE
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's config.yaml says it all."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Note the metrics of a step, None being the step of the last row (0 in an empty table)."""
-        with self._tolerant:
-            self._log(metrics, step)
 
     def _log(self, metrics: dict[str, Any], step: int | None) -> None:
         self._open()
@@ -77,10 +48,10 @@ class CSVMetrics(Logger):
         step = step if step is not None else (last or 0)
         if step != last:
             done, held = self._row, self._in_file
-            self._row, self._in_file = {"step": step} | plain(metrics), False
+            self._row, self._in_file = {"step": step} | metrics, False
             self._write(done, held)
             return
-        changed = {key: value for key, value in plain(metrics).items() if self._row.get(key) != value}
+        changed = {key: value for key, value in metrics.items() if self._row.get(key) != value}
         if changed and self._in_file:  # a resumed run goes on with the last row: take it out, to write it again
             self._replace(rows(self.path)[:-1])
             self._in_file = False
@@ -88,10 +59,14 @@ class CSVMetrics(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the last row."""
+        """Write the last row, unless it is there: a run that ends writes the whole table of its own accord."""
         with self._tolerant:
-            self._write(self._row, self._in_file)
-        self._in_file = True
+            row, in_file = self._row, self._in_file
+            self._columns = None
+            self._open()
+            if row.get("step") != self._row.get("step"):
+                self._write(row, in_file)
+            self._row, self._in_file = row or self._row, True
 
     @rank_zero_only
     def truncate_after(self, step: int) -> None:

@@ -70,6 +70,10 @@ class Levels(NamedTuple):
         transformers = [n if here else 0 for n, here in zip(transformers, attends, strict=True)]
         return Levels(model_channels, widths, res_blocks, depths, transformers)
 
+    def depth(self, level: int, place: Place, middle: int | None) -> int:
+        """Blocks of a transformer there; `middle` is how many the middle block's has, None: as many as the level's."""
+        return middle if place == "middle" and middle is not None else self.depths[level]
+
 
 class Heads(NamedTuple):
     """How many heads an attention has: by their number or by their width; -1 is unset.

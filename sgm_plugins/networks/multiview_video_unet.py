@@ -142,15 +142,12 @@ class MultiviewVideoUNet(UNetSkeleton):
             )
 
         def transformer(level: int, place: Place) -> nn.Module:
-            depth = levels.depths[level]
-            if place == "middle" and transformer_depth_middle is not None:
-                depth = transformer_depth_middle
             return MultiviewTransformer(
                 merge_strategy,
                 merge_factor,
                 levels.widths[level],
                 heads.at(levels.widths[level], place),
-                depth,
+                levels.depth(level, place, transformer_depth_middle),
                 context_width,
                 use_linear_in_transformer,
                 use_checkpoint,
@@ -201,7 +198,7 @@ class MultiviewVideoUNet(UNetSkeleton):
         adm_in_channels: int | None,
     ) -> dict[str, Takes]:
         levels = Levels.plan(model_channels, channel_mult, num_res_blocks, attention_resolutions, transformer_depth)
-        middle = levels.depths[-1] if transformer_depth_middle is None else transformer_depth_middle
+        middle = levels.depth(-1, "middle", transformer_depth_middle)
         return {
             **unet_takes(in_channels, levels, middle, context_dim, num_classes, adm_in_channels),
             "cond_view": Takes("view_context_dim", view_context_dim),

@@ -123,15 +123,12 @@ class VideoUNet(UNetSkeleton):
             )
 
         def transformer(level: int, place: Place) -> nn.Module:
-            depth = levels.depths[level]
-            if place == "middle" and transformer_depth_middle is not None:
-                depth = transformer_depth_middle
             return SpatialVideoTransformer(
                 merge_strategy,
                 merge_factor,
                 levels.widths[level],
                 heads.at(levels.widths[level], place),
-                depth,
+                levels.depth(level, place, transformer_depth_middle),
                 context_width,
                 use_linear_in_transformer,
                 use_checkpoint,
@@ -176,7 +173,7 @@ class VideoUNet(UNetSkeleton):
         disable_temporal_crossattention: bool,
     ) -> dict[str, Takes]:
         levels = Levels.plan(model_channels, channel_mult, num_res_blocks, attention_resolutions, transformer_depth)
-        middle = levels.depths[-1] if transformer_depth_middle is None else transformer_depth_middle
+        middle = levels.depth(-1, "middle", transformer_depth_middle)
         takes = unet_takes(in_channels, levels, middle, context_dim, num_classes, adm_in_channels)
         takes["time_context"] = Takes("time_context_dim", time_context_dim)
         if use_spatial_context or disable_temporal_crossattention:

@@ -91,9 +91,12 @@ def test_report_makes_the_page_again(sgm):
     assert sgm("train", "digits", *FAST, "trainer.max_steps=2", "--name", "a")[0] == 0
     page = Path("runs/a/report.html")
     before = page.read_text()
+    table = Path("runs/a/metrics.csv").read_text()
     page.unlink()
+    Path("runs/a/metrics.csv").unlink()  # as after a kill
     assert sgm("report", "runs/a")[:2] == (0, "runs/a/report.html\n")
     assert page.read_text() == before
+    assert Path("runs/a/metrics.csv").read_text() == table
     assert sgm("report", "runs/a", "--out", "b.html")[0] == 0
     assert Path("b.html").read_text() == before
 

@@ -23,6 +23,7 @@ from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.config.api import config_from
 from sgm_core.errors import SgmError
 from sgm_core.training.base import SEED_KEY, AveragedEngine
+from sgm_plugins.tools.dry_run.live_memory import tensors_in
 from sgm_plugins.tools.nonfinite.guard import FOLDER, set_random_state
 
 
@@ -226,7 +227,7 @@ class Watch(Callback):
         raise _Taken
 
     def _output(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not self.found.module and any(bad(tensor) for tensor in tensors(output)):
+        if not self.found.module and any(bad(tensor) for tensor in tensors_in(output)):
             self.found.module = f"{name} ({type(module).__name__}), batch {self.batch}"
 
     def _gradient(self, name: str, parameter: Tensor) -> None:
@@ -239,22 +240,11 @@ def bad(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and not bool(tensor.isfinite().all())
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in an output."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from tensors(entry)
-    elif isinstance(value, Mapping):
-        yield from tensors(list(value.values()))
-
-
 def bad_entries(batches: list[Mapping[str, Any]]) -> Iterator[str]:
     """The tensors of batches that are not finite, with the samples in question."""
     for number, kept in enumerate(batches):
         batch = kept["batch"]
-        for key, entry in batch.items() if isinstance(batch, Mapping) else enumerate(tensors(batch)):
+        for key, entry in batch.items() if isinstance(batch, Mapping) else enumerate(tensors_in(batch)):
             if isinstance(entry, Tensor) and bad(entry):
                 rows = (~entry.isfinite()).reshape(len(entry), -1).any(1) if entry.ndim else torch.ones(1).bool()
                 samples = ", ".join(str(row) for row in rows.nonzero().flatten().tolist()[:8])

@@ -1,7 +1,7 @@
 """Write the report page of a run again, from its folder.
 
-It reads metrics.jsonl, images/, config.yaml, lock.json and run.json and changes nothing else. It works for running,
-finished, killed and old runs.
+It reads metrics.jsonl, images/, config.yaml, lock.json and run.json, and works for running, finished, killed and old
+runs. metrics.csv is written too, unless the run is still training or --out is given. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ def run(options: argparse.Namespace) -> int:
     folder = options.run
     if not any((folder / name).is_file() for name in ("run.json", "config.yaml", "metrics.jsonl")):
         raise SgmError(f"{folder}: not a run folder (it has no run.json, config.yaml or metrics.jsonl)")
+    from sgm_core.runs.lines import write_table
     from sgm_plugins.tools.report.page import Report
     from sgm_plugins.tools.report.record import read_record
 
     record = read_record(folder)
     if not record.config:
         record.config = saved_lines(folder / "config.yaml")
+    if options.out is None and record.state != "running":  # a run that is killed leaves no table, or an old one
+        write_table(folder)
     written = Report(folder).write(record, to=options.out)
     sys.stdout.write(f"{written}\n")
     return 0

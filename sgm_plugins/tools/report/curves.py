@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sgm_core.runs.metrics import parse
+from sgm_core.runs.lines import parse
 
 POINTS = 1000
 """Points of a curve above which it is thinned: a screen is hardly wider."""

@@ -136,7 +136,7 @@ def test_truncating_drops_later_steps_and_broken_lines(tmp_path):
         file.write('[1]\nnonsense\n{"loss": 2}\n{"step": 1, "torn": ')
     metrics.truncate_after(2)
     assert lines(tmp_path) == [{"step": step, "loss": step} for step in range(3)]
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "metrics.jsonl"]
     metrics.log_metrics({"loss": 30}, 3)
     assert lines(tmp_path)[-2:] == [{"step": 2, "loss": 2}, {"step": 3, "loss": 30}]
 
