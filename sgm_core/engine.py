@@ -22,7 +22,6 @@ from sgm_core.pictures.labels import draw_conditioning
 from sgm_core.precision import Half, as_ever, computing, hold
 from sgm_core.randomness import Generators, draws_of, randn
 from sgm_core.randomness.samples import in_chunks
-from sgm_core.refusals import check_refusals
 from sgm_core.roles import (
     Adapter,
     Average,
@@ -93,9 +92,9 @@ class DiffusionEngine(ValidatedEngine):
         input_key: the batch entry that holds the images, (b, c, h, w) in [-1, 1].
         scale_factor: latents are multiplied by it, so that their standard deviation is about 1.
         first_stage_autocast: whether autocast acts on the first stage too; off runs it in float32.
-        first_stage_chunk: images that go through the first stage at once; none means all of them, and `auto` as many as
-            fit into the memory that is free at the first call. Kernels round otherwise in a batch of another size: with
-            `auto` a run is repeated to the last bit only where as much memory is free.
+        first_stage_chunk: images that go through the first stage at once; none means all of them. `auto` starts with
+            all and halves their number when the device runs out of memory; on a CPU it is 1, or one clip. Kernels round
+            differently in batches of another size: with `auto` a run repeats bit for bit only with as much free memory.
         frozen_dtype: precision in which the weights of the first stage and of frozen embedders are held, for half their
             memory; they compute as under autocast in it. What they give, what is trained, and an embedder with an
             adapter in it stay as they are; so does the first stage where `first_stage_autocast` is off.
@@ -113,12 +112,6 @@ class DiffusionEngine(ValidatedEngine):
 
     joins_conditioning: ClassVar[bool] = True
     """The parts meet as in `DiffusionModel`, so that a check may compare their shapes before they are built."""
-    refuses: ClassVar[dict[str, str]] = {
-        "cache_latents and first_stage_chunk == 'auto'": (
-            "first_stage_chunk is auto, and with cache_latents there is no first stage whose memory could be measured: "
-            "say a number"
-        ),
-    }
     frozen_parts: ClassVar[Mapping[str, Frozen]] = {"first_stage": Frozen(cached="cache_latents")}
 
     def __init__(
@@ -146,7 +139,6 @@ class DiffusionEngine(ValidatedEngine):
         init_from: Path | None = None,
     ) -> None:
         super().__init__()
-        check_refusals(self, cache_latents=cache_latents, first_stage_chunk=first_stage_chunk)
         self.model = DiffusionModel(network)
         self.denoiser = denoiser
         if cache_latents:
@@ -247,8 +239,8 @@ class DiffusionEngine(ValidatedEngine):
 
     @torch.no_grad()
     def decode_first_stage(self, z: Tensor) -> Tensor:
-        """Scaled latents -> images in [-1, 1], a chunk at a time. A temporal decoder is told the chunk's frames; with
-        `auto` a chunk is of whole clips, and where their length is not known all frames are of one."""
+        """Scaled latents -> images in [-1, 1], a chunk at a time. A temporal decoder gets the number of frames in the
+        chunk. With `auto` a chunk is of whole clips; where their length is not known, all frames are one clip."""
         stage = self.first_stage_model
         clip = (getattr(stage, "num_frames", None) or len(z)) if stage.takes_timesteps else 1
 
@@ -261,7 +253,7 @@ class DiffusionEngine(ValidatedEngine):
 
     def _in_chunks(self, work: Callable[[Tensor], Tensor], x: Tensor, what: str, unit: int = 1) -> Tensor:
         if self.first_stage_chunk == "auto":
-            return self._fitting.run(work, x, self.first_stage_model, what, unit)
+            return self._fitting.run(work, x, what, unit)
         parts = [work(chunk) for chunk in in_chunks(x, self.first_stage_chunk)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
