@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import takes_weights
-from sgm_core.conditioning import Conditioning
+from sgm_core.conditioning import Conditioning, as_entry, batch_size_of
 from sgm_core.config.build import refusal_by
 from sgm_core.frozen import Frozen
 from sgm_core.precision import Half, as_ever, computing, hold
@@ -36,7 +36,7 @@ from sgm_core.roles import (
     OptimizerFactory,
     Sampler,
 )
-from sgm_core.slots import mark_adapted
+from sgm_core.slots import NoConditioner, mark_adapted
 from sgm_core.training.base import Batch, TrainingEngine
 from sgm_core.training.chunks import FittingChunks
 from sgm_core.training.compiling import compile_network
@@ -178,8 +178,8 @@ class DiffusionEngine(TrainingEngine):
             mark_adapted(embedder)
 
     def _hold_frozen(self, precision: Half) -> None:
-        slots = getattr(self.conditioner, "slots", ())  # a conditioner without any has no way to call what is held
-        frozen = [module for slot, module in zip(slots, self._embedders(), strict=False) if not slot.trains(module)]
+        slots, embedders = self.conditioner.slots, self.conditioner.embedders
+        frozen = [module for slot, module in zip(slots, embedders, strict=False) if not slot.trains(module)]
         if self.first_stage_autocast:
             frozen.append(self.first_stage_model)
         else:  # a first stage in an embedder is one, too
@@ -213,12 +213,9 @@ class DiffusionEngine(TrainingEngine):
 
     def sharded_parts(self) -> list[nn.Module]:
         """The network and the embedders that are trained."""
-        trained = [embedder for embedder in self._embedders() if any(p.requires_grad for p in embedder.parameters())]
+        embedders = self.conditioner.embedders
+        trained = [embedder for embedder in embedders if any(p.requires_grad for p in embedder.parameters())]
         return [self.model.diffusion_model, *trained]
-
-    def _embedders(self) -> Iterable[nn.Module]:
-        found: Iterable[nn.Module] = getattr(self.conditioner, "embedders", ())
-        return found
 
     # --- first stage -----------------------------------------------------------------------------------------------
 
@@ -399,8 +396,7 @@ class DiffusionEngine(TrainingEngine):
 
     def _cached_keys(self) -> set[str]:
         """The batch entries by whose content outputs are cached."""
-        slots = getattr(self.conditioner, "slots", ())  # a conditioner without any reads on the device
-        keys = {key for slot in slots if slot.cache for key in slot.keys}
+        keys = {key for slot in self.conditioner.slots if slot.cache for key in slot.keys}
         return keys | {self.input_key} if isinstance(self.first_stage_model, CachedFirstStage) else keys
 
     def teardown(self, stage: str) -> None:
@@ -544,50 +540,3 @@ class DiffusionEngine(TrainingEngine):
                 z = self.sample(cond, away, batch_size=n, shape=tuple(z.shape[1:]), generator=generators)
                 images["samples"] = self.decode_first_stage(z)
         return {key: image.detach().float().clamp(-1, 1) for key, image in images.items()}
-
-
-class NoConditioner(Conditioner):
-    """The conditioner of an unconditional model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedders = nn.ModuleList()
-
-    @property
-    def input_keys(self) -> tuple[str, ...]:
-        return ()
-
-    def forward(
-        self,
-        batch: Batch,
-        *,
-        force_zero: Iterable[str] = (),
-        drop: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> Conditioning:
-        return Conditioning()
-
-    def unconditional(self, batch: Batch) -> Conditioning:
-        return Conditioning()
-
-    def check(self, batch: Batch) -> None:
-        return None
-
-
-def as_entry(value: Any) -> Any:
-    """A batch entry as the conditioner expects it: numbers become a tensor, strings stay a list."""
-    if isinstance(value, Tensor):
-        return value
-    values = list(value)
-    return values if any(isinstance(v, str) for v in values) else torch.as_tensor(values)
-
-
-def batch_size_of(entries: Batch, n: int | None) -> int:
-    """The number of samples that all entries agree on."""
-    sizes = {key: len(value) for key, value in entries.items()}
-    if n is None and not sizes:
-        raise ValueError("how many images? pass n, or a batch of conditions")
-    n = next(iter(sizes.values())) if n is None else n
-    if any(size != n for size in sizes.values()):
-        raise ValueError(f"{n} images, but the entries hold {sizes}: give {n} values of each")
-    return n

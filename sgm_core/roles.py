@@ -57,6 +57,7 @@ __all__ = [
     "Sampler",
     "Scaling",
     "SigmaSampler",
+    "Slot",
     "Weighting",
 ]
 
@@ -403,10 +404,28 @@ class Embedder(Protocol):
     def __call__(self, *entries: Any) -> Tensor | Sequence[Tensor]: ...
 
 
+class Slot(Protocol):
+    """The place of an embedder in a conditioner; `sgm_core.slots.EmbedderSlot` is one."""
+
+    @property
+    def cache(self) -> bool: ...
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    def trains(self, module: nn.Module) -> bool: ...
+
+
 class Conditioner(nn.Module, ABC):
-    """Batch -> conditioning. Never changes the batch."""
+    """Batch -> conditioning. Never changes the batch.
+
+    Attributes:
+        embedders: the modules, set by the conditioner; empty where it has none.
+        slots: the place of each embedder, in the same order. Without slots an engine treats no embedder as frozen.
+    """
 
     embedders: nn.ModuleList
+    slots: Sequence[Slot] = ()
 
     @property
     @abstractmethod
