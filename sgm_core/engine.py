@@ -301,8 +301,11 @@ class DiffusionEngine(TrainingEngine):
 
     def forward(self, x: Tensor, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The loss of each sample, (b,), for latents x (b, c, *grid) and a batch of conditions, which are dropped in
-        training mode only. `training_step` does not call this."""
-        losses: Tensor = self.objective(self.denoise, **self.loss_arguments(x, batch, generator))
+        training mode only. `training_step` does not call this; that of a subclass may."""
+        arguments = self.loss_arguments(x, batch, generator)
+        losses: Tensor = self.objective(self.denoise, **arguments)
+        if self.training:
+            self.validation.note(arguments.get("sigma"), losses)
         return losses
 
     def shared_step(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
