@@ -81,3 +81,22 @@ class Conditioning:
             concat=join([part.concat for part in parts]),
             extras={key: join_extra(key) for key in first.extras},
         )
+
+
+def as_entry(value: Any) -> Any:
+    """A batch entry as the conditioner expects it: numbers become a tensor, strings stay a list."""
+    if isinstance(value, Tensor):
+        return value
+    values = list(value)
+    return values if any(isinstance(v, str) for v in values) else torch.as_tensor(values)
+
+
+def batch_size_of(entries: Mapping[str, Any], n: int | None) -> int:
+    """The number of samples that all entries agree on."""
+    sizes = {key: len(value) for key, value in entries.items()}
+    if n is None and not sizes:
+        raise ValueError("how many images? pass n, or a batch of conditions")
+    n = next(iter(sizes.values())) if n is None else n
+    if any(size != n for size in sizes.values()):
+        raise ValueError(f"{n} images, but the entries hold {sizes}: give {n} values of each")
+    return n

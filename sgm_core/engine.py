@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -14,18 +16,17 @@ from torch.optim import AdamW
 
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import takes_weights
-from sgm_core.conditioning import Conditioning
+from sgm_core.conditioning import Conditioning, as_entry, batch_size_of
 from sgm_core.config.build import refusal_by
 from sgm_core.frozen import Frozen
-from sgm_core.pictures.labels import draw_conditioning
 from sgm_core.precision import Half, as_ever, computing, hold
 from sgm_core.randomness import Generators, draws_of, randn
 from sgm_core.randomness.samples import in_chunks
-from sgm_core.refusals import check_refusals
 from sgm_core.roles import (
     Adapter,
     Average,
     Conditioner,
+    Denoise,
     Denoiser,
     FirstStage,
     Loss,
@@ -34,17 +35,13 @@ from sgm_core.roles import (
     OptimizerFactory,
     Sampler,
 )
-from sgm_core.slots import mark_adapted
-from sgm_core.training.base import Batch
+from sgm_core.slots import NoConditioner, mark_adapted
+from sgm_core.training.base import Batch, TrainingEngine
 from sgm_core.training.chunks import FittingChunks
 from sgm_core.training.compiling import compile_network
-from sgm_core.training.loss_levels import NotesSigma
-from sgm_core.training.validated import ValidatedEngine
+from sgm_core.training.validation import Validation
 from sgm_plugins.cached.digests import carry_over
 from sgm_plugins.cached.parts import CachedFirstStage, flush
-
-SMALLEST_PICTURE = 64
-"""Pixels of the longer side below which no text can be read."""
 
 
 class DiffusionModel(nn.Module):
@@ -75,7 +72,7 @@ class DiffusionModel(nn.Module):
         return out.type_as(x)
 
 
-class DiffusionEngine(ValidatedEngine):
+class DiffusionEngine(TrainingEngine):
     """Trains D(x; sigma, cond) in the latent space of a frozen first stage.
 
     Args:
@@ -92,16 +89,16 @@ class DiffusionEngine(ValidatedEngine):
         input_key: the batch entry that holds the images, (b, c, h, w) in [-1, 1].
         scale_factor: latents are multiplied by it, so that their standard deviation is about 1.
         first_stage_autocast: whether autocast acts on the first stage too; off runs it in float32.
-        first_stage_chunk: images that go through the first stage at once; none means all of them, and `auto` as many as
-            fit into the memory that is free at the first call. Kernels round otherwise in a batch of another size: with
-            `auto` a run is repeated to the last bit only where as much memory is free.
+        first_stage_chunk: images that go through the first stage at once; none means all of them. `auto` starts with
+            all and halves their number when the device runs out of memory; on a CPU it is 1, or one clip. Kernels round
+            differently in batches of another size: with `auto` a run repeats bit for bit only with as much free memory.
         frozen_dtype: precision in which the weights of the first stage and of frozen embedders are held, for half their
             memory; they compute as under autocast in it. What they give, what is trained, and an embedder with an
             adapter in it stay as they are; so does the first stage where `first_stage_autocast` is off.
         latent_shape: (c, *grid) of what is sampled; by default the shape met in training.
         cache_latents: whether the latents of images are kept on disk, by the content of the images. The first stage is
             then built only for an image that was never met, and to decode; one that draws latents at random is refused.
-        log_keys: conditioning entries drawn by `log_images`; default all that the conditioner reads, none with [].
+        log_keys: batch entries that the image logger draws; default all that the conditioner reads, none with [].
         sigma_levels: noise levels by which losses are told apart, and at which validation measures. A number takes as
             many quantiles of the p(sigma) of loss_fn, a list is of the levels themselves; 0 tells nothing apart, and
             validation draws its levels.
@@ -112,12 +109,6 @@ class DiffusionEngine(ValidatedEngine):
 
     joins_conditioning: ClassVar[bool] = True
     """The parts meet as in `DiffusionModel`, so that a check may compare their shapes before they are built."""
-    refuses: ClassVar[dict[str, str]] = {
-        "cache_latents and first_stage_chunk == 'auto'": (
-            "first_stage_chunk is auto, and with cache_latents there is no first stage whose memory could be measured: "
-            "say a number"
-        ),
-    }
     frozen_parts: ClassVar[Mapping[str, Frozen]] = {"first_stage": Frozen(cached="cache_latents")}
 
     def __init__(
@@ -145,7 +136,6 @@ class DiffusionEngine(ValidatedEngine):
         init_from: Path | None = None,
     ) -> None:
         super().__init__()
-        check_refusals(self, cache_latents=cache_latents, first_stage_chunk=first_stage_chunk)
         self.model = DiffusionModel(network)
         self.denoiser = denoiser
         if cache_latents:
@@ -163,7 +153,7 @@ class DiffusionEngine(ValidatedEngine):
         self.first_stage_chunk = first_stage_chunk
         self._fitting = FittingChunks()
         self.latent_shape = None if latent_shape is None else tuple(latent_shape)
-        self.log_keys = log_keys
+        self.log_keys = self.conditioner.input_keys if log_keys is None else tuple(log_keys)
         self.sigma_levels = sigma_levels
         self.provenance: Provenance | None = None
         self.adapter = adapter
@@ -187,8 +177,8 @@ class DiffusionEngine(ValidatedEngine):
             mark_adapted(embedder)
 
     def _hold_frozen(self, precision: Half) -> None:
-        slots = getattr(self.conditioner, "slots", ())  # a conditioner without any has no way to call what is held
-        frozen = [module for slot, module in zip(slots, self._embedders(), strict=False) if not slot.trains(module)]
+        slots, embedders = self.conditioner.slots, self.conditioner.embedders
+        frozen = [module for slot, module in zip(slots, embedders, strict=False) if not slot.trains(module)]
         if self.first_stage_autocast:
             frozen.append(self.first_stage_model)
         else:  # a first stage in an embedder is one, too
@@ -201,10 +191,10 @@ class DiffusionEngine(ValidatedEngine):
 
     # --- the model -------------------------------------------------------------------------------------------------
 
-    def denoise(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+    @property
+    def denoise(self) -> Denoise:
         """D(x; sigma, cond): x (b, c, *grid) with noise of level sigma (b,) -> the estimate of x0."""
-        estimate: Tensor = self.denoiser(self.model, x, sigma, cond)
-        return estimate
+        return partial(self.denoiser, self.model)
 
     def train(self, mode: bool = True) -> Self:
         """Train or eval mode for all but the first stage, which stays in eval mode."""
@@ -222,12 +212,9 @@ class DiffusionEngine(ValidatedEngine):
 
     def sharded_parts(self) -> list[nn.Module]:
         """The network and the embedders that are trained."""
-        trained = [embedder for embedder in self._embedders() if any(p.requires_grad for p in embedder.parameters())]
+        embedders = self.conditioner.embedders
+        trained = [embedder for embedder in embedders if any(p.requires_grad for p in embedder.parameters())]
         return [self.model.diffusion_model, *trained]
-
-    def _embedders(self) -> Iterable[nn.Module]:
-        found: Iterable[nn.Module] = getattr(self.conditioner, "embedders", ())
-        return found
 
     # --- first stage -----------------------------------------------------------------------------------------------
 
@@ -246,8 +233,8 @@ class DiffusionEngine(ValidatedEngine):
 
     @torch.no_grad()
     def decode_first_stage(self, z: Tensor) -> Tensor:
-        """Scaled latents -> images in [-1, 1], a chunk at a time. A temporal decoder is told the chunk's frames; with
-        `auto` a chunk is of whole clips, and where their length is not known all frames are of one."""
+        """Scaled latents -> images in [-1, 1], a chunk at a time. A temporal decoder gets the number of frames in the
+        chunk. With `auto` a chunk is of whole clips; where their length is not known, all frames are one clip."""
         stage = self.first_stage_model
         clip = (getattr(stage, "num_frames", None) or len(z)) if stage.takes_timesteps else 1
 
@@ -260,7 +247,7 @@ class DiffusionEngine(ValidatedEngine):
 
     def _in_chunks(self, work: Callable[[Tensor], Tensor], x: Tensor, what: str, unit: int = 1) -> Tensor:
         if self.first_stage_chunk == "auto":
-            return self._fitting.run(work, x, self.first_stage_model, what, unit)
+            return self._fitting.run(work, x, what, unit)
         parts = [work(chunk) for chunk in in_chunks(x, self.first_stage_chunk)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -271,34 +258,122 @@ class DiffusionEngine(ValidatedEngine):
         frames = batch.get("num_video_frames") or getattr(self.model.diffusion_model, "num_video_frames", None)
         return super().count_samples({**batch, "num_video_frames": frames})
 
-    def forward(self, x: Tensor, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The loss of each sample, (b,), for latents x (b, c, *grid) and their batch of conditions.
+    @property
+    def objective(self) -> Loss:
+        """`loss_fn`. ValueError if there is none."""
+        if self.loss_fn is None:
+            raise ValueError("this model has no loss_fn: add model.loss_fn to its config to train it")
+        return self.loss_fn
 
-        Conditions are dropped in training mode only, and only then `loss/sigma_*` takes note of the losses.
-        """
-        cond = self.conditioner({**batch, "global_step": self.global_step}, drop=self.training, generator=generator)
-        denoise = NotesSigma(self.denoise)
-        losses: Tensor = self.objective(denoise, x, cond, generator)
-        if self.training:
-            self.note_losses(denoise.sigma, losses)
-        return losses
+    @cached_property
+    def validation(self) -> Validation:
+        """The losses by noise level. ValueError if `sigma_levels` are given for a loss without p(sigma)."""
+        return Validation(self.loss_fn, self.sigma_levels)
 
-    def shared_step(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The mean loss of a batch of images and conditions."""
+    def latents(self, batch: Batch) -> Tensor:
+        """The scaled latents of the images of a batch; the engine remembers their shape."""
         x = self.encode_first_stage(self.get_input(batch))
         self.latent_shape = tuple(x.shape[1:])
-        losses: Tensor = self(x, batch, generator)
-        return losses.mean()
+        return x
+
+    def loss_arguments(self, x: Tensor, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Any]:
+        """What `loss_fn` is called with, the denoiser aside. Draws the dropped conditions (in training mode only), then
+        sigma (b,), if the loss has a p(sigma)."""
+        cond = self.conditioner({**batch, "global_step": self.global_step}, drop=self.training, generator=generator)
+        arguments = {"x": x, "cond": cond, "generator": generator}
+        if (sigma_sampler := self.objective.sigma_sampler) is not None:
+            arguments["sigma"] = sigma_sampler(len(x), generator=generator, device=x.device)
+        return arguments
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logs `loss`, `global_step` and `lr_abs`; and, see `on_before_optimizer_step`, `loss/sigma_*`."""
         with self.draws_of_step(batch_idx, batch):
-            loss = self.shared_step(batch)
+            arguments = self.loss_arguments(self.latents(batch), batch)
+            losses: Tensor = self.objective(self.denoise, **arguments)
+        self.validation.note(arguments.get("sigma"), losses)
+        loss = losses.mean()
         optimizer = cast(torch.optim.Optimizer, self.optimizers())
         self.log_step({"loss": loss}, batch_idx)
         self.log("global_step", float(self.global_step))
         self.log("lr_abs", float(optimizer.param_groups[0]["lr"]))
         return loss
+
+    def forward(self, x: Tensor, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each sample, (b,), for latents x (b, c, *grid) and a batch of conditions, which are dropped in
+        training mode only. `training_step` does not call this; that of a subclass may."""
+        arguments = self.loss_arguments(x, batch, generator)
+        losses: Tensor = self.objective(self.denoise, **arguments)
+        if self.training:
+            self.validation.note(arguments.get("sigma"), losses)
+        return losses
+
+    def shared_step(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The mean loss of a batch of images and conditions. `training_step` does not call this."""
+        losses: Tensor = self(self.latents(batch), batch, generator)
+        return losses.mean()
+
+    def setup(self, stage: str) -> None:
+        """As every engine; warns of a subclass whose own loss would not be trained."""
+        super().setup(stage)
+        kind, base = type(self), DiffusionEngine
+        changed = [name for name in ("forward", "shared_step") if getattr(kind, name) is not getattr(base, name)]
+        if stage == "fit" and changed and kind.training_step is base.training_step:
+            warnings.warn(
+                f"{kind.__name__} overrides {' and '.join(changed)}, which training does not call: override "
+                "training_step, or give the engine a loss_fn of your own",
+                stacklevel=2,
+            )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs `loss/sigma_*` at the steps that are logged: the mean loss near each noise level, of all samples of all
+        processes since the last time. A level without samples is not logged."""
+        every = getattr(self.trainer, "log_every_n_steps", 0)  # 0 is never
+        if not every or (self.global_step + 1) % every or not self.loggers or self.validation.levels is None:
+            return
+        found = self.validation.take_trained(self.over_processes)
+        for logger in self.loggers:  # `self.log` would repeat the last value of a level without samples
+            logger.log_metrics({f"loss/{name}": value for name, value in found.items()}, self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As every engine; and the losses that are not logged yet."""
+        super().on_save_checkpoint(checkpoint)
+        self.validation.save(checkpoint, self.over_processes)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As every engine; and the losses that are not logged yet."""
+        super().on_load_checkpoint(checkpoint)
+        self.validation.load(checkpoint, self.global_rank)
+
+    def on_validation_epoch_start(self) -> None:
+        """Nothing is validated yet."""
+        self.validation.begin(["val_loss"] if self.model_ema is None else ["val_loss", "val_loss_ema"])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """One forward pass of each sample, at one of the noise levels and with noise of its own; a second one with the
+        averaged weights, if there is an average.
+
+        The level and the noise of a sample depend on its position in the validation data alone: not on the epoch, the
+        seed, the batch size or the device, nor, where the data are shared by processes as `EpochBatches` does, on
+        their number. Nothing is dropped. Parts that draw without a generator draw the same in every epoch. Training is
+        not affected.
+        """
+        at = (batch_idx, self.global_rank)
+        with self.isolated():
+            with draws_of(("first stage", *at), self.device):
+                x = self.latents(batch)
+            positions = self.validation.positions(len(x), self.global_rank, self.processes)
+            for name in self.validation.validated:
+                weights = self.ema_scope() if name == "val_loss_ema" else nullcontext()
+                with weights, draws_of(("conditions", *at), self.device):
+                    cond = self.conditioner({**batch, "global_step": self.global_step}, drop=False)
+                    self.validation.measure(name, partial(self.objective, self.denoise), x, cond, positions, at)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val_loss`, the mean under p(sigma), as `loss` is; `val_loss/sigma_*`, the mean at each level; and, if
+        there is an average, those of the averaged weights, `val_loss_ema` and `val_loss_ema/sigma_*`."""
+        for name, mean, by_level in self.validation.results(self.over_processes):
+            self.log(name, mean, prog_bar=name == "val_loss", sync_dist=True)
+            self.log_dict({f"{name}/{level}": value for level, value in by_level.items()}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The optimizer of all trained parameters, with the schedule stepped at each of its steps."""
@@ -323,8 +398,7 @@ class DiffusionEngine(ValidatedEngine):
 
     def _cached_keys(self) -> set[str]:
         """The batch entries by whose content outputs are cached."""
-        slots = getattr(self.conditioner, "slots", ())  # a conditioner without any reads on the device
-        keys = {key for slot in slots if slot.cache for key in slot.keys}
+        keys = {key for slot in self.conditioner.slots if slot.cache for key in slot.keys}
         return keys | {self.input_key} if isinstance(self.first_stage_model, CachedFirstStage) else keys
 
     def teardown(self, stage: str) -> None:
@@ -432,23 +506,6 @@ class DiffusionEngine(ValidatedEngine):
 
     # --- logging ---------------------------------------------------------------------------------------------------
 
-    def log_conditionings(self, batch: Batch, n: int) -> dict[str, Tensor]:
-        """Pictures of what the first n samples are conditioned on, (n, 3, h, w) in [-1, 1] by batch key.
-
-        Of the shape of the images; small ones are drawn larger, by a whole factor, so that there is room for letters.
-
-        Raises:
-            ValueError: the batch lacks an entry that `log_keys` asks for.
-        """
-        height, width = self.get_input(batch).shape[-2:]
-        enlarged = max(1, -(-SMALLEST_PICTURE // max(height, width)))
-        height, width = height * enlarged, width * enlarged
-        keys = self.conditioner.input_keys if self.log_keys is None else self.log_keys
-        if absent := [key for key in keys if key not in batch]:
-            raise ValueError(f"the batch has no '{absent[0]}' (model.log_keys); it has {', '.join(batch)}")
-        drawn = {key: draw_conditioning(first_rows(batch[key], n), height, width) for key in keys}
-        return {key: image for key, image in drawn.items() if image is not None}
-
     def log_images(
         self,
         batch: Batch,
@@ -463,18 +520,17 @@ class DiffusionEngine(ValidatedEngine):
         Training is not affected: random state, modes and weights are as before.
 
         Args:
-            sample: whether to draw `samples` beside `inputs`, `reconstructions` and the conditionings.
+            sample: whether to draw `samples` beside `inputs` and `reconstructions`.
             ucg_keys: entries that are zero in the unconditional half; default the conditioner's unconditional state.
             seed: of the samples, and of all that is drawn.
         """
         n = min(n, len(self.get_input(batch)))
-        batch = self.to_device({key: first_rows(value, n) for key, value in batch.items()})
+        batch = self.first_rows(batch, n)
         x = self.get_input(batch)
         images = {"inputs": x}
         with self._inference(), draws_of(("images", seed), self.device):
             z = self.encode_first_stage(x)
             images["reconstructions"] = self.decode_first_stage(z)
-            images |= self.log_conditionings(batch, n)
             if sample and self.sampler is not None:
                 cond = self.conditioner(batch, drop=False)
                 away = (
@@ -486,56 +542,3 @@ class DiffusionEngine(ValidatedEngine):
                 z = self.sample(cond, away, batch_size=n, shape=tuple(z.shape[1:]), generator=generators)
                 images["samples"] = self.decode_first_stage(z)
         return {key: image.detach().float().clamp(-1, 1) for key, image in images.items()}
-
-
-class NoConditioner(Conditioner):
-    """The conditioner of an unconditional model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedders = nn.ModuleList()
-
-    @property
-    def input_keys(self) -> tuple[str, ...]:
-        return ()
-
-    def forward(
-        self,
-        batch: Batch,
-        *,
-        force_zero: Iterable[str] = (),
-        drop: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> Conditioning:
-        return Conditioning()
-
-    def unconditional(self, batch: Batch) -> Conditioning:
-        return Conditioning()
-
-    def check(self, batch: Batch) -> None:
-        return None
-
-
-def as_entry(value: Any) -> Any:
-    """A batch entry as the conditioner expects it: numbers become a tensor, strings stay a list."""
-    if isinstance(value, Tensor):
-        return value
-    values = list(value)
-    return values if any(isinstance(v, str) for v in values) else torch.as_tensor(values)
-
-
-def first_rows(value: Any, n: int) -> Any:
-    """The first n samples of a batch entry; what is the same for the whole batch (a number of frames) stays."""
-    sliced = isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.ndim > 0)
-    return value[:n] if sliced else value
-
-
-def batch_size_of(entries: Batch, n: int | None) -> int:
-    """The number of samples that all entries agree on."""
-    sizes = {key: len(value) for key, value in entries.items()}
-    if n is None and not sizes:
-        raise ValueError("how many images? pass n, or a batch of conditions")
-    n = next(iter(sizes.values())) if n is None else n
-    if any(size != n for size in sizes.values()):
-        raise ValueError(f"{n} images, but the entries hold {sizes}: give {n} values of each")
-    return n

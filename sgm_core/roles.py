@@ -57,6 +57,7 @@ __all__ = [
     "Sampler",
     "Scaling",
     "SigmaSampler",
+    "Slot",
     "Weighting",
 ]
 
@@ -239,7 +240,6 @@ class Sampler(ABC):
         schedule = self.schedule(num_steps)
         sigmas = schedule.tolist()
         uncond = cond if uncond is None else uncond
-        guider_at = getattr(self.guider, "at", lambda sigma: self.guider)  # none, or one that knows of no levels
         precise = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round a level to its neighbour
         # (b,) for each level, all in one copy; a step makes no tensor but for a level between two of the schedule
         rows = schedule[:, None].repeat(1, len(x)).to(x.device, precise, non_blocking=True)
@@ -249,7 +249,7 @@ class Sampler(ABC):
             level = levels.get(sigma)
             if level is None or len(level) != len(x):
                 level = torch.full((len(x),), sigma, dtype=precise, device=x.device)
-            guider = guider_at(sigma)
+            guider = None if self.guider is None else self.guider.at(sigma)
             estimate = denoise(x, level, cond) if guider is None else guider(denoise, x, level, cond, uncond)
             return estimate if estimate.dtype == x.dtype else estimate.to(x.dtype)
 
@@ -404,10 +404,28 @@ class Embedder(Protocol):
     def __call__(self, *entries: Any) -> Tensor | Sequence[Tensor]: ...
 
 
+class Slot(Protocol):
+    """The place of an embedder in a conditioner; `sgm_core.slots.EmbedderSlot` is one."""
+
+    @property
+    def cache(self) -> bool: ...
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    def trains(self, module: nn.Module) -> bool: ...
+
+
 class Conditioner(nn.Module, ABC):
-    """Batch -> conditioning. Never changes the batch."""
+    """Batch -> conditioning. Never changes the batch.
+
+    Attributes:
+        embedders: the modules, set by the conditioner; empty where it has none.
+        slots: the place of each embedder, in the same order. Without slots an engine treats no embedder as frozen.
+    """
 
     embedders: nn.ModuleList
+    slots: Sequence[Slot] = ()
 
     @property
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -10,13 +10,14 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from sgm_core.conditioning import Conditioning
 from sgm_core.frozen import Frozen
 from sgm_core.precision import as_ever, computing
 from sgm_core.randomness import bernoulli
-from sgm_core.roles import Embedder
+from sgm_core.roles import Conditioner, Embedder
 from sgm_core.shapes import Shape
 
-__all__ = ["EmbedderSlot", "count_samples", "describe", "like", "null_outputs"]
+__all__ = ["EmbedderSlot", "NoConditioner", "count_samples", "describe", "like", "null_outputs"]
 
 _NETWORK_ARGUMENTS = {
     "x": "that is the network's input, use 'concat' to join it",
@@ -245,6 +246,34 @@ class EmbedderSlot:
         dropped = ~_move(keep, output.device)[:, None].expand(samples, rows // samples).reshape(-1)
         dropped = dropped.view(-1, *(1 for _ in output.shape[1:]))
         return output.masked_fill(dropped, 0) if null is None else torch.where(dropped, like(output, null), output)
+
+
+class NoConditioner(Conditioner):
+    """The conditioner of an unconditional model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedders = nn.ModuleList()
+
+    @property
+    def input_keys(self) -> tuple[str, ...]:
+        return ()
+
+    def forward(
+        self,
+        batch: Mapping[str, Any],
+        *,
+        force_zero: Iterable[str] = (),
+        drop: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Conditioning:
+        return Conditioning()
+
+    def unconditional(self, batch: Mapping[str, Any]) -> Conditioning:
+        return Conditioning()
+
+    def check(self, batch: Mapping[str, Any]) -> None:
+        return None
 
 
 def mark_adapted(module: nn.Module) -> None:

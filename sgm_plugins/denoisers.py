@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
 from sgm_core.refusals import check_refusals
-from sgm_core.roles import Coefficients, Denoiser, Discretization, Preconditioned, Scaling
+from sgm_core.roles import Denoiser, Discretization, Preconditioned, Scaling
 from sgm_plugins.broadcast import append_dims
 from sgm_plugins.discretizations import sigma_table
 
@@ -30,7 +30,10 @@ class ContinuousDenoiser(Denoiser):
         self.scaling = scaling
 
     def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        return _precondition(network, x, self.scaling(_at_least_float32(sigma)), cond)
+        c_skip, c_out, c_in, c_noise = self.scaling(_at_least_float32(sigma))
+        c_skip, c_out, c_in = (append_dims(c, x) for c in (c_skip, c_out, c_in))
+        F_x = network((c_in * x).to(x.dtype), c_noise, cond)
+        return (c_skip * x + c_out * F_x).to(x.dtype)
 
 
 class DiscreteDenoiser(Denoiser):
@@ -93,10 +96,10 @@ class DiscreteDenoiser(Denoiser):
 
     def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         idx = self.sigma_to_idx(sigma)
-        coefficients = self.scaling(self.idx_to_sigma(idx))
-        if self.quantize_c_noise:
-            coefficients = coefficients._replace(c_noise=idx)
-        return _precondition(network, x, coefficients, cond)
+        c_skip, c_out, c_in, c_noise = self.scaling(self.idx_to_sigma(idx))
+        c_skip, c_out, c_in = (append_dims(c, x) for c in (c_skip, c_out, c_in))
+        F_x = network((c_in * x).to(x.dtype), idx if self.quantize_c_noise else c_noise, cond)
+        return (c_skip * x + c_out * F_x).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DiscreteDenoiser:
         # `.half()` and Lightning's bf16-true would round the table until neighbouring levels are one
@@ -105,12 +108,6 @@ class DiscreteDenoiser(Denoiser):
         if self.sigmas.dtype != table.dtype:
             self.sigmas = table.to(self.sigmas.device)
         return self
-
-
-def _precondition(network: Preconditioned, x: Tensor, coefficients: Coefficients, cond: Conditioning) -> Tensor:
-    c_skip, c_out, c_in = (append_dims(c, x) for c in coefficients[:3])
-    F_x = network((c_in * x).to(x.dtype), coefficients.c_noise, cond)
-    return (c_skip * x + c_out * F_x).to(x.dtype)
 
 
 def _at_least_float32(sigma: Tensor) -> Tensor:

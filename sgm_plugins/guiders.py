@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -61,29 +62,41 @@ class GuidanceInterval(Guider):
         return self.guider.at(sigma) if self.sigma_lo < sigma <= self.sigma_hi else self.outside
 
 
-class Halves:
-    """The unconditional and the conditional estimate, in one batch [uncond; cond] or one after the other.
+class TwoHalves(Guider):
+    """Moves from the unconditional to the conditional estimate: base of classifier-free guidance.
+
+    The loop over both estimates stands here, so that a step of a sampler reaches the denoiser in one call.
 
     Args:
-        batched: whether in one batch, which takes twice the memory for activations. None is yes, until the device has
-            not enough for it; from then on no, with a warning.
+        batched: both halves in one batch, [uncond; cond], which takes twice the memory for activations; false computes
+            one after the other. None is one batch, until the device has not enough memory for it; from then on the
+            halves follow each other, with a warning.
     """
 
     def __init__(self, batched: bool | None) -> None:
         self.batched = batched
 
-    def __call__(
-        self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning
-    ) -> tuple[Tensor, Tensor]:
-        """(D_u, D_c), each like x."""
+    @abstractmethod
+    def guides(self, x: Tensor) -> bool:
+        """Whether the unconditional half counts; if not, it is not computed. ValueError for a batch x that it cannot
+        guide."""
+
+    @abstractmethod
+    def combine(self, D_u: Tensor, D_c: Tensor) -> Tensor:
+        """The guided estimate from the unconditional and the conditional one, all of one shape."""
+
+    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
+        """The guided estimate. ValueError for a batch that it cannot guide."""
+        if not self.guides(x):
+            return denoise(x, sigma, cond)
         if self.batched is not False:
             try:
                 both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), Conditioning.cat([uncond, cond]))
-                D_u, D_c = both.chunk(2)
-                return D_u, D_c
             except torch.OutOfMemoryError:
                 if self.batched:
                     raise
+            else:
+                return self.combine(*both.chunk(2))
             # here, where the error is gone and with it what its frames held
             self.batched = False
             warnings.warn(
@@ -91,10 +104,10 @@ class Halves:
                 "other (batched: false of the guider does so from the start)",
                 stacklevel=2,
             )
-        return denoise(x, sigma, uncond), denoise(x, sigma, cond)
+        return self.combine(denoise(x, sigma, uncond), denoise(x, sigma, cond))
 
 
-class ClassifierFreeGuidance(Guider):
+class ClassifierFreeGuidance(TwoHalves):
     """D_u + scale * (D_c - D_u): Ho and Salimans 2022, arXiv:2207.12598, in the form of x0 estimates.
 
     At scale 1, where the unconditional half does not count, it is not computed.
@@ -106,17 +119,17 @@ class ClassifierFreeGuidance(Guider):
     """
 
     def __init__(self, scale: float, batched: bool | None = None) -> None:
+        super().__init__(batched)
         self.scale = scale
-        self.halves = Halves(batched)
 
-    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
-        if self.scale == 1:
-            return denoise(x, sigma, cond)
-        D_u, D_c = self.halves(denoise, x, sigma, cond, uncond)
+    def guides(self, x: Tensor) -> bool:
+        return self.scale != 1
+
+    def combine(self, D_u: Tensor, D_c: Tensor) -> Tensor:
         return torch.lerp(D_u, D_c, self.scale)
 
 
-class FrameGuidance(Guider):
+class FrameGuidance(TwoHalves):
     """Classifier-free guidance of clips, with a scale per frame: base of the schedules over frames.
 
     The first frames of a clip are close to its condition, a still image, and need less guidance than the last ones:
@@ -130,23 +143,22 @@ class FrameGuidance(Guider):
     """
 
     def __init__(self, scale: Tensor, batched: bool | None = None) -> None:
+        super().__init__(batched)
         self.scale = scale
-        self.halves = Halves(batched)
         self._scale_there = scale  # where the samples are: no step copies it
-        self.guides = bool((scale != 1).any())
+        self._guides = bool((scale != 1).any())
 
-    def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
-        """The guided estimate. ValueError for a batch that is no whole number of clips."""
+    def guides(self, x: Tensor) -> bool:
         num_frames = len(self.scale)
         if len(x) % num_frames:
             raise ValueError(f"a batch of {len(x)} is no whole number of clips of {num_frames} frames (num_frames)")
-        if not self.guides:
-            return denoise(x, sigma, cond)
-        D_u, D_c = self.halves(denoise, x, sigma, cond, uncond)
+        return self._guides
+
+    def combine(self, D_u: Tensor, D_c: Tensor) -> Tensor:
         scale = self._scale_there
-        if scale.device != x.device:
-            self._scale_there = scale = self.scale.to(x.device, non_blocking=True)
-        of_rows = append_dims(scale.expand(len(x) // num_frames, -1).flatten(), x)
+        if scale.device != D_u.device:
+            self._scale_there = scale = self.scale.to(D_u.device, non_blocking=True)
+        of_rows = append_dims(scale.expand(len(D_u) // len(scale), -1).flatten(), D_u)
         return (D_u + of_rows * (D_c - D_u)).to(D_u.dtype)
 
 

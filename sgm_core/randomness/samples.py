@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -104,8 +104,11 @@ class SampleDraws:
             self._part, self._drawn = (start + begin, start + begin + len(chunk), total), drawn
             try:
                 yield chunk
-            finally:
                 most = max(most, self._drawn)
+            except GeneratorExit:  # closed before its end, to be started again: as if nothing had been drawn
+                most = drawn
+                raise
+            finally:
                 self._part, self._drawn = before, most
 
 
@@ -127,10 +130,10 @@ def current() -> SampleDraws | None:
     return _current.get()
 
 
-def in_chunks(x: Tensor, size: int | None) -> Iterator[Tensor]:
+def in_chunks(x: Tensor, size: int | None) -> Generator[Tensor, None, None]:
     """Chunks of at most `size` rows, to be worked on one after the other: each row draws what it would in one piece."""
     size, draws = size or max(len(x), 1), _current.get()
-    return iter(torch.split(x, size)) if draws is None else draws.chunks(x, size)
+    yield from torch.split(x, size) if draws is None else draws.chunks(x, size)
 
 
 # --- numbers of random bits ----------------------------------------------------------------------------------------

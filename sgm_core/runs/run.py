@@ -52,7 +52,7 @@ from sgm_core.runs.metrics import JSONLMetrics
 from sgm_core.runs.ranks import agreed, is_first_process, slurm_job
 from sgm_core.runs.saving import AtomicCheckpoints, Saver, set_aside
 from sgm_core.runs.signals import Requests
-from sgm_core.training.base import AveragedEngine
+from sgm_core.training.base import TrainingEngine
 
 _PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
 """How a message begins that is about a part of the model."""
@@ -129,7 +129,7 @@ class Run:
 
         with nullcontext() if self.resume_from is None else restoring():
             engine = build_engine(self.config)
-        if isinstance(engine, AveragedEngine):
+        if isinstance(engine, TrainingEngine):
             engine.seed = seed  # the config's, also where it is not that of the checkpoint
         # what keys its draws by no step (an engine or data of a plugin) does not get those of the first steps again
         seed_everything(seed + step, workers=True, verbose=False)
@@ -260,7 +260,7 @@ class Run:
             last = self.folder / "checkpoints" / "last.ckpt"
             raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error
         adapter = getattr(engine, "adapter", None)
-        if isinstance(engine, AveragedEngine) and isinstance(adapter, Adapter):
+        if isinstance(engine, TrainingEngine) and isinstance(adapter, Adapter):
             with engine.ema_scope():
                 adapter.export(self.folder)
 

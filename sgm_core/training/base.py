@@ -1,4 +1,4 @@
-"""What the engines have in common: trained weights, their average, and checkpoints that can rebuild the engine."""
+"""What engines have in common: draws, logged values, sharding, the average, and checkpoints that can rebuild them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SEED_KEY = "sgm_seed"
 """The entry of a checkpoint that holds the seed of its run."""
 
 
-class AveragedEngine(LightningModule, ABC):
-    """A LightningModule whose trained weights may have an average. Its attributes are set by the subclass.
+class TrainingEngine(LightningModule, ABC):
+    """Base of engines: everything about training but the model and its loss. Its attributes are set by the subclass.
 
     Attributes:
         model_ema: the average, of `averaged_parameters()`.
@@ -44,13 +44,16 @@ class AveragedEngine(LightningModule, ABC):
     seed: int | None = None
     _seed_of_fit: int | None = None
     _sharded = False
-    _step_values: list[Tensor] = []  # noqa: RUF012 - never changed in place; see `log_step`
 
     model_ema: Average | None
     make_lr_schedule: LRScheduleFactory | None
     input_key: str
     latent_shape: tuple[int, ...] | None
     provenance: Provenance | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._step_values: list[Tensor] = []  # see `log_step`
 
     @abstractmethod
     def trained_parameters(self) -> dict[str, nn.Parameter]:
@@ -74,6 +77,16 @@ class AveragedEngine(LightningModule, ABC):
     def to_device(self, batch: Batch) -> dict[str, Any]:
         """The batch with its tensors on the device of the model."""
         return {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def first_rows(self, batch: Batch, n: int) -> dict[str, Any]:
+        """The first n samples of a batch, on the device of the model. Entries that are the same for the whole batch (a
+        number of frames) stay as they are."""
+
+        def rows(value: Any) -> Any:
+            sliced = isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.ndim > 0)
+            return value[:n] if sliced else value
+
+        return self.to_device({key: rows(value) for key, value in batch.items()})
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> Any:
         """The optimizer as Lightning wants it, with the schedule stepped at each of its steps, and fast kernels."""
@@ -153,6 +166,16 @@ class AveragedEngine(LightningModule, ABC):
             means = trainer.strategy.reduce(means, reduce_op="mean")
         for name, mean in zip(values, means.unbind(), strict=True):
             self.log(name, mean, prog_bar=name in prog_bar)
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together; 1 without a trainer."""
+        return 1 if self._trainer is None else self.trainer.world_size
+
+    def over_processes(self, totals: Tensor) -> Tensor:
+        """The sum of a tensor over all processes; all of them call this."""
+        summed: Tensor = totals.clone()  # reduced in place
+        return self.trainer.strategy.reduce(summed, reduce_op="sum") if self.processes > 1 else summed
 
     # --- sharding --------------------------------------------------------------------------------------------------
 

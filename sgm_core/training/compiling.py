@@ -59,7 +59,10 @@ def regions(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Mo
 
 def _allow_graphs(regions: int) -> None:
     """Torch gives up on a function after eight graphs (and says so in a log only), and the blocks of a U-Net have more
-    shapes than that: each region may have its own, with and without gradients, in training and in evaluation."""
+    shapes than that: each region may have its own, with and without gradients, in training and in evaluation.
+
+    This raises two limits of torch for the whole process, and never lowers them. Torch reads them when a region is
+    called, and a patch around each call would cost every step."""
     from torch._dynamo import config
 
     config.recompile_limit = max(config.recompile_limit, 4 * regions)

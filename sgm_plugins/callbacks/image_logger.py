@@ -21,12 +21,17 @@ from torch.utils._pytree import tree_leaves
 from sgm_core.errors import SgmError
 from sgm_core.files import Tolerant, replacing
 from sgm_core.hooks.images import extra_images
-from sgm_core.pictures.labels import image_grid, save_image
+from sgm_core.pictures.labels import draw_conditioning, image_grid, save_image
 from sgm_core.roles import Callback
+
+SMALLEST_PICTURE = 64
+"""Pixels of the longer side below which no text can be read."""
 
 
 class ImageLogger(Callback):
     """Draws grids with the engine's `log_images` at some optimizer steps, and at the end of training.
+
+    Beside them it draws the batch entries that the engine lists in `log_keys`, such as the labels of the images.
 
     Always of the same batch, the first of the validation data, and with the same seed: they differ by the model alone,
     after a resume too. Without validation it is the first batch that this process trains on. They are
@@ -122,7 +127,8 @@ class ImageLogger(Callback):
                 drawn = cast(Draws, engine.eval()).log_images(
                     batch(), n=self.max_images, sample=self.sample, ucg_keys=self.ucg_keys, seed=self.seed
                 )
-                images = {**drawn, **extra_images(engine, batch, self.seed)}
+                entries = conditionings(cast(Draws, engine), self._batch)
+                images = {**drawn, **entries, **extra_images(engine, batch, self.seed)}
         finally:
             for module, training in modes:
                 module.training = training  # one by one: a frozen part stays in eval mode while the rest trains
@@ -148,11 +154,34 @@ class ImageLogger(Callback):
 
 
 class Draws(Protocol):
-    """What an engine must have. On every rank: pictures (n, c, h, w) in [-1, 1] by name."""
+    """What an engine must have. On every rank: pictures (n, c, h, w) in [-1, 1] by name.
+
+    One that lists `log_keys`, batch entries to draw, also has `get_input`, which gives the images of a batch.
+    """
 
     def log_images(
         self, batch: Any, n: int, *, sample: bool, ucg_keys: list[str] | None, seed: int
     ) -> Mapping[str, Tensor]: ...
+
+
+def conditionings(engine: Any, batch: Any) -> dict[str, Tensor]:
+    """Pictures of the batch entries that an engine lists in `log_keys`, (n, 3, h, w) in [-1, 1] by key.
+
+    They have the shape of the images; small ones are enlarged by a whole factor, so that there is room for letters.
+    Entries that cannot be drawn are left out.
+
+    Raises:
+        ValueError: the batch lacks an entry that `log_keys` asks for.
+    """
+    keys = getattr(engine, "log_keys", ())
+    if absent := [key for key in keys if key not in batch]:
+        raise ValueError(f"the batch has no '{absent[0]}' (model.log_keys); it has {', '.join(batch)}")
+    if not keys:
+        return {}
+    height, width = engine.get_input(batch).shape[-2:]
+    enlarged = max(1, -(-SMALLEST_PICTURE // max(height, width)))
+    drawn = {key: draw_conditioning(batch[key], height * enlarged, width * enlarged) for key in keys}
+    return {key: image.float().clamp(-1, 1) for key, image in drawn.items() if image is not None}
 
 
 def first_validation_batch(trainer: Trainer) -> Any:

@@ -48,7 +48,7 @@ class GeneralConditioner(Conditioner):
     def __init__(self, embedders: list[EmbedderSlot], join_tokens: bool = False) -> None:
         super().__init__()
         self.join_tokens = join_tokens
-        self.slots = tuple(embedders)
+        self.slots: tuple[EmbedderSlot, ...] = tuple(embedders)
         self.embedders = nn.ModuleList(slot.module for slot in embedders)
         self._together = self._drop_groups()
         self.train(self.training)

@@ -16,7 +16,7 @@ from torch.optim import Adam
 from sgm_core.checkpoints.restoring import takes_weights
 from sgm_core.randomness import draws_of
 from sgm_core.roles import Average, LRScheduleFactory, OptimizerFactory
-from sgm_core.training.base import AveragedEngine, Batch
+from sgm_core.training.base import Batch, TrainingEngine
 from sgm_plugins.autoencoding.loss import AutoencoderLoss
 from sgm_plugins.engines.groups import ParameterGroup, assign, grouped_optimizer
 from sgm_plugins.first_stages.regularized import Autoencoded, RegularizedFirstStage
@@ -25,7 +25,7 @@ GENERATOR = ("first_stage_model.", "loss.logvar")
 DISCRIMINATOR = ("loss.discriminator.",)
 
 
-class AutoencoderEngine(AveragedEngine):
+class AutoencoderEngine(TrainingEngine):
     """Trains a first stage to reconstruct. A diffusion model then takes its run as the `weights` of its first stage.
 
     In every step autoencoder and discriminator see the same batch and the same reconstructions, each has the gradient
@@ -208,7 +208,7 @@ class AutoencoderEngine(AveragedEngine):
             ucg_keys: of the image logger, for models with conditions; there are none here.
             seed: of the latents, where they are drawn.
         """
-        batch = self.to_device({k: v[:n] if isinstance(v, (Tensor, list, tuple)) else v for k, v in batch.items()})
+        batch = self.first_rows(batch, n)
         images: dict[str, Tensor] = {}
         for suffix in ("", "_ema") if self.model_ema is not None else ("",):
             weights = self.ema_scope() if suffix else nullcontext()

@@ -14,10 +14,10 @@ from sgm_plugins.lora.files import Updates, read_lora
 from sgm_plugins.lora.names import Names
 
 if TYPE_CHECKING:
-    from sgm_core.training.base import AveragedEngine
+    from sgm_core.training.base import TrainingEngine
 
 
-def load_lora(engine: AveragedEngine, path: Path | str, weight: float = 1.0) -> int:
+def load_lora(engine: TrainingEngine, path: Path | str, weight: float = 1.0) -> int:
     """Add the updates of a LoRA to a model: to its weights, and to their average, with which it samples.
 
     Several add up, in any order; the same once more with `-weight` takes them away again, up to rounding. An adapter

@@ -1,5 +1,7 @@
 """The engine on a model small enough for a test, with real parts and real Lightning trainers."""
 
+import warnings
+
 import lightning as L
 import pytest
 import torch
@@ -16,6 +18,7 @@ from support.tiny_model import (
 from torch import nn
 
 import sgm_core as sgm
+from sgm_core.engine import DiffusionEngine
 from sgm_core.randomness import randn
 from sgm_core.slots import EmbedderSlot
 from sgm_plugins.averages.ema import EMA
@@ -104,6 +107,26 @@ def test_a_plain_trainer_trains_network_and_embedder_and_logs_the_three_names():
 
 def test_forward_gives_one_loss_per_sample():
     assert make_engine()(make_batch()["image"], make_batch()).shape == (4,)
+
+
+def test_a_subclass_whose_own_loss_would_not_be_trained_gets_a_warning():
+    class Doubled(DiffusionEngine):
+        def forward(self, x, batch, generator=None):
+            return 2 * super().forward(x, batch, generator)
+
+    class Trained(Doubled):
+        def training_step(self, batch, batch_idx):
+            return self.shared_step(batch)
+
+    parts = vars(make_engine())["_modules"]
+    arguments = {"network": TinyNetwork(), "denoiser": parts["denoiser"], "first_stage": IdentityFirstStage()}
+    with pytest.warns(UserWarning, match="Doubled overrides forward, which training does not call: override training"):
+        Doubled(**arguments).setup("fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Doubled(**arguments).setup("validate")
+        Trained(**arguments).setup("fit")
+        DiffusionEngine(**arguments).setup("fit")
 
 
 def test_frozen_parameters_are_neither_optimized_nor_averaged():
@@ -486,7 +509,6 @@ def test_log_images_cuts_the_batch_before_it_computes():
     assert {key: tuple(image.shape) for key, image in images.items()} == {
         "inputs": (3, 1, 8, 8),
         "reconstructions": (3, 1, 8, 8),
-        "cls": (3, 3, 64, 64),
         "samples": (3, 1, 8, 8),
     }
     assert "samples" not in engine.log_images(make_batch(), sample=False)
@@ -543,29 +565,3 @@ def test_ucg_keys_choose_what_is_zero_in_the_unconditional_half():
     assert not torch.equal(default, engine.log_images(make_batch(), 2, ucg_keys=[])["samples"])
     with pytest.raises(ValueError, match="clas"):
         engine.log_images(make_batch(), 2, ucg_keys=["clas"])
-
-
-def test_log_conditionings_draws_every_kind_of_entry_in_the_shape_of_the_images():
-    """B27: floats and tensors of three axes ended the training, and height and width were swapped."""
-    keys = ("cls", "score", "size", "txt", "tuples", "embedding")
-    slots = [EmbedderSlot(IdentityEmbedder(), input_key=key) for key in keys]
-    engine = make_engine(conditioner=GeneralConditioner(slots))
-    batch = {
-        "image": torch.zeros(2, 1, 12, 30),
-        "cls": torch.tensor([3, 4]),
-        "score": torch.tensor([0.25, 5.0]),
-        "size": torch.tensor([[1024, 768], [512, 512]]),
-        "txt": ["a cat", "犬"],
-        "tuples": [(1, 2), (3, 4)],
-        "embedding": torch.zeros(2, 77, 5),
-    }
-    drawn = engine.log_conditionings(batch, 2)
-    assert set(drawn) == set(keys)
-    assert {tuple(image.shape) for image in drawn.values()} == {(2, 3, 36, 90)}
-
-
-def test_log_keys_choose_the_conditionings_that_are_drawn():
-    assert "cls" not in make_engine(log_keys=[]).log_images(make_batch(), 2)
-    assert "cls" in make_engine(log_keys=["cls"]).log_images(make_batch(), 2)
-    with pytest.raises(ValueError, match=r"no 'clss' \(model\.log_keys\); it has image, cls"):
-        make_engine(log_keys=["clss"]).log_images(make_batch(), 2)

@@ -249,7 +249,7 @@ def test_validation_measures_on_the_device_what_it_measures_on_the_cpu():
         engine = engine.to(device)
         engine.on_validation_epoch_start()
         engine.validation_step({key: value.to(device) for key, value in batch.items()}, 0)
-        totals.append(engine._validated["val_loss_ema"].totals.cpu())
+        totals.append(engine.validation.validated["val_loss_ema"].totals.cpu())
     torch.testing.assert_close(*totals, rtol=1e-3, atol=1e-3)
 
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from sgm_core.errors import StopRun
 from sgm_core.files import replacing
 from sgm_core.runs.saving import write_torch
-from sgm_core.training.base import AveragedEngine
+from sgm_core.training.base import TrainingEngine
 
 FOLDER = "nonfinite"
 
@@ -114,7 +114,7 @@ class FiniteGuard(Callback):
             "batches": plain(self._batches),
             "weights": plain(weights) if trainer.is_global_zero else {},
         }
-        if isinstance(pl_module, AveragedEngine):
+        if isinstance(pl_module, TrainingEngine):
             pl_module.on_save_checkpoint(content)  # how to build it again, and the seed of its draws
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from sgm_core.checkpoints.files import Checkpoint, CheckpointError
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.config.api import config_from
 from sgm_core.errors import SgmError
-from sgm_core.training.base import SEED_KEY, AveragedEngine
+from sgm_core.training.base import SEED_KEY, TrainingEngine
 from sgm_plugins.tools.dry_run.live_memory import tensors_in
 from sgm_plugins.tools.nonfinite.guard import FOLDER, set_random_state
 
@@ -125,7 +125,7 @@ def replay(path: Path, weights_of: Path | None = None, accelerator: str | None =
     weights = kept["weights"] if weights_of is None else read_evidence(weights_of)["weights"]
     provenance = Provenance.from_dict(kept[PROVENANCE_KEY])
     engine = rebuilt(Checkpoint(path, weights, provenance))
-    if isinstance(engine, AveragedEngine):
+    if isinstance(engine, TrainingEngine):
         engine.seed = kept.get(SEED_KEY)
     found = Replayed(kept)
     found.inputs = [*bad_entries(kept["batches"]), *(f"the weight {key}" for key in weights if bad(weights[key]))]

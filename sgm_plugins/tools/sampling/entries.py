@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgm_core.engine import as_entry
+from sgm_core.conditioning import as_entry
 from sgm_core.errors import SgmError
 from sgm_core.registry import did_you_mean
 from sgm_plugins.tools.sampling.recipe import Recipe

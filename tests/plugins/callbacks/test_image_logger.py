@@ -14,12 +14,16 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from PIL import Image
+from support.tiny_model import make_batch, make_engine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sgm_core import build
 from sgm_core.errors import SgmError
-from sgm_plugins.callbacks.image_logger import ImageLogger, first_rows
+from sgm_core.slots import EmbedderSlot
+from sgm_plugins.callbacks.image_logger import ImageLogger, conditionings, first_rows
+from sgm_plugins.conditioners.general import GeneralConditioner
+from sgm_plugins.embedders.identity import IdentityEmbedder
 
 
 class Engine(LightningModule):
@@ -354,3 +358,39 @@ def test_the_kept_batch_is_a_copy():
     assert kept["y"][1] == {"z": ["a", "b"]}
     assert (kept["s"].item(), kept["n"]) == (3, None)
     assert kept["x"].untyped_storage().nbytes() == 16, "not a view of the whole batch"
+
+
+# --- conditionings ---------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_entry_is_drawn_in_the_shape_of_the_images():
+    """B27: floats and tensors of three axes ended the training, and height and width were swapped."""
+    keys = ("cls", "score", "size", "txt", "tuples", "embedding")
+    slots = [EmbedderSlot(IdentityEmbedder(), input_key=key) for key in keys]
+    engine = make_engine(conditioner=GeneralConditioner(slots))
+    batch = {
+        "image": torch.zeros(2, 1, 12, 30),
+        "cls": torch.tensor([3, 4]),
+        "score": torch.tensor([0.25, 5.0]),
+        "size": torch.tensor([[1024, 768], [512, 512]]),
+        "txt": ["a cat", "犬"],
+        "tuples": [(1, 2), (3, 4)],
+        "embedding": torch.zeros(2, 77, 5),
+    }
+    drawn = conditionings(engine, batch)
+    assert set(drawn) == set(keys)
+    assert {tuple(image.shape) for image in drawn.values()} == {(2, 3, 36, 90)}
+
+
+def test_log_keys_choose_the_conditionings_that_are_drawn():
+    assert conditionings(make_engine(log_keys=[]), make_batch()) == {}
+    for engine in (make_engine(), make_engine(log_keys=["cls"])):
+        assert {key: tuple(image.shape) for key, image in conditionings(engine, make_batch(3)).items()} == {
+            "cls": (3, 3, 64, 64)
+        }
+    with pytest.raises(ValueError, match=r"no 'clss' \(model\.log_keys\); it has image, cls"):
+        conditionings(make_engine(log_keys=["clss"]), make_batch())
+
+
+def test_an_engine_without_log_keys_has_no_conditionings():
+    assert conditionings(Engine(), torch.zeros(2, 1, 4, 4)) == {}

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgm_core.conditioning import Conditioning
-from sgm_core.roles import Denoise, Discretization, Sampler
+from sgm_core.roles import Discretization, Sampler
 from sgm_core.testing import check_component
 from sgm_plugins.discretizations import (
     EDMDiscretization,
@@ -226,15 +226,6 @@ def test_every_option_of_a_call_is_heeded_and_no_other_is_swallowed(cls: type[Sa
         assert not torch.allclose(changed, base, rtol=0, atol=1e-3)
     with pytest.raises(TypeError, match="s_nois"):
         sampler(shifted, noise, some, none, s_nois=1.0)
-
-
-def test_a_function_is_a_guider_that_knows_of_no_levels(cls: type[Sampler]) -> None:
-    def guide(denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
-        return 2 * denoise(x, sigma, cond) - denoise(x, sigma, uncond)
-
-    noise, sampler = noise_of(2, 1, 4, 4), cls(EDM, 4, guide)
-    guided, plain = (s(curved, noise, COND, generator=seeded()) for s in (sampler, cls(EDM, 4)))
-    torch.testing.assert_close(guided, plain, rtol=0, atol=1e-12)  # both halves are equal
 
 
 def test_a_sampler_can_be_pickled_and_goes_on_the_same(cls: type[Sampler]) -> None:

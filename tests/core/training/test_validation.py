@@ -17,7 +17,7 @@ from sgm_core.randomness import seed_of
 from sgm_core.roles import Loss
 from sgm_core.runs.metrics import JSONLMetrics
 from sgm_core.slots import EmbedderSlot
-from sgm_core.training.loss_levels import SigmaLevels
+from sgm_core.training.validation import SigmaLevels
 from sgm_plugins.conditioners.general import GeneralConditioner
 from sgm_plugins.datamodules.digits import Digits
 from sgm_plugins.embedders.classes import ClassEmbedder
@@ -184,14 +184,14 @@ def test_two_processes_measure_what_one_does(monkeypatch):
     for i, batch in enumerate(batches):
         whole.validation_step(batch, i)
     totals = 0
-    monkeypatch.setattr(type(engine), "_processes", 2)
+    monkeypatch.setattr(type(engine), "processes", 2)
     for rank in range(2):
         monkeypatch.setattr(type(engine), "global_rank", rank)
         engine.on_validation_epoch_start()
         for i, batch in enumerate(batches[rank::2]):
             engine.validation_step(batch, i)
-        totals = totals + engine._validated["val_loss"].totals
-    torch.testing.assert_close(totals, whole._validated["val_loss"].totals)
+        totals = totals + engine.validation.validated["val_loss"].totals
+    torch.testing.assert_close(totals, whole.validation.validated["val_loss"].totals)
 
 
 @pytest.mark.parametrize("averaged", [True, False])

@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from sgm_core.training.loss_levels import LossByLevel, NotesSigma, SigmaLevels
+from sgm_core.training.validation import LossByLevel, SigmaLevels
 from sgm_plugins.discretizations import EDMDiscretization, LegacyDDPMDiscretization
 from sgm_plugins.sigma_samplers import DiscreteSigmaSampler, EDMSigmaSampler, ZeroSigmaSampler
 
@@ -116,13 +116,3 @@ def test_without_levels_there_is_the_mean():
     losses.add(torch.ones(1), torch.tensor([6.0]))
     assert losses.mean().item() == 3.0
     assert losses.by_name() == {}
-
-
-def test_the_first_sigma_that_the_denoiser_is_called_with_is_noted():
-    denoise = NotesSigma(lambda x, sigma, cond: x + sigma)
-    assert denoise.sigma is None
-    first = torch.tensor([1.0], requires_grad=True)
-    assert denoise(torch.ones(1), first, None).item() == 2.0
-    denoise(torch.ones(1), torch.tensor([3.0]), None)
-    assert denoise.sigma.tolist() == [1.0]
-    assert not denoise.sigma.requires_grad
