@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from sgm_core.building.fresh import build_engine
     from sgm_core.building.loaded import load_engine
     from sgm_core.config.api import build, check, load_config
+    from sgm_core.config.lazy import Lazy
     from sgm_core.config.to_config import to_config
     from sgm_core.hooks.session import session
     from sgm_core.hooks.specs import hookimpl
 
 __all__ = [
     "API",
+    "Lazy",
     "build",
     "build_engine",
     "check",
@@ -45,6 +47,7 @@ resolve = _index.resolve
 register = _index.register
 
 _LAZY = {
+    "Lazy": "sgm_core.config.lazy",
     "build": "sgm_core.config.api",
     "build_engine": "sgm_core.building.fresh",
     "check": "sgm_core.config.api",

@@ -18,7 +18,7 @@ from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import takes_weights
 from sgm_core.conditioning import Conditioning, as_entry, batch_size_of
 from sgm_core.config.build import refusal_by
-from sgm_core.frozen import Frozen
+from sgm_core.config.schema import FixedWeights
 from sgm_core.precision import Half, as_ever, computing, hold
 from sgm_core.randomness import Generators, draws_of, randn
 from sgm_core.randomness.samples import in_chunks
@@ -35,13 +35,11 @@ from sgm_core.roles import (
     OptimizerFactory,
     Sampler,
 )
-from sgm_core.slots import NoConditioner, mark_adapted
+from sgm_core.slots import NoConditioner, mark_adapted, refuse_uncached
 from sgm_core.training.base import Batch, TrainingEngine
 from sgm_core.training.chunks import FittingChunks
 from sgm_core.training.compiling import compile_network
 from sgm_core.training.validation import Validation
-from sgm_plugins.cached.digests import carry_over
-from sgm_plugins.cached.parts import CachedFirstStage, flush
 
 
 class DiffusionModel(nn.Module):
@@ -96,8 +94,9 @@ class DiffusionEngine(TrainingEngine):
             memory; they compute as under autocast in it. What they give, what is trained, and an embedder with an
             adapter in it stay as they are; so does the first stage where `first_stage_autocast` is off.
         latent_shape: (c, *grid) of what is sampled; by default the shape met in training.
-        cache_latents: whether the latents of images are kept on disk, by the content of the images. The first stage is
-            then built only for an image that was never met, and to decode; one that draws latents at random is refused.
+        cache_latents: whether the latents of images are kept on disk, by the content of the images. In a config it is
+            short for `{use: cached, first_stage: ..., dir: ${cache.dir}}`; in Python the first stage is that component
+            already.
         log_keys: batch entries that the image logger draws; default all that the conditioner reads, none with [].
         sigma_levels: noise levels by which losses are told apart, and at which validation measures. A number takes as
             many quantiles of the p(sigma) of loss_fn, a list is of the levels themselves; 0 tells nothing apart, and
@@ -109,13 +108,12 @@ class DiffusionEngine(TrainingEngine):
 
     joins_conditioning: ClassVar[bool] = True
     """The parts meet as in `DiffusionModel`, so that a check may compare their shapes before they are built."""
-    frozen_parts: ClassVar[Mapping[str, Frozen]] = {"first_stage": Frozen(cached="cache_latents")}
 
     def __init__(
         self,
         network: Network,
         denoiser: Denoiser,
-        first_stage: FirstStage,
+        first_stage: Annotated[FirstStage, FixedWeights(cached="cache_latents")],
         conditioner: Conditioner | None = None,
         loss_fn: Loss | None = None,
         sampler: Sampler | None = None,
@@ -139,7 +137,7 @@ class DiffusionEngine(TrainingEngine):
         self.model = DiffusionModel(network)
         self.denoiser = denoiser
         if cache_latents:
-            first_stage = CachedFirstStage(first_stage)
+            refuse_uncached(first_stage, "first_stages")
         self.first_stage_model = first_stage.requires_grad_(False).eval()
         self.conditioner = conditioner if conditioner is not None else NoConditioner()
         self.loss_fn = loss_fn
@@ -390,20 +388,23 @@ class DiffusionEngine(TrainingEngine):
         return batch
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """As Lightning's; what caches look up is read on the host, where it costs no sync."""
+        """As Lightning's. A part with a method `moved(here, there)` is told of the entries that it reads, while
+        reading them on the host costs no sync."""
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
         if isinstance(batch, Mapping) and device.type != "cpu":
-            carry_over(batch, moved, self._cached_keys())
+            readers = [(part, slot.keys) for slot, part in zip(self.conditioner.slots, self._embedders(), strict=False)]
+            for part, keys in [*readers, (self.first_stage_model, (self.input_key,))]:
+                if tell := getattr(part, "moved", None):
+                    for key in keys:
+                        tell(batch.get(key), moved.get(key))
         return moved
 
-    def _cached_keys(self) -> set[str]:
-        """The batch entries by whose content outputs are cached."""
-        keys = {key for slot in self.conditioner.slots if slot.cache for key in slot.keys}
-        return keys | {self.input_key} if isinstance(self.first_stage_model, CachedFirstStage) else keys
-
     def teardown(self, stage: str) -> None:
-        """Write what caches still hold in memory."""
-        flush(self)
+        """Let each part that has a method `flush_outputs` write what it still holds in memory."""
+        for part in self.modules():
+            flush: Any = getattr(part, "flush_outputs", None)
+            if flush is not None:
+                flush()
 
     # --- sampling --------------------------------------------------------------------------------------------------
 

@@ -52,5 +52,5 @@ def as_ever(module: nn.Module, output: Tensor) -> Tensor:
 
 
 def _anchors(module: nn.Module) -> list[Tensor]:
-    """What says the precision of a part that is cached, and perhaps never built (`sgm_plugins.cached.parts`)."""
-    return [buffer for name, buffer in module.named_buffers() if name.rpartition(".")[2] == "anchor"]
+    """The buffers that stand for weights which are elsewhere: a module names its own in `stands_for_weights`."""
+    return [getattr(part, name) for part in module.modules() for name in getattr(part, "stands_for_weights", ())]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from sgm_core.conditioning import Conditioning
-from sgm_core.frozen import Frozen
+from sgm_core.config.check import CACHED
+from sgm_core.config.schema import FixedWeights
 from sgm_core.precision import as_ever, computing
 from sgm_core.randomness import bernoulli
 from sgm_core.roles import Conditioner, Embedder
@@ -50,19 +51,19 @@ class EmbedderSlot:
             a string for a list of strings. With `input_keys`, a list with one value per key (None leaves that entry).
         drop_group: slots of one group drop the same samples, all of them at the one rate that they must share. Without
             groups k slots of rate p leave a sample with nothing, as guidance needs it, at the rate p^k.
-        cache: whether the embedder's outputs are kept on disk, by the content of the entries: it is then built only for
-            what was never met. It must be frozen, draw no random numbers and treat each sample by itself; it is
-            refused when it is first called if it does not. What is dropped, and when, stays the same.
+        cache: whether the embedder's outputs are kept on disk, by the content of the entries. In a config it is short
+            for `{use: cached, embedder: ..., dir: ${cache.dir}}`; in Python the embedder is that component already.
+            What is dropped, and when, stays the same.
         output: where the outputs go. None leaves it to their rank; a name that is not one of the three is a
             keyword argument of the network.
 
     Raises:
         ValueError: not exactly one of `input_key` and `input_keys`; a rate outside [0, 1]; a trainable embedder that
-            is cached, or without a parameter that requires a gradient; values that do not match the keys; an
-            unusable output.
+            is cached, or without a parameter that requires a gradient; `cache` with an embedder that caches nothing;
+            values that do not match the keys; an unusable output.
     """
 
-    embedder: Embedder
+    embedder: Annotated[Embedder, FixedWeights(cached="cache", unless="trainable")]
     input_key: str | None = None
     input_keys: list[str] | None = None
     trainable: bool = False
@@ -72,13 +73,7 @@ class EmbedderSlot:
     output: Literal["vector", "crossattn", "concat"] | str | None = None
     cache: bool = False
 
-    frozen_parts: ClassVar[Mapping[str, Frozen]] = {"embedder": Frozen(cached="cache", unless="trainable")}
-
     def __post_init__(self) -> None:
-        if self.cache:
-            from sgm_plugins.cached.parts import CachedEmbedder
-
-            object.__setattr__(self, "embedder", CachedEmbedder(self.embedder))
         name = self.name
         if not isinstance(self.embedder, nn.Module):
             raise ValueError(f"the embedder is {describe(self.embedder)}; it must be an nn.Module")
@@ -89,6 +84,8 @@ class EmbedderSlot:
             )
         if not 0 <= self.ucg_rate <= 1:
             raise ValueError(f"ucg_rate of {name} is {self.ucg_rate}; it is a probability, from 0 to 1")
+        if self.cache:
+            refuse_uncached(self.embedder, "embedders")
         if self.trainable and self.cache:
             raise ValueError(
                 f"{name} is trainable and cached, but its outputs change as it trains: write `trainable: false` or "
@@ -126,9 +123,8 @@ class EmbedderSlot:
 
     @property
     def name(self) -> str:
-        """The name of the embedder's class, for messages."""
-        part = getattr(self.embedder, "part", None) if self.cache else None
-        return type(self.embedder).__name__ if part is None else str(part.name)
+        """The name of the embedder's class, or of the one that it stands for: for messages."""
+        return str(getattr(self.embedder, "stands_for", type(self.embedder).__name__))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -274,6 +270,14 @@ class NoConditioner(Conditioner):
 
     def check(self, batch: Mapping[str, Any]) -> None:
         return None
+
+
+def refuse_uncached(part: Any, kind: str) -> None:
+    """Raise ValueError where a flag says that a part is cached, and Python code gave one that keeps nothing."""
+    if not getattr(part, "keeps_outputs", False):
+        raise ValueError(
+            f"{describe(part)} keeps no outputs: give sgm.build({kind!r}, {{'use': {CACHED!r}, ...}}), which does"
+        )
 
 
 def mark_adapted(module: nn.Module) -> None:

@@ -9,7 +9,6 @@ from sgm_core.config.api import Config, config_from
 from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.session import hook_entries
 from sgm_core.roles import Engine
-from sgm_plugins.cached.parts import keep_in
 
 
 def build_engine(config: Config | dict[str, Any]) -> Engine:
@@ -26,5 +25,4 @@ def build_engine(config: Config | dict[str, Any]) -> Engine:
     if config.is_plain:
         entries = [*config.checked[1], *hook_entries()]
         engine.provenance = Provenance.of(config.to_dict(), entries)  # type: ignore[assignment]
-    keep_in(engine, config.build("cache").dir)
     return engine

@@ -22,7 +22,6 @@ from sgm_core.checkpoints.weightless import weightless
 from sgm_core.config.api import Config, config_from, load_config
 from sgm_core.config.build import BuildError
 from sgm_core.engine import DiffusionEngine
-from sgm_plugins.cached.parts import keep_in
 
 
 def load_engine(
@@ -122,9 +121,7 @@ def load(
 def built(config: Config) -> Any:
     """The engine of a config, whose weights are still to come from a file: it reads none, and caches nothing."""
     with restoring():
-        engine: Any = build_engine(config)
-    keep_in(engine, None)  # a cache is for training
-    return engine
+        return build_engine(config)
 
 
 def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | str | Path | None) -> Config:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from sgm_core.checkpoints.fit import LoadReport, compare
 from sgm_core.checkpoints.layouts import AVERAGE, SHADOW, harmless, own_names
-from sgm_plugins.cached.parts import cached_parts
 
 
 def match(
@@ -20,7 +19,8 @@ def match(
 
     Files in the layouts of generative-models and of latent diffusion do. A module may have `ignored_keys`, what files
     hold of it that is no weight, and `computed_keys`, buffers that its constructor computes: a file need not have
-    them, and those that it has in a lower precision are passed over.
+    them, and those that it has in a lower precision are passed over. One with `keys_optional` takes what is there of
+    it, and needs nothing.
 
     The average is optional on both sides. A model with one takes it from the file, or starts it from the file's
     weights. A model without takes the live weights. A model with an adapter takes a file without it as what lies
@@ -58,11 +58,11 @@ def match(
             passed_over.add(name)
             del own[name]
     names = {n: key for n, key in names.items() if n in own or not (n in passed_over or harmless(n))}
-    cached = tuple(f"{name}." for name in cached_parts(engine))  # they take what is there, and need nothing
+    optional = tuple(f"{name}." for name, part in engine.named_modules() if getattr(part, "keys_optional", False))
     report = compare(
         path,
-        {name: value for name, value in own.items() if not name.startswith(cached)},
-        {name: weights[key] for name, key in names.items() if not name.startswith(cached)},
+        {name: value for name, value in own.items() if not name.startswith(optional)},
+        {name: weights[key] for name, key in names.items() if not name.startswith(optional)},
     )
     report.notes.extend(notes)
     return names, report

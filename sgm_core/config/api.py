@@ -108,7 +108,7 @@ class Config:
         self.components  # noqa: B018 - what it gives is not needed
 
     def _check_source(self) -> Checker:
-        checker = Checker(source_reader())
+        checker = Checker(source_reader(), root=self.tree)
         check_tree(checker, self.tree)
         return checker
 
@@ -121,7 +121,7 @@ class Config:
         """
         if self.is_plain and "lightning.pytorch" not in sys.modules:
             self.check()  # a mistake should not have to wait for the imports
-        checker = Checker()
+        checker = Checker(root=self.tree)
         plan = check_tree(checker, self.tree)
         checker.problems.raise_if_any()
         assert isinstance(plan, Call)

@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from sgm_core.config import listeners
-from sgm_core.config.plan import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value, plain_plan
 from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 
-if TYPE_CHECKING:
-    Partial = functools.partial[Any]
-else:
-    Partial = functools.partial
+NOTHING: Mapping[str, Any] = {}
 
 
 class BuildError(SgmError):
     """A constructor refused its arguments; the message says which one, where it is written, and why."""
 
 
-class Late(Partial):
-    """A component that is called later, with what is not known yet. An error then still says where it is written."""
+class Planned:
+    """A part of a config that is built when it is called, see `Lazy`: at its place there, which errors name.
 
-    place: str
+    Attributes:
+        keywords: the arguments that the config gives to a part which waits for more (an optimizer, the trainer); what
+            is in them is built already. None for a part that waits for nothing: nothing in it is built.
+    """
+
+    def __init__(self, plan: Call) -> None:
+        self.plan = plan
+        self.keywords = None if plan.own_draws else _arguments(plan)
+        remember(self, plan)
+
+    @property
+    def spec(self) -> Any:
+        return plain_plan(self.plan)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        try:
-            made = super().__call__(*args, **kwargs)
-        except (Exception, SystemExit) as error:
-            raise _refusal(self.place, error) from error
-        recipe = recipe_of(self)
-        if recipe is not None:  # a copy has none
-            remember(made, recipe)
-            _observe(made, recipe)
-        return made
+        plan = self.plan.complete() if self.plan.complete else self.plan
+        return _call(plan, args, kwargs, self.keywords)
 
 
 def build_plan(plan: Plan) -> Any:
@@ -56,10 +57,7 @@ def build_plan(plan: Plan) -> Any:
         case Fields(fields):
             return {key: item.value if type(item) is Value else build_plan(item) for key, item in fields.items()}
         case Call():
-            if not plan.frozen:
-                return _call(plan)
-            with _random_numbers_of(plan):
-                return _call(plan)
+            return Planned(plan) if plan.late else _call(plan)
 
 
 @contextmanager
@@ -67,8 +65,6 @@ def _random_numbers_of(plan: Call) -> Iterator[None]:
     """Inside, what is drawn (on the CPU) depends on what the config says of this part; outside nothing was drawn."""
     import numpy as np
     import torch
-
-    from sgm_core.config.to_config import plain_plan
 
     text = json.dumps(plain_plan(plan), default=lambda given: type(given).__name__)
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
@@ -85,28 +81,25 @@ def _random_numbers_of(plan: Call) -> Iterator[None]:
         generator.set_state(states[2])
 
 
-def _call(plan: Call) -> Any:
-    arguments = {
-        key: value.value if type(value) is Value else build_plan(value) for key, value in plan.arguments.items()
-    }
-    if plan.late:
-        late = Late(plan.target, **arguments)
-        late.place = _place(plan)
-        remember(late, plan)
-        return late
-    try:
-        built = plan.target(**arguments)
-    except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
-        raise _refusal(_place(plan), error) from error
+def _arguments(plan: Call) -> dict[str, Any]:
+    return {key: value.value if type(value) is Value else build_plan(value) for key, value in plan.arguments.items()}
+
+
+def _call(
+    plan: Call, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = NOTHING, keywords: dict[str, Any] | None = None
+) -> Any:
+    """Call the target of a plan with its arguments (`keywords`, if they are built), and with others over them."""
+    with _random_numbers_of(plan) if plan.own_draws else nullcontext():
+        arguments = _arguments(plan) if keywords is None else keywords
+        try:
+            built = plan.target(*args, **{**arguments, **kwargs})
+        except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
+            raise _refusal(_place(plan), error) from error
     remember(built, plan)
-    _observe(built, plan)
-    return built
-
-
-def _observe(built: Any, plan: Call) -> None:
     if plan.entry is not None:
         for tell in listeners.built:
             tell(built, plan.entry, plan.path)
+    return built
 
 
 def refusal_by(part: Any, error: ValueError) -> ValueError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sgm_core.config.lazy import Lazy
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
-from sgm_core.config.reader import Objects, Reader
+from sgm_core.config.reader import Objects, Reader, source_reader
 from sgm_core.config.schema import (
     AnyType,
     Arguments,
@@ -16,6 +18,7 @@ from sgm_core.config.schema import (
     Component,
     DictOf,
     Either,
+    FixedWeights,
     ListOf,
     Opaque,
     PathType,
@@ -32,23 +35,25 @@ from sgm_core.config.schema import (
 from sgm_core.config.tree import INVALID, MISSING, Node, Problems, join, leaves
 from sgm_core.config.unions import is_plain, rank, same_shape
 from sgm_core.config.wording import hint, shown
-from sgm_core.frozen import Frozen
 from sgm_core.kinds import KINDS
 from sgm_core.refusals import ATTRIBUTE, UNTOLD, ConditionError, condition, show
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
 
 _NUMBERS = frozenset({bool, int, float})
 
+CACHED = "cached"
+"""The component that `cache: true` asks for: `{use: cached, ...}` around a part keeps its outputs on disk."""
+
 
 @dataclass
 class Checker:
-    """One walk over a tree. `entries` are the components met; `reader` tells what each can be given. With `whole`,
-    cached parts are planned like the others: to be shown, not built."""
+    """One walk over a tree. `entries` are the components met; `reader` tells what each can be given; `root` is the
+    whole config, if there is more than what is checked."""
 
     reader: Reader = field(default_factory=Objects)
     problems: Problems = field(default_factory=Problems)
     entries: list[Entry] = field(default_factory=list)
-    whole: bool = False
+    root: Node | None = None
 
     def check(self, node: Node, type_: Type, path: str) -> Plan:
         """The plan for `node`; problems are collected (the plan is then not to be used)."""
@@ -180,7 +185,7 @@ class Checker:
             return self.check(node, likely[0], path)
         trials: list[tuple[Checker, Plan]] = []
         for option in sorted(likely, key=lambda option: rank(value, option)):
-            trial = Checker(self.reader, whole=self.whole)
+            trial = replace(self, problems=Problems(), entries=[])
             plan = trial.check(node, option, path)
             if not trial.problems.found:
                 self.entries += trial.entries
@@ -196,6 +201,8 @@ class Checker:
 
     def component(self, node: Node, type_: Component, path: str) -> Plan:
         """A component by bare name or `use:`."""
+        if type_.lazy:
+            return self._lazy(node, type_, path)
         kind = KINDS[type_.kind]
         if isinstance(node.value, dict):
             use, given = node.value.get("use"), {key: child for key, child in node.value.items() if key != "use"}
@@ -226,6 +233,39 @@ class Checker:
         call.entry, call.spelling, call.short = entry, use.value, use is node
         return call
 
+    def _lazy(self, node: Node, type_: Component, path: str) -> Plan:
+        """A part that is built later, if ever: checked from source, so that it is not even imported."""
+        type_ = type_._replace(lazy=False)
+        if isinstance(node.value, Lazy):
+            return Value(node.value)
+        readable = _is_data(node)
+        checker = replace(self, reader=source_reader(), entries=[]) if readable else self
+        plan = checker.check(node, type_, path)
+        if checker is not self:
+            self.entries += checker.entries
+        if isinstance(plan, Call):
+            plan.late = plan.own_draws = True
+            plan.complete = partial(_imported, node, type_, path, self.root) if readable else None
+        return plan
+
+    def _cached(self, node: Node, type_: Component, path: str) -> Plan:
+        """What `cache: true` beside a part stands for: {use: cached, PART: it, dir: ${cache.dir}}."""
+        try:
+            entry = index.find(type_.kind, CACHED)
+            target = self.reader.target(entry)
+        except RegistryError as error:
+            self.problems.add(node.origin, path, str(error))
+            return Value(None)
+        self.entries.append(entry)
+        schema = self.reader.signature(target)
+        part = next(iter(schema.parameters))
+        arguments = {part: self._lazy(node, type_._replace(fixed=None), path)}
+        section = self.root.value.get("cache") if self.root is not None else None
+        folder = section.value.get("dir") if section is not None and isinstance(section.value, dict) else None
+        if folder is not None and folder.value != MISSING and isinstance(folder.value, (str, Path)):  # else reported
+            arguments["dir"] = self._scalar(folder, PathType(), "cache.dir")
+        return Call(target, arguments, node.origin, path, entry=entry, schema=schema, spelling=CACHED, short_for=part)
+
     def _no_use(self, node: Node, type_: Component, path: str) -> Plan:
         """A mapping that does not say which component it is."""
         kind = KINDS[type_.kind]
@@ -248,10 +288,9 @@ class Checker:
     ) -> Call:
         """The keys of a mapping against the parameters of `target`."""
         parameters = schema.parameters
-        frozen: dict[str, Frozen] = getattr(target, "frozen_parts", {})
         arguments = {
-            name: self._frozen(given, name, parameter.type, path, frozen[name])
-            if name in frozen
+            name: self._fixed(given, name, parameter.type, path, parameter.type.fixed)
+            if type(parameter.type) is Component and parameter.type.fixed
             else self._child(given[name], parameter.type, path, name)
             for name, parameter in parameters.items()
             if name in given
@@ -312,27 +351,18 @@ class Checker:
             return self._told(plan, attribute, None)
         return self.reader.attribute(plan.target, attribute)
 
-    def _frozen(self, given: dict[Any, Node], name: str, type_: Type, path: str, rule: Frozen) -> Plan:
-        """The plan for a part that may be frozen and cached; a cached one is checked from source."""
+    def _fixed(self, given: dict[Any, Node], name: str, type_: Component, path: str, mark: FixedWeights) -> Plan:
+        """The plan for a part that has its weights from the config alone, if no flag beside it says otherwise."""
 
-        def is_set(flag: str | None) -> bool:
+        def is_set(flag: str) -> bool:
             return flag in given and given[flag].value is True
 
-        node = given[name]
-        if not is_set(rule.cached) or self.whole or not _is_data(node):
-            plan = self._child(node, type_, path, name)
-            if isinstance(plan, Call):
-                plan.frozen = not is_set(rule.unless)
-            return plan
-        from sgm_core.config.unbuilt import Unbuilt
-        from sgm_plugins.tools.catalog.source.reader import Sources
-
-        checker = Checker(Sources(), self.problems)
-        plan = checker.check(node, type_, join(path, name))
-        self.entries += checker.entries
-        if not isinstance(plan, Call):  # a problem
-            return plan
-        return Value(Unbuilt(node, type_, join(path, name), plan, tuple(sorted(set(checker.entries)))))
+        if is_set(mark.cached):
+            return self._cached(given[name], type_, join(path, name))
+        plan = self._child(given[name], type_, path, name)
+        if isinstance(plan, Call):
+            plan.own_draws = not is_set(mark.unless)
+        return plan
 
     def _unknown(self, key: Any, child: Node, given: dict[Any, Node], schema: Signature, path: str, what: str) -> str:
         """Report a key; gives the one that was meant, if that can be told."""
@@ -348,6 +378,20 @@ class Checker:
         if meant and isinstance(child.value, (dict, list)) and same_shape(child, schema.parameters[meant].type):
             self.check(child, schema.parameters[meant].type, child_path)  # for the problems further down
         return meant
+
+
+def _imported(node: Node, type_: Component, path: str, root: Node | None) -> Call:
+    """The plan to build from of a part that was checked from source.
+
+    Raises:
+        ConfigError: it does not take what its source seemed to take.
+    """
+    checker = Checker(root=root)
+    plan = checker.check(node, type_, path)
+    checker.problems.raise_if_any()
+    assert isinstance(plan, Call)
+    plan.own_draws = True
+    return plan
 
 
 def _misfit(trial: tuple[Checker, Plan]) -> tuple[int, int]:

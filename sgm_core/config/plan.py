@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sgm_core.config.schema import Signature
@@ -51,8 +52,12 @@ class Call:
     """How the component is called in the config, perhaps with its distribution."""
     short: bool = False
     """The config has the bare name instead of a mapping."""
-    frozen: bool = False
-    """Built with random numbers of its own: see `sgm_core.frozen`."""
+    own_draws: bool = False
+    """Built with random numbers of its own: see `FixedWeights`."""
+    complete: Callable[[], Call] | None = None
+    """Of a plan that was read from source: gives the one to build from, with the imports."""
+    short_for: str = ""
+    """The config has only this argument, and a flag beside it that asked for the call."""
     recipe: Call | None = field(default=None, repr=False, compare=False)
     """This plan without the objects that Python code put into it, once it was built with some: see `recipes`."""
 
@@ -60,5 +65,29 @@ class Call:
     def name(self) -> str:
         return self.entry.name if self.entry else getattr(self.target, "__name__", str(self.target))
 
+    @property
+    def written(self) -> Plan:
+        """What the config has: the call itself, but where it is written short."""
+        return self.arguments[self.short_for] if self.short_for else self
+
 
 Plan = Value | Items | Fields | Call
+
+
+def plain_plan(plan: Plan) -> Any:
+    """The config of what a plan would build; an object that Python code gave stands for itself."""
+    match plan:
+        case Items(items, _):
+            return [plain_plan(item) for item in items]
+        case Fields(fields):
+            return {key: plain_plan(item) for key, item in fields.items()}
+        case Call():
+            data = {name: _written(argument) for name, argument in plan.arguments.items()}
+            if plan.entry is None:
+                return data
+            return plan.spelling if plan.short and not data else {"use": plan.spelling, **data}
+    return str(plan.value) if isinstance(plan.value, Path) else plan.value
+
+
+def _written(plan: Plan) -> Any:
+    return plain_plan(plan.written if isinstance(plan, Call) else plan)

@@ -102,7 +102,7 @@ def _seal(plan: Plan) -> Plan:
     if type(plan) is Value:
         return plan if type(plan.value) in _PLAIN else _seal_value(plan)
     if type(plan) is Call:
-        return plan.recipe or plan
+        return plan.recipe or _seal_call(plan)  # one that is built later may have none yet
     if type(plan) is Items:
         items = [_seal(item) for item in plan.items]
         return plan if all(map(is_, items, plan.items)) else Items(items, plan.make)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import annotated_types
 
+from sgm_core.config.lazy import Lazy
 from sgm_core.kinds import KINDS
 
 # --- the types -----------------------------------------------------------------------------------------------------
@@ -63,11 +64,33 @@ class Record(NamedTuple):
     cls: type
 
 
+class FixedWeights(NamedTuple):
+    """Annotation marker of a part: nothing but a config gives it its weights.
+
+    `embedder: Annotated[Embedder, FixedWeights(unless="trainable")]`
+
+    A config builds it with random numbers of its own, drawn from what the config says of it. So its weights are a
+    function of that, and the rest of the model is the same whether the part is built at once, later, or never.
+
+    Attributes:
+        cached: the flag beside it with which the component `cached` takes its place, and is given the part as `Lazy`.
+        unless: the flag with which it is trained, and built like any other.
+    """
+
+    cached: str = ""
+    unless: str = ""
+
+
 class Component(NamedTuple):
-    """A part looked up by name in the registry; `of` is the hint, for parts that must be a certain class."""
+    """A part looked up by name in the registry; `of` is the hint, for parts that must be a certain class.
+
+    `lazy`: it is handed over unbuilt, see `Lazy`.
+    """
 
     kind: str
     of: Any = None
+    lazy: bool = False
+    fixed: FixedWeights | None = None
 
 
 class Arguments(NamedTuple):
@@ -332,6 +355,8 @@ def from_hint(hint: Any) -> Type:
         return DictOf(from_hint(key), from_hint(value))
     if base is Path:
         return PathType()
+    if base is Lazy:
+        return unbuilt(from_hint(args[0]))
     component = _component(base)
     if component is not None:
         return component
@@ -352,9 +377,21 @@ def _annotated(hint: Any, metadata: tuple[Any, ...]) -> Type:
     for mark in metadata:
         if isinstance(mark, Arguments):
             return mark
+        if isinstance(mark, FixedWeights):
+            return fixed(from_hint(hint), mark)
     groups = [list(mark) if isinstance(mark, annotated_types.GroupedMetadata) else [mark] for mark in metadata]
     limits = tuple(limit for group in groups for mark in group for limit in _limits_of(mark))
     return Bounded(from_hint(hint), limits) if limits else from_hint(hint)
+
+
+def unbuilt(type_: Type) -> Type:
+    """`Lazy[...]` of a component; what the engine itself builds late is that already."""
+    return type_._replace(lazy=True) if isinstance(type_, Component) and not KINDS[type_.kind].late else type_
+
+
+def fixed(type_: Type, mark: FixedWeights) -> Type:
+    """A component with the marker; a marker of anything else says nothing."""
+    return type_._replace(fixed=mark) if isinstance(type_, Component) else type_
 
 
 def _limits_of(mark: Any) -> list[tuple[str, Any]]:

@@ -44,7 +44,8 @@ def call_of(plan: Plan | None) -> Call | None:
     """The plan of a component; also of one that Python code gave, if a config had built it."""
     if isinstance(plan, Value):
         plan = recipe_of(plan.value)
-    return plan if isinstance(plan, Call) else None
+    written = plan.written if isinstance(plan, Call) else None
+    return written if isinstance(written, Call) else None
 
 
 def _argument(call: Call, name: str) -> Any:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from pkgutil import resolve_name
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from sgm_core.config.defaults import default_plan
-from sgm_core.config.plan import Call, Fields, Items, Plan
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value, plain_plan
 from sgm_core.config.recipes import Foreign, can_remember, recipe_of
-from sgm_core.config.schema import article, signature
+from sgm_core.config.schema import article
 from sgm_core.config.tree import join
 from sgm_core.errors import SgmError
-from sgm_plugins.tools.catalog.source.hints import StaticClass
 
 
 def to_config(obj: Any, *, defaults: bool = False) -> Any:
@@ -41,45 +40,43 @@ def to_config(obj: Any, *, defaults: bool = False) -> Any:
                 "'__weakref__' (a dataclass with slots: weakref_slot=True), or ask for the config of what holds it"
             )
         raise SgmError(message)
-    objects: list[str] = []
-    data = _data(recipe, "", defaults, objects)
+    objects = list(_objects(recipe, ""))
     if objects:
         raise SgmError("\n".join(objects))
-    return data
+    return plain_plan(_with_defaults(recipe) if defaults else recipe)
 
 
-def plain_plan(plan: Plan) -> Any:
-    """The config of what a plan would build; an object that Python code gave stands for itself."""
-    return _data(plan, "", False, [])
-
-
-def _data(plan: Plan, path: str, defaults: bool, objects: list[str]) -> Any:
+def _objects(plan: Plan, path: str) -> Iterator[str]:
+    """What no config describes."""
     match plan:
         case Items(items, _):
-            return [_data(item, join(path, position), defaults, objects) for position, item in enumerate(items)]
+            for position, item in enumerate(items):
+                yield from _objects(item, join(path, position))
         case Fields(fields):
-            return {key: _data(item, join(path, str(key)), defaults, objects) for key, item in fields.items()}
+            for key, item in fields.items():
+                yield from _objects(item, join(path, str(key)))
         case Call():
-            return _call(plan, path, defaults, objects)
-    if isinstance(plan.value, Foreign):
-        name = plan.value.type
-        objects.append(f"{path}: {article(name)} {name} object that Python code gave, and sgm.build did not build")
-    return str(plan.value) if isinstance(plan.value, Path) else plan.value
+            for name, argument in plan.arguments.items():
+                written = argument.written if isinstance(argument, Call) else argument
+                yield from _objects(written, join(path, name))
+        case Value(Foreign(name)):
+            yield f"{path}: {article(name)} {name} object that Python code gave, and sgm.build did not build"
 
 
-def _call(plan: Call, path: str, defaults: bool, objects: list[str]) -> Any:
-    arguments = dict(plan.arguments)
-    if defaults:
-        target, schema = plan.target, plan.schema
-        if isinstance(target, StaticClass):  # of a part that was not built
-            target = resolve_name(target.canonical)
-            schema = signature(target)
-        for name, parameter in schema.parameters.items():
-            if name not in arguments and not parameter.required:
-                default = default_plan(target, parameter)
-                if default is not None:
-                    arguments[name] = default
-    data = {name: _data(argument, join(path, name), defaults, objects) for name, argument in arguments.items()}
-    if plan.entry is None:
-        return data
-    return plan.spelling if plan.short and not data else {"use": plan.spelling, **data}
+def _with_defaults(plan: Plan) -> Plan:
+    """The plan, with what was left to the defaults of the constructors in it."""
+    match plan:
+        case Items(items, make):
+            return Items([_with_defaults(item) for item in items], make)
+        case Fields(fields):
+            return Fields({key: _with_defaults(item) for key, item in fields.items()})
+        case Call():
+            plan = plan.complete() if plan.complete else plan
+            arguments = dict(plan.arguments)
+            for name, parameter in plan.schema.parameters.items():
+                if name not in arguments and not parameter.required:
+                    default = default_plan(plan.target, parameter)
+                    if default is not None:
+                        arguments[name] = default
+            return replace(plan, arguments={name: _with_defaults(argument) for name, argument in arguments.items()})
+    return plan

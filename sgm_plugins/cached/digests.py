@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,10 @@ def join(several: Sequence[Sequence[bytes]], tag: str) -> list[bytes]:
     return [hashlib.sha256(b"".join((start, *row))).digest() for row in zip(*several, strict=True)]
 
 
-def carry_over(batch: Mapping[str, Any], moved: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Read entries on the host, on behalf of their copies on a device."""
-    for key in keys:
-        here, there = batch.get(key), moved.get(key)
-        if isinstance(here, Tensor) and isinstance(there, Tensor) and here.ndim and here.device != there.device:
-            _on_device[there] = digests(here)
+def carry_over(here: Any, there: Any) -> None:
+    """Read an entry on the host, on behalf of its copy on a device."""
+    if isinstance(here, Tensor) and isinstance(there, Tensor) and here.ndim and here.device != there.device:
+        _on_device[there] = _on_device.get(there) or digests(here)  # type: ignore[no-untyped-call]  # many may read it
 
 
 def _of(value: Any) -> bytes:

@@ -6,7 +6,7 @@ import hashlib
 import marshal
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
 from sgm_core.config.to_config import to_config
-from sgm_core.config.unbuilt import Unbuilt
 from sgm_core.errors import SgmError
 from sgm_core.registry import LOCAL, Entry, index
 from sgm_plugins.cached.digests import update
@@ -26,7 +25,7 @@ FORMAT = 1
 """Of the cache; another one is another identity."""
 
 
-def identity(part: Unbuilt | nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def identity(part: nn.Module | Callable[[], Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The config of a part; the components in it, with versions and the SHA-256 of their source files; the files and
     folders that the config names, with sizes and times; the SHA-256 of weights that came from elsewhere.
 

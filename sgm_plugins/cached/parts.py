@@ -5,16 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sgm_core.config.unbuilt import Unbuilt
+from sgm_core.checkpoints.restoring import takes_weights
+from sgm_core.config.recipes import recipe_of
 from sgm_core.errors import SgmError
-from sgm_core.roles import FirstStage
 from sgm_core.slots import count_samples, describe
-from sgm_plugins.cached.digests import digests, join
+from sgm_plugins.cached.digests import carry_over, digests, join
 from sgm_plugins.cached.identity import folder_name, identity, weights_digest
 from sgm_plugins.cached.store import CacheWarning, Row, Store
 
@@ -36,15 +36,21 @@ class CachedPart:
     Args:
         part: as a config gives it, or built by `sgm.build`.
         anchor: gives the device and dtype of the model at present.
+        dir: its outputs are kept in a sub-folder of this one; None: nowhere.
+
+    Attributes:
+        read_only: take what is in the folder, and write nothing; to be set before the first outputs.
     """
 
-    def __init__(self, part: Any, anchor: Callable[[], Tensor]) -> None:
-        self.source: Unbuilt | nn.Module = part
-        self.name = part.name if isinstance(part, Unbuilt) else type(part).__name__
-        self.path = part.path if isinstance(part, Unbuilt) else self.name
+    def __init__(self, part: Any, anchor: Callable[[], Tensor], dir: Path | None) -> None:
+        self.source: nn.Module | Callable[[], Any] = part
+        plan = None if isinstance(part, nn.Module) else recipe_of(part)
+        entry = None if plan is None else plan.entry
+        self.name = type(part).__name__ if entry is None else entry.value.rpartition(":")[2]
+        self.path = self.name if plan is None else plan.path
         self.anchor = anchor
         self.weights: dict[str, Tensor] = {}
-        self.dir: Path | None = Path("cache")
+        self.dir = dir
         self.read_only = False
         self._module: nn.Module | None = None
         self._store: Store | None = None
@@ -63,7 +69,7 @@ class CachedPart:
             CacheError: a checkpoint's weights do not fit.
         """
         if self._module is None:
-            module: nn.Module = self.source.build() if isinstance(self.source, Unbuilt) else self.source
+            module: nn.Module = self.source if isinstance(self.source, nn.Module) else self.source()
             if self.weights:
                 try:
                     module.load_state_dict(self.weights)
@@ -80,10 +86,10 @@ class CachedPart:
             return
         self.weights = weights
         self._store = None
-        if isinstance(self.source, Unbuilt):
-            self._module = None
-        else:
+        if isinstance(self.source, nn.Module):
             self.source.load_state_dict(weights)
+        else:
+            self._module = None
 
     @property
     def store(self) -> Store | None:
@@ -92,10 +98,6 @@ class CachedPart:
             about = identity(self.source, self.weights)
             self._store = Store(self.dir / folder_name(about), about, self.read_only)
         return self._store
-
-    def keep_in(self, folder: Path | None, read_only: bool = False) -> None:
-        """Keep outputs in a sub-folder of this one, or not at all; or only take those that are there."""
-        self.dir, self.read_only, self._store = folder, read_only, None
 
     def flush(self) -> None:
         """Write what is still in memory."""
@@ -196,15 +198,33 @@ class CachedPart:
         return tuple(gathered)
 
 
-class _Cached(nn.Module):
-    """A module that stands for a part, in its place in the state dict."""
+class Cached(nn.Module):
+    """A module that stands for a part, in its place in the state dict. Where a checkpoint is restored it keeps nothing:
+    a cache is for training."""
+
+    keeps_outputs: ClassVar[bool] = True
+    keys_optional: ClassVar[bool] = True
+    stands_for_weights: ClassVar[tuple[str, ...]] = ("anchor",)
 
     anchor: Tensor
 
-    def __init__(self, part: Any) -> None:
+    def __init__(self, part: Any, dir: Path) -> None:
         super().__init__()
         self.register_buffer("anchor", torch.empty(0), persistent=False)
-        self.part = CachedPart(part, lambda: self.anchor)
+        self.part = CachedPart(part, lambda: self.anchor, dir if takes_weights() else None)
+
+    @property
+    def stands_for(self) -> str:
+        """The name of the class of the part."""
+        return self.part.name
+
+    def moved(self, here: Any, there: Any) -> None:
+        """Read an entry on the host, on behalf of its copy on a device."""
+        carry_over(here, there)
+
+    def flush_outputs(self) -> None:
+        """Write what is still in memory."""
+        self.part.flush()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         for name, tensor in self.part.weights.items():
@@ -214,43 +234,15 @@ class _Cached(nn.Module):
         self.part.take({key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)})
 
 
-class CachedEmbedder(_Cached):
-    """Stands for the embedder of a slot."""
-
-    def forward(self, *entries: Any) -> tuple[Tensor, ...]:
-        return self.part.outputs(entries, lambda *given: self.part.module()(*given))
-
-
-class CachedFirstStage(_Cached, FirstStage):
-    """Stands for a first stage: latents are cached, images are decoded as ever."""
-
-    @property
-    def takes_timesteps(self) -> bool:  # type: ignore[override]  # of the object, not of the class
-        return bool(self.part.module().takes_timesteps)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self.part.outputs([x], lambda images: self.part.module().encode(images))[0]  # type: ignore[operator]
-
-    def decode(self, z: Tensor, **kwargs: Any) -> Tensor:
-        images: Tensor = self.part.module().decode(z, **kwargs)  # type: ignore[operator]
-        return images
-
-
 def cached_parts(model: nn.Module) -> dict[str, CachedPart]:
     """The cached parts of a model, by the names of their modules."""
-    return {name: module.part for name, module in model.named_modules() if isinstance(module, _Cached)}
+    return {name: module.part for name, module in model.named_modules() if isinstance(module, Cached)}
 
 
-def keep_in(model: nn.Module, folder: Path | None, read_only: bool = False) -> None:
-    """Keep what the cached parts of a model give in this folder, or (None) compute it each time.
-
-    Args:
-        model: its cached parts.
-        folder: many models may share it.
-        read_only: take what is there, and write nothing.
-    """
+def only_read(model: nn.Module) -> None:
+    """Let the cached parts of a model take what is on the disk, and write nothing."""
     for part in cached_parts(model).values():
-        part.keep_in(folder, read_only)
+        part.read_only = True
 
 
 def flush(model: nn.Module) -> None:

@@ -10,7 +10,6 @@ from sgm_core.precision import as_ever, computing, hold
 from sgm_core.roles import FirstStage
 from sgm_core.slots import EmbedderSlot
 from sgm_plugins.averages.ema import EMA
-from sgm_plugins.cached.parts import keep_in
 from sgm_plugins.conditioners.general import GeneralConditioner
 from sgm_plugins.embedders.classes import ClassEmbedder
 from sgm_plugins.embedders.timestep import TimestepEmbedder
@@ -160,10 +159,8 @@ def test_a_part_whose_outputs_are_cached_gives_what_it_gives_without(tmp_path):
             "frozen_dtype": precision,
             "cache_latents": cached,
         }
-        overrides = [f"model.{key}={value}" for key, value in keys.items()]
-        engine = sgm.build_engine(sgm.load_config("digits", overrides=overrides)).eval()
-        keep_in(engine, tmp_path)
-        return engine
+        overrides = [f"cache.dir={tmp_path}", *(f"model.{key}={value}" for key, value in keys.items())]
+        return sgm.build_engine(sgm.load_config("digits", overrides=overrides)).eval()
 
     x = make_batch(3)["image"]
     plain, cached = (built("bf16", answer) for answer in ("false", "true"))

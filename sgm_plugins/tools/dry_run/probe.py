@@ -99,12 +99,12 @@ def dry_run(run: Run, planned_sizes: Callable[[Measured], None]) -> Findings:
     planned_sizes(measure(run.config))
     seed_everything(run.config.to_dict().get("seed", 0), workers=True, verbose=False)
     from sgm_core.building.fresh import build_engine
-    from sgm_plugins.cached.parts import keep_in
+    from sgm_plugins.cached.parts import only_read
 
     memory = HostMemory()
     data = run.config.build("data")
     engine = build_engine(run.config)
-    keep_in(engine, run.config.build("cache").dir, read_only=True)
+    only_read(engine)
     probe = Probe()
     trainer: Trainer = run.config.build("trainer")(
         default_root_dir=run.folder,

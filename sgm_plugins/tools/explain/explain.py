@@ -5,18 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sgm_core.config.api import Config
-from sgm_core.config.check import Checker
 from sgm_core.config.defaults import default_plan, default_value
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.schema import Parameter, article
-from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import Node, Origin, join, key_of, split_path
-from sgm_core.config.unbuilt import Unbuilt
 from sgm_core.errors import SgmError
 from sgm_core.registry import Entry, did_you_mean
 from sgm_plugins.tools.catalog.source.hints import StaticClass
@@ -115,19 +112,29 @@ def explain(config: Config, *, unbuilt: bool = False) -> Explained:
     Raises:
         ConfigError: everything that is wrong with the config.
     """
-    plan: Plan = config.checked[0]  # everything that is wrong, without the imports of cached parts
-    if not unbuilt:
-        plan = check_tree(Checker(whole=True), config.tree)
-    assert isinstance(plan, Call)
-    return _call(plan, config.tree, config.tree.origin, "", "")
+    plan = config.checked[0]  # everything that is wrong, without the imports of cached parts
+    return _call(plan if unbuilt else _complete(plan), config.tree, config.tree.origin, "", "")
+
+
+def _complete(plan: Plan) -> Any:
+    """The plan, with the imports of the parts that would be built later."""
+    match plan:
+        case Call():
+            plan = plan.complete() if plan.complete else plan
+            return replace(plan, arguments={name: _complete(argument) for name, argument in plan.arguments.items()})
+        case Items(items, make):
+            return Items([_complete(item) for item in items], make)
+        case Fields(fields):
+            return Fields({key: _complete(item) for key, item in fields.items()})
+    return plan
 
 
 def _explain(plan: Plan, node: Node | None, default: Origin | Default, key: str | int, path: str) -> Explained:
     """One value. `node` is where the config has it, None for a default."""
     origin = default if node is None else node.origin
-    match plan:
-        case Call():
-            return _call(plan, node, origin, key, path)
+    match plan.written if isinstance(plan, Call) else plan:
+        case Call() as call:
+            return _call(call, node, origin, key, path)
         case Items(items, _):
             nodes = [None] * len(items) if node is None else node.value
             children = [
@@ -141,10 +148,8 @@ def _explain(plan: Plan, node: Node | None, default: Origin | Default, key: str 
                 for name, item in fields.items()
             ]
             return Explained(key, path, origin, shape="mapping", children=children)
-        case Value(Unbuilt()):
-            return _call(plan.value.plan, node, origin, key, path)
-        case _:
-            return Explained(key, path, origin, _shown(plan.value))
+        case Value(value):
+            return Explained(key, path, origin, _shown(value))
 
 
 def _call(plan: Call, node: Node | None, origin: Origin | Default, key: str | int, path: str) -> Explained:

@@ -203,7 +203,7 @@ def test_a_late_part_is_checked_at_once():
 def test_a_late_part_can_be_copied_and_pickled():
     make = build("optimizers", {"use": "adamw", "lr": 0.5})
     for other in (copy.deepcopy(make), pickle.loads(pickle.dumps(make))):
-        assert (other.keywords, other.place) == ({"lr": 0.5}, make.place)
+        assert (other.keywords, other.spec) == ({"lr": 0.5}, {"use": "adamw", "lr": 0.5})
 
 
 def test_a_function_from_python_may_stand_for_a_late_part():

@@ -39,6 +39,7 @@ from sgm_core.config.schema import (
     Component,
     DictOf,
     Either,
+    FixedWeights,
     ListOf,
     Opaque,
     PathType,
@@ -256,7 +257,7 @@ def test_lightnings_trainer():
 
 def test_slots_of_the_conditioner():
     found = parameters(EmbedderSlot)
-    assert found["embedder"] == Component("embedders")
+    assert found["embedder"] == Component("embedders", fixed=FixedWeights(cached="cache", unless="trainable"))
     assert found["ucg_rate"] == Bounded(FLOAT, (("ge", 0), ("le", 1)))
 
 

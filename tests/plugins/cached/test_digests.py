@@ -57,7 +57,8 @@ def test_several_entries_and_the_tag_make_one_digest():
 def test_a_tensor_on_a_device_keeps_the_digests_that_the_host_read():
     batch = {"image": torch.randn(2, 3), "txt": ["a", "b"], "scale": torch.tensor(1.0)}
     moved = {key: value.to("meta") if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-    carry_over(batch, moved, ["image", "txt", "scale", "absent"])
+    for key in ("image", "txt", "scale", "absent"):
+        carry_over(batch.get(key), moved.get(key))
     assert digests(moved["image"]) == digests(batch["image"])
     with pytest.raises(NotImplementedError):  # another one would have to be read from the device
         digests(torch.zeros(1, device="meta"))

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 import sgm_core as sgm
-from sgm_core.config.unbuilt import Unbuilt
+from sgm_core.checkpoints.restoring import restoring
 from sgm_core.errors import SgmError
 from sgm_core.slots import EmbedderSlot
 from sgm_plugins.cached.digests import carry_over
-from sgm_plugins.cached.parts import CachedEmbedder, CachedFirstStage, CacheError, cached_parts, keep_in
+from sgm_plugins.cached.embedder import CachedEmbedder
+from sgm_plugins.cached.first_stage import CachedFirstStage
+from sgm_plugins.cached.parts import CacheError, cached_parts
 from sgm_plugins.cached.store import CacheWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::sgm_plugins.cached.store.CacheWarning")
@@ -64,7 +66,6 @@ def embed(module, *texts: str, **kwargs) -> Tensor:
 
 def test_it_is_not_built_before_it_is_needed_and_called_only_with_what_is_new():
     module = conditioner()
-    assert isinstance(module.slots[0].embedder.part.source, Unbuilt)
     assert not BUILT
     with pytest.warns(CacheWarning, match=r"embedders\[0\].embedder: 3 entries .* Words is built"):
         first = embed(module, "a", "bb", "a")
@@ -164,14 +165,33 @@ def test_a_trainable_embedder_is_refused_where_it_is_written_and_not_built():
 
 
 def test_an_object_that_python_code_made_is_refused():
-    slot = EmbedderSlot(Words(), input_key="txt", cache=True)
+    slot = EmbedderSlot(CachedEmbedder(Words()), input_key="txt", cache=True)
     with pytest.raises(SgmError, match=r"Words that Python code has made .* sgm.build"):
         slot.embed(slot.module, [["a"]])
 
 
+def test_python_is_told_of_a_flag_without_the_component():
+    with pytest.raises(ValueError, match=r"a Words keeps no outputs: give sgm.build\('embedders', {'use': 'cached'"):
+        EmbedderSlot(Words(), input_key="txt", cache=True)
+
+
+def test_the_flag_is_short_for_the_component(tmp_path):
+    long = {"use": "cached", "embedder": {"use": "words", "fault": ""}, "dir": str(tmp_path / "cache")}
+    first = embed(conditioner(), "a")
+    module = conditioner(embedder=long, cache=False)
+    assert module.slots[0].name == "Words"
+    assert torch.equal(embed(module, "a"), first)
+    for several in (conditioner(), module):
+        embed(several, "a")
+        several.embedders[0].flush_outputs()
+    assert len(list((tmp_path / "cache").glob("words-*"))) == 1
+    assert sgm.to_config(module)["embedders"][0]["embedder"] == long
+    assert sgm.to_config(conditioner().embedders[0]) == {"use": "cached", "embedder": {"use": "words", "fault": ""}}
+
+
 def test_an_object_that_sgm_built_is_cached_by_the_weights_that_it_has():
     def slot_of(embedder) -> EmbedderSlot:
-        return EmbedderSlot(embedder, input_key="txt", cache=True)
+        return EmbedderSlot(CachedEmbedder(embedder), input_key="txt", cache=True)
 
     embedder = sgm.build("embedders", "words")
     slot = slot_of(embedder)
@@ -188,9 +208,9 @@ def test_entries_that_the_embedder_refuses_are_refused():
         embed(conditioner(), "bad")
 
 
-def test_nothing_is_kept_without_a_folder(tmp_path):
-    module = conditioner()
-    keep_in(module, None)
+def test_nothing_is_kept_where_a_checkpoint_is_restored(tmp_path):
+    with restoring():
+        module = conditioner()
     embed(module, "a")
     embed(module, "a")
     assert CALLS == [1, 1]
@@ -257,7 +277,7 @@ def test_a_first_stage_that_samples_is_refused_with_the_way_out():
 def test_looking_up_never_waits_for_the_device():
     batch = {"image": torch.rand(2, 3, 8, 8)}
     moved = {"image": batch["image"].cuda()}
-    carry_over(batch, moved, ["image"])
+    carry_over(batch["image"], moved["image"])
     cached = CachedFirstStage(first_stage()).cuda()
     expected = cached.encode(moved["image"])
     torch.cuda.set_sync_debug_mode("error")

@@ -34,6 +34,7 @@ COMPUTED = {
     ("autoencoder", "optimizer"): "a class",
     ("rich_progress_bar", "theme"): "a dataclass with its defaults",
     ("timer", "interval"): "a member of an enum",
+    ("cached", "dir"): "a path",
 }
 """Defaults that are no literals: their text is given, and no value."""
 

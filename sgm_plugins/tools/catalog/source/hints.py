@@ -18,6 +18,7 @@ from sgm_core.config.schema import (
     Component,
     DictOf,
     Either,
+    FixedWeights,
     ListOf,
     Opaque,
     PathType,
@@ -25,7 +26,9 @@ from sgm_core.config.schema import (
     Scalar,
     TupleOf,
     Type,
+    fixed,
     from_hint,
+    unbuilt,
 )
 from sgm_core.kinds import KINDS
 from sgm_plugins.tools.catalog.source.classes import ROLES, dataclass_options, field_names, kind_of, order_of
@@ -227,6 +230,8 @@ class Hint:
                 return TupleOf(tuple(self.inner(arg) for arg in args))
             if name in _MAPPINGS and len(args) == 2:
                 return DictOf(self.inner(args[0]), self.inner(args[1]))
+        if not isinstance(base, ModuleName) and base.canonical == "sgm_core.config.lazy:Lazy":
+            return unbuilt(self.inner(args[0]))
         if isinstance(base, Definition) and not isinstance(base.node, ast.ClassDef):
             raise UntoldError(f"the generic alias '{base.canonical}' can not be told")
         return self.plain(base)
@@ -253,6 +258,8 @@ class Hint:
                 continue
             if isinstance(found, Arguments):
                 return found
+            if isinstance(found, FixedWeights):
+                return fixed(self.inner(hint), found)
             if found is not None:
                 known.append(found)
         type_ = self.inner(hint)
@@ -280,6 +287,8 @@ class Hint:
             return None
         if made.canonical == "sgm_core.config.schema:Arguments":
             return _called(Arguments, mark)
+        if made.canonical == "sgm_core.config.schema:FixedWeights":
+            return _called(FixedWeights, mark)
         if isinstance(made, External) and made.module == "annotated_types" and hasattr(annotated_types, made.name):
             if made.name in ("Predicate", "Timezone", "Unit"):
                 return None
