@@ -394,7 +394,7 @@ class DiffusionEngine(TrainingEngine):
         if isinstance(batch, Mapping) and device.type != "cpu":
             readers = [(part, slot.keys) for slot, part in zip(self.conditioner.slots, self._embedders(), strict=False)]
             for part, keys in [*readers, (self.first_stage_model, (self.input_key,))]:
-                if tell := getattr(part, "moved", None):
+                if callable(tell := getattr(part, "moved", None)):
                     for key in keys:
                         tell(batch.get(key), moved.get(key))
         return moved
@@ -402,8 +402,7 @@ class DiffusionEngine(TrainingEngine):
     def teardown(self, stage: str) -> None:
         """Let each part that has a method `flush_outputs` write what it still holds in memory."""
         for part in self.modules():
-            flush: Any = getattr(part, "flush_outputs", None)
-            if flush is not None:
+            if callable(flush := getattr(part, "flush_outputs", None)):
                 flush()
 
     # --- sampling --------------------------------------------------------------------------------------------------

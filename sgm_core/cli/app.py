@@ -62,17 +62,19 @@ def dispatch(given: list[str]) -> int:
     if entry is not None:
         command = index.load(entry)
         return run_command(name, command, parser_of(name, command, entry.provider), given[1:])
-    from sgm_core.hooks.commands import PluginCommands
-    from sgm_core.hooks.session import Session
+    listing = summaries()
+    if any(entry.distribution != BUILTIN for entry in index.entries("plugins")):  # a hook can bring commands, too
+        from sgm_core.hooks.commands import PluginCommands
+        from sgm_core.hooks.session import Session
 
-    opened = Session()  # a hook can bring commands, too
-    added = PluginCommands(opened, index.names(GROUP))
-    offer = added.find(name)
-    if offer is None:
-        root_parser(summaries() | added.listing()).parse_args(given[:1] or ["--help"])  # exits
-        raise AssertionError
-    parser = parser_of(offer.name, offer.command, str(offer.plugin))
-    return run_command(offer.name, offer.command, parser, given[1:], opened)
+        opened = Session()
+        added = PluginCommands(opened, listing)
+        if (offer := added.find(name)) is not None:
+            parser = parser_of(offer.name, offer.command, str(offer.plugin))
+            return run_command(offer.name, offer.command, parser, given[1:], opened)
+        listing |= added.listing()
+    root_parser(listing).parse_args(given[:1] or ["--help"])  # exits
+    raise AssertionError
 
 
 def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:

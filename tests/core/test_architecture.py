@@ -165,11 +165,16 @@ def loaded_after(code: str) -> set[str]:
         "from sgm_core.cli.app import main; main(['list', '--json'])",
         "from sgm_core.cli.app import main; main(['list', 'samplers'])",
         "from sgm_core.cli.app import main\ntry: main(['--help'])\nexcept SystemExit: pass",
-        "from sgm_core.cli.app import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
+        "from sgm_core.cli.app import main\ntry: main(['sample', '--help'])\nexcept SystemExit: pass",
     ],
 )
 def test_listing_and_help_load_nothing_heavy(code):
     assert loaded_after(code) == set()
+
+
+def test_the_options_of_plugins_cost_an_import_of_pluggy_and_no_other():
+    code = "from sgm_core.cli.app import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"
+    assert loaded_after(code) == {"pluggy"}
 
 
 def test_reading_a_config_loads_no_torch_and_no_plugin(tmp_path):

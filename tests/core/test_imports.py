@@ -84,7 +84,7 @@ COMMAND = "from sgm_core.cli.app import main\ntry: main({!r})\nexcept SystemExit
 BUDGETS = {
     "import sgm_core": (None, 5, 9, set()),
     "--help": (["--help"], 10, 23, set()),
-    "train --help": (["train", "--help"], 9, 23, set()),
+    "train --help": (["train", "--help"], 27, 45, {"pluggy"}),  # plugins add options
     "sample --help": (["sample", "--help"], 8, 37, set()),
     "list": (["list"], 8, 22, set()),
     "show": (["show", "networks/unet"], 19, 41, {"annotated_types", "typing_extensions"}),

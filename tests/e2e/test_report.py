@@ -204,7 +204,6 @@ def test_every_shipped_config_has_a_dry_run(sgm, name):
     [
         (["digits", "data=null"], "no data"),
         (["digits", "data.batch_size=5000"], "5000"),
-        (["--resume", "runs/a"], "--dry-run is of a new run"),
         (["digits", "--name", "../x"], "plain folder name"),
         (["digits", *FAST, "model.conditioner.embedders[0].embedder.n_classes=5"], "embedders[0]"),
         (["digits", *FAST, "model.scale_factor=.nan"], "loss of the first batch is nan"),

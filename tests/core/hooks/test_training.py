@@ -1,8 +1,13 @@
 """Options that plugins add to `sgm train`, and what they do in place of training."""
 
+from argparse import Namespace
+
 import pytest
 
+import sgm_core as sgm
 from sgm_core.cli.app import main
+from sgm_core.errors import SgmError
+from sgm_plugins.tools.dry_run.hooks import before_training
 
 PLAN = """
 @hookimpl
@@ -40,6 +45,8 @@ def test_an_option_that_exists_already_names_the_plugin(make_plugin, capsys):
     assert "--resume" in out
 
 
-def test_a_dry_run_of_a_run_that_resumes_is_refused(tmp_path, capsys):
-    assert main(["train", "--resume", str(tmp_path), "--dry-run"]) == 1
-    assert "config.yaml" in capsys.readouterr().err
+def test_a_dry_run_of_a_run_that_resumes_is_refused(tmp_path):
+    options = Namespace(dry_run=True, resume=tmp_path / "a")
+    with pytest.raises(SgmError, match=r"--dry-run is of a new run: give it a config, e.g. .*a.config.yaml"):
+        before_training(options, sgm.load_config("digits"), options.resume)
+    assert before_training(Namespace(dry_run=False, resume=None), sgm.load_config("digits"), tmp_path) is None

@@ -88,12 +88,18 @@ def dataclass_options(cls: Class) -> dict[str, bool] | None:
     return None
 
 
-def field_names(order: Order) -> list[str]:
-    """What the generated constructor of a dataclass takes, by name; the fields of its bases first."""
-    names: dict[str, None] = {}
-    for base in reversed(order.classes):
-        body = getattr(getattr(base, "node", None), "body", []) if dataclass_options(base) is not None else []
+def call_names(order: Order) -> list[str]:
+    """What the constructor of a dataclass takes, by name: a written one, or the generated one, bases first."""
+    bodies = [getattr(getattr(base, "node", None), "body", []) for base in order.classes]
+    for base, body in zip(order.classes, bodies, strict=True):
         for node in body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                return [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)][1:]
+        if (dataclass_options(base) or {"init": False}).get("init", True):
+            break
+    names: dict[str, None] = {}
+    for base, body in reversed([*zip(order.classes, bodies, strict=True)]):
+        for node in body if dataclass_options(base) is not None else ():
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 hint = ast.unparse(node.annotation).strip("'\"").rpartition("typing.")[2]
                 given = [f"{k.arg}={ast.unparse(k.value)}" for k in getattr(node.value, "keywords", [])]

@@ -31,7 +31,7 @@ from sgm_core.config.schema import (
     unbuilt,
 )
 from sgm_core.kinds import KINDS
-from sgm_plugins.tools.catalog.source.classes import ROLES, dataclass_options, field_names, kind_of, order_of
+from sgm_plugins.tools.catalog.source.classes import ROLES, call_names, dataclass_options, kind_of, order_of
 from sgm_plugins.tools.catalog.source.names import (
     Definition,
     External,
@@ -80,7 +80,7 @@ class StaticClass:
     @property
     def __signature__(self) -> inspect.Signature:
         """The names of the fields, by which `schema.describe` tells what a dataclass takes."""
-        names = field_names(order_of(self.meaning)) if isinstance(self.meaning, Definition) else ()
+        names = call_names(order_of(self.meaning)) if isinstance(self.meaning, Definition) else ()
         return inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names])
 
     @property
