@@ -392,9 +392,12 @@ class DiffusionEngine(TrainingEngine):
         reading them on the host costs no sync."""
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
         if isinstance(batch, Mapping) and device.type != "cpu":
-            readers = [(part, slot.keys) for slot, part in zip(self.conditioner.slots, self._embedders(), strict=False)]
+            readers = [
+                (part, slot.keys)
+                for slot, part in zip(self.conditioner.slots, self.conditioner.embedders, strict=False)
+            ]
             for part, keys in [*readers, (self.first_stage_model, (self.input_key,))]:
-                if callable(tell := getattr(part, "moved", None)):
+                if callable(tell := cast(Any, getattr(part, "moved", None))):
                     for key in keys:
                         tell(batch.get(key), moved.get(key))
         return moved
@@ -402,7 +405,7 @@ class DiffusionEngine(TrainingEngine):
     def teardown(self, stage: str) -> None:
         """Let each part that has a method `flush_outputs` write what it still holds in memory."""
         for part in self.modules():
-            if callable(flush := getattr(part, "flush_outputs", None)):
+            if callable(flush := cast(Any, getattr(part, "flush_outputs", None))):
                 flush()
 
     # --- sampling --------------------------------------------------------------------------------------------------
