@@ -44,16 +44,17 @@ def run(options: argparse.Namespace) -> int:
     from sgm_plugins.tools.explain.explain import explain
     from sgm_plugins.tools.explain.lines import lines
 
-    explained = explain(config)
     measured = None
     if path is not None:
-        explained = _part(explained, path, named=options.path is not None)
+        explained = _part(explain(config, imports=False), path, named=options.path is not None)
+        if any(item.incomplete for item in explained.walk()):
+            explained = _part(explain(config), path, named=True)
     else:
+        explained = explain(config)
         from sgm_core.hooks.checks import check_with_plugins
         from sgm_plugins.tools.explain.sizes import measure
 
         check_with_plugins(config)
-
         measured = measure(config)
     if options.json:
         import json

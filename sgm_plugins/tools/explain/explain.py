@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sgm_core.config.api import Config
+from sgm_core.config.check import Checker
 from sgm_core.config.defaults import default_plan, default_value
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
+from sgm_core.config.reader import source_reader
 from sgm_core.config.schema import Parameter, article
+from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import Node, Origin, join, key_of, split_path
 from sgm_core.errors import SgmError
 from sgm_core.registry import Entry, did_you_mean
@@ -59,6 +62,8 @@ class Explained:
     shape: Literal["value", "list", "mapping", "part"] = "value"
     part: Part | None = None
     children: list[Explained] = field(default_factory=list)
+    incomplete: bool = False
+    """Of a component: a default is missing, since only an import tells it."""
 
     def walk(self) -> Iterator[Explained]:
         """This one and all below it, in order."""
@@ -102,16 +107,23 @@ class Explained:
 _NOWHERE = Origin("")
 
 
-def explain(config: Config, *, unbuilt: bool = False) -> Explained:
+def explain(config: Config, *, unbuilt: bool = False, imports: bool = True) -> Explained:
     """The whole tree of a config, after checking it. Nothing is built.
 
     Args:
         config: with or without mistakes.
         unbuilt: leave cached parts unimported, as training does. Of their defaults, those that are literals are shown.
+        imports: whether components are imported. Without, defaults that are no literals are left out, and what has
+            such a default is `incomplete`.
 
     Raises:
         ConfigError: everything that is wrong with the config.
     """
+    if not imports:
+        config.check()
+        whole = check_tree(Checker(source_reader()), config.tree)
+        assert isinstance(whole, Call)
+        return _call(whole, config.tree, config.tree.origin, "", "")
     plan = config.checked[0]  # everything that is wrong, without the imports of cached parts
     return _call(plan if unbuilt else _complete(plan), config.tree, config.tree.origin, "", "")
 
@@ -156,16 +168,19 @@ def _call(plan: Call, node: Node | None, origin: Origin | Default, key: str | in
     """A component or dataclass: what the config gives, then the defaults, in the order of the signature."""
     given: dict[Any, Node] = node.value if node is not None and isinstance(node.value, dict) else {}
     children = []
+    incomplete = False
     for name in [*plan.schema.parameters, *(name for name in plan.arguments if name not in plan.schema.parameters)]:
         child_path, default = join(path, name), Default(_name(plan) if path else "config")
         if name in plan.arguments:
             children.append(_explain(plan.arguments[name], given.get(name), origin, name, child_path))
         elif plan.schema.parameters[name].default is not UNTOLD:
             children.append(_default(plan.target, plan.schema.parameters[name], default, child_path))
+        else:
+            incomplete = True
     if plan.entry is not None and "use" in given:
         origin = given["use"].origin
     part = Part(_name(plan), source_of(plan.target), plan.entry) if path else None
-    return Explained(key, path, origin, plan.spelling or None, "part", part, children)
+    return Explained(key, path, origin, plan.spelling or None, "part", part, children, incomplete)
 
 
 def _default(target: Any, parameter: Parameter, default: Default, path: str) -> Explained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -147,9 +148,14 @@ def _parameter(
 
 
 def literal(node: ast.expr | None) -> Any:
-    """The value of a literal, else UNTOLD."""
+    """The value of a literal, of `math.inf` or `float("inf")`, else UNTOLD."""
     if node is None:
         return UNTOLD
+    match node:  # no literals, but as plain as them
+        case ast.Attribute(value=ast.Name(id="math"), attr="inf" | "nan" | "pi" as name):
+            return getattr(math, name)
+        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value="inf" | "-inf" | "nan" as text)]):
+            return float(text)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
