@@ -43,6 +43,10 @@ class Planned:
         self.keywords = None if plan.own_draws else _arguments(plan)
         remember(self, plan)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        remember(self, self.plan)  # a copy is built from the same
+
     @property
     def spec(self) -> Any:
         return plain_plan(self.plan)
