@@ -135,6 +135,9 @@ class Denoiser(nn.Module, ABC):
 class Discretization(ABC):
     """A grid of noise levels."""
 
+    num_timesteps: int | None = None
+    """How many levels there are; None for any number."""
+
     @abstractmethod
     def sigmas(self, n: int) -> Tensor:
         """n positive sigmas, descending, float32 on the CPU."""
@@ -165,17 +168,17 @@ class Sampler(ABC):
         discretization: the noise levels, one schedule for the whole batch.
         num_steps: steps unless the call says otherwise.
         guider: none means the plain denoiser.
-    """
 
-    refuses: ClassVar[dict[str, str]] = {  # see sgm_core.refusals
-        "num_steps > discretization.num_timesteps": (
-            "num_steps is {num_steps}, and the discretization has {discretization.num_timesteps} levels (num_timesteps)"
-        ),
-    }
+    Raises:
+        ValueError: more steps than the discretization has levels.
+    """
 
     def __init__(
         self, discretization: Discretization, num_steps: int | None = None, guider: Guider | None = None
     ) -> None:
+        levels = discretization.num_timesteps
+        if num_steps is not None and levels is not None and num_steps > levels:
+            raise ValueError(f"num_steps is {num_steps}, and the discretization has {levels} levels (num_timesteps)")
         self.discretization = discretization
         self.num_steps = num_steps
         self.guider = guider

@@ -50,8 +50,6 @@ class Takes(NamedTuple):
     key: str
     width: int | None
     needs: Mapping[str, Any] = {}
-    owner: Any = None
-    """Who has the key; the check fills it in."""
 
 
 def declaration(target: Any) -> Callable[..., Any] | None:

@@ -10,7 +10,6 @@ from annotated_types import Ge
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
-from sgm_core.refusals import check_refusals
 from sgm_core.roles import Denoiser, Discretization, Preconditioned, Scaling
 from sgm_plugins.broadcast import append_dims
 from sgm_plugins.discretizations import sigma_table
@@ -56,16 +55,6 @@ class DiscreteDenoiser(Denoiser):
         ValueError: a quantised logarithm, more levels than the discretization has.
     """
 
-    refuses: ClassVar[dict[str, str]] = {
-        "scaling.log_c_noise and quantize_c_noise": (
-            "the scaling tells the network a logarithm of sigma, and quantize_c_noise an index of the table in its "
-            "place; set quantize_c_noise: false, or take a scaling whose c_noise is sigma, such as eps or v"
-        ),
-        "num_idx > discretization.num_timesteps": (
-            "num_idx is {num_idx}, and the discretization has {discretization.num_timesteps} levels (num_timesteps)"
-        ),
-    }
-
     computed_keys: ClassVar[tuple[str, ...]] = ("sigmas",)
     """Files need not have it, and one in half precision has lost it."""
 
@@ -81,7 +70,11 @@ class DiscreteDenoiser(Denoiser):
         flip: bool = True,
     ) -> None:
         super().__init__()
-        check_refusals(self, scaling=scaling, quantize_c_noise=quantize_c_noise)
+        if quantize_c_noise and getattr(scaling, "log_c_noise", False):
+            raise ValueError(
+                "the scaling tells the network a logarithm of sigma, and quantize_c_noise an index of the table in its "
+                "place; set quantize_c_noise: false, or take a scaling whose c_noise is sigma, such as eps or v"
+            )
         self.scaling = scaling
         self.quantize_c_noise = quantize_c_noise
         self.register_buffer("sigmas", sigma_table(discretization, num_idx, append_zero, flip))

@@ -72,7 +72,7 @@ class LegacyDDPMDiscretization(Discretization):
     ) -> None:
         if not (0 < linear_start < 1 and 0 < linear_end < 1):
             raise ValueError(f"linear_start is {linear_start} and linear_end is {linear_end}; both lie between 0 and 1")
-        self.num_timesteps = num_timesteps
+        self.num_timesteps: int = num_timesteps
         betas = torch.linspace(linear_start**0.5, linear_end**0.5, num_timesteps, dtype=torch.float64) ** 2
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
-from sgm_core.refusals import check_refusals
 from sgm_core.roles import Denoise, Guider
 from sgm_plugins.broadcast import append_dims
 
@@ -39,17 +38,14 @@ class GuidanceInterval(Guider):
         ValueError: an interval with nothing in it.
     """
 
-    refuses: ClassVar[dict[str, str]] = {
-        "sigma_lo >= sigma_hi": "no level is above sigma_lo, {sigma_lo}, and not above sigma_hi, {sigma_hi}",
-    }
-
     def __init__(
         self,
         guider: Guider,
         sigma_lo: Annotated[float, Ge(0)] = 0.0,
         sigma_hi: Annotated[float, Ge(0)] = math.inf,
     ) -> None:
-        check_refusals(self, sigma_lo=sigma_lo, sigma_hi=sigma_hi)
+        if sigma_lo >= sigma_hi:
+            raise ValueError(f"no level is above sigma_lo, {sigma_lo}, and not above sigma_hi, {sigma_hi}")
         self.guider = guider
         self.sigma_lo = sigma_lo
         self.sigma_hi = sigma_hi

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -46,12 +46,6 @@ class DiscreteSigmaSampler(SigmaSampler):
 
     `rand` is the index into the table, an integer.
     """
-
-    refuses: ClassVar[dict[str, str]] = {
-        "num_idx > discretization.num_timesteps": (
-            "num_idx is {num_idx}, and the discretization has {discretization.num_timesteps} levels (num_timesteps)"
-        ),
-    }
 
     def __init__(
         self,

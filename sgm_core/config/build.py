@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -15,6 +16,14 @@ from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 
 NOTHING: Mapping[str, Any] = {}
+
+FORMULAS = {
+    "denoisers", "discretizations", "guiders", "losses", "samplers", "scalings", "sigma_samplers", "weightings",
+}  # fmt: skip
+"""The kinds whose components have no weights, unless a part in them has."""
+
+REFUSES = "refuses"
+"""An attribute by which classes once said what they do not take. Nothing reads it: a constructor raises ValueError."""
 
 
 class BuildError(SgmError):
@@ -33,6 +42,10 @@ class Planned:
         self.plan = plan
         self.keywords = None if plan.own_draws else _arguments(plan)
         remember(self, plan)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        remember(self, self.plan)  # a copy is built from the same
 
     @property
     def spec(self) -> Any:
@@ -61,6 +74,28 @@ def build_plan(plan: Plan) -> Any:
 
 
 @contextmanager
+def _kept_random_state() -> Iterator[Callable[[], bool]]:
+    """Afterwards the random state (of the CPU) is what it was before. Gives a function: is it that at present?"""
+    import numpy as np
+    import torch
+
+    generator = torch.default_generator  # torch.manual_seed would touch the devices' generators too
+    python, numpy, state = random.getstate(), np.random.get_state(), generator.get_state()
+
+    def unchanged() -> bool:
+        now: Any = np.random.get_state()
+        same = random.getstate() == python and torch.equal(generator.get_state(), state)
+        return same and all(np.array_equal(a, b) for a, b in zip(now, numpy, strict=True))
+
+    try:
+        yield unchanged
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        generator.set_state(state)
+
+
+@contextmanager
 def _random_numbers_of(plan: Call) -> Iterator[None]:
     """Inside, what is drawn (on the CPU) depends on what the config says of this part; outside nothing was drawn."""
     import numpy as np
@@ -68,21 +103,40 @@ def _random_numbers_of(plan: Call) -> Iterator[None]:
 
     text = json.dumps(plain_plan(plan), default=lambda given: type(given).__name__)
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-    generator = torch.default_generator  # torch.manual_seed would touch the devices' generators too
-    states = random.getstate(), np.random.get_state(), generator.get_state()
-    try:
+    with _kept_random_state():
         random.seed(seed)
         np.random.seed(seed)
-        generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        generator.set_state(states[2])
 
 
 def _arguments(plan: Call) -> dict[str, Any]:
-    return {key: value.value if type(value) is Value else build_plan(value) for key, value in plan.arguments.items()}
+    """The arguments of a call, formulas first: a mistake in one is reported before weights are allocated."""
+    early: dict[str, Any] = {}
+    parts = [key for key, value in plan.arguments.items() if type(value) is not Value]
+    formulas = [key for key in parts if _is_formula(plan.arguments[key])]
+    for key in formulas if len(formulas) < len(parts) else []:
+        with _kept_random_state() as unchanged:
+            built = build_plan(plan.arguments[key])
+            if unchanged():  # one that draws is built again in its turn: the order of draws decides the weights
+                early[key] = built
+    return {
+        key: early[key] if key in early else value.value if type(value) is Value else build_plan(value)
+        for key, value in plan.arguments.items()
+    }
+
+
+def _is_formula(plan: Plan) -> bool:
+    """Whether nothing in a plan has weights."""
+    match plan:
+        case Items(items, _):
+            return all(map(_is_formula, items))
+        case Fields(fields):
+            return all(map(_is_formula, fields.values()))
+        case Call():
+            known = plan.entry is not None and plan.entry.kind in FORMULAS and not plan.late
+            return known and all(map(_is_formula, plan.arguments.values()))
+    return True
 
 
 def _call(
@@ -91,6 +145,8 @@ def _call(
     """Call the target of a plan with its arguments (`keywords`, if they are built), and with others over them."""
     with _random_numbers_of(plan) if plan.own_draws else nullcontext():
         arguments = _arguments(plan) if keywords is None else keywords
+        if isinstance(getattr(plan.target, REFUSES, None), dict):
+            warnings.warn(f"{_place(plan)}: {outdated(plan.target)}", stacklevel=2)
         try:
             built = plan.target(*args, **{**arguments, **kwargs})
         except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
@@ -100,6 +156,14 @@ def _call(
         for tell in listeners.built:
             tell(built, plan.entry, plan.path)
     return built
+
+
+def outdated(target: Any) -> str:
+    """For a class that still declares `refuses`."""
+    return (
+        f"{target.__qualname__} declares `{REFUSES}`, which is not read any more: raise ValueError in its constructor, "
+        "and the message is shown with the line of the config"
+    )
 
 
 def refusal_by(part: Any, error: ValueError) -> ValueError:

@@ -36,7 +36,6 @@ from sgm_core.config.tree import INVALID, MISSING, Node, Problems, join, leaves
 from sgm_core.config.unions import is_plain, rank, same_shape
 from sgm_core.config.wording import hint, shown
 from sgm_core.kinds import KINDS
-from sgm_core.refusals import ATTRIBUTE, UNTOLD, ConditionError, condition, show
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
 
 _NUMBERS = frozenset({bool, int, float})
@@ -308,48 +307,7 @@ class Checker:
             if parameter.required and name not in given and name not in meant:
                 message = f"the key '{name}' is missing: {f'{what} needs ' if what else ''}{describe(parameter.type)}"
                 self.problems.add(node.origin, path, message)
-        call = Call(target, arguments, node.origin, path, late, schema=schema)
-        self._refusals(call, node, given, what)
-        return call
-
-    def _refusals(self, call: Call, node: Node, given: dict[Any, Node], what: str) -> None:
-        """Report arguments that `target` declares to make no sense together."""
-        declared = self.reader.attribute(call.target, ATTRIBUTE)
-        if not isinstance(declared, dict):
-            return
-
-        def look(name: str) -> Any:
-            first, *rest = name.split(".")
-            return self._told(call, first, rest[0] if rest else None)
-
-        for text, reason in declared.items():
-            try:
-                refused = condition(text)
-            except ConditionError as error:
-                self.problems.add(node.origin, call.path, f"the component is broken, in `{ATTRIBUTE}`: {error}")
-                continue
-            if refused.holds(look):
-                first = next((name for name in refused.names if name in given), None)
-                where = node.origin if first is None else given[first].origin
-                path = call.path if first is None else join(call.path, first)
-                self.problems.add(where, path, f"{what or 'this'} can not be had like this: {show(reason, look)}")
-
-    def _told(self, call: Call, name: str, attribute: str | None) -> Any:
-        """The value of a parameter, or an attribute of the component given for it; UNTOLD if it can not be told."""
-        plan = call.arguments.get(name)
-        if plan is None:
-            parameter = call.schema.parameters.get(name)
-            known = parameter is not None and not parameter.required
-            plan = Value(parameter.default if parameter is not None and known else UNTOLD)
-        if attribute is None:
-            return plan.value if isinstance(plan, Value) else plan
-        if isinstance(plan, Value):
-            return getattr(plan.value, attribute, UNTOLD)
-        if not isinstance(plan, Call):
-            return UNTOLD
-        if attribute in plan.schema.parameters:
-            return self._told(plan, attribute, None)
-        return self.reader.attribute(plan.target, attribute)
+        return Call(target, arguments, node.origin, path, late, schema=schema)
 
     def _fixed(self, given: dict[Any, Node], name: str, type_: Component, path: str, mark: FixedWeights) -> Plan:
         """The plan for a part that has its weights from the config alone, if no flag beside it says otherwise."""

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from sgm_core.config.schema import Signature, signature
 from sgm_core.kinds import KINDS
-from sgm_core.refusals import UNTOLD
 from sgm_core.registry import BUILTIN, BrokenComponentError, Entry, index, noun_of
 
 
@@ -29,9 +28,6 @@ class Reader(Protocol):
 
     def is_a(self, target: Any, cls: Any) -> bool:
         """Whether it is a class that extends `cls`; what can not be told is."""
-
-    def attribute(self, target: Any, name: str) -> Any:
-        """A plain value that its class body, or a base's, gives to a name; UNTOLD for anything else."""
 
 
 def late_of(group: str) -> tuple[str, ...]:
@@ -72,6 +68,3 @@ class Objects:
 
     def is_a(self, target: Any, cls: Any) -> bool:
         return not (isinstance(cls, type) and isinstance(target, type)) or issubclass(target, cls)
-
-    def attribute(self, target: Any, name: str) -> Any:
-        return getattr(target, name, UNTOLD)

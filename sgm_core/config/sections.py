@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
@@ -38,17 +37,6 @@ class Checkpointing:
 
 
 @dataclass
-class Caching:
-    """Where the outputs of parts that are cached are kept.
-
-    Attributes:
-        dir: the folder; many configs and processes may share it.
-    """
-
-    dir: Path = Path("cache")
-
-
-@dataclass
 class Sections:
     """The core's part of the top level of a config file.
 
@@ -57,7 +45,6 @@ class Sections:
         data: what it is trained on.
         trainer: arguments of `lightning.Trainer`.
         checkpoint: when the run saves.
-        cache: where the outputs of cached parts are kept.
         seed: of the weights, the data order and the noise.
         vars: values of your own, for `${vars.NAME}`.
     """
@@ -66,6 +53,5 @@ class Sections:
     data: DataModule | None = None
     trainer: TrainerFactory = Trainer
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
-    cache: Caching = field(default_factory=Caching)
     seed: Annotated[int, Ge(0)] = 0
     vars: dict[str, Any] = field(default_factory=dict)

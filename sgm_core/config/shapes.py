@@ -35,9 +35,27 @@ def keywords(say: Callable[..., Any], call: Call) -> dict[str, Any]:
     return {p.name: _argument(call, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _owned(takes: Takes, call: Call) -> Takes:
+class _Owned(Takes):
     """With the component that has the key: the innermost one, where a network wraps another."""
-    return takes if takes.owner is not None else takes._replace(owner=call)
+
+    owner: Call
+
+    def _replace(self, **changes: Any) -> _Owned:
+        return _owned(Takes(**{**self._asdict(), **changes}), self.owner)
+
+
+def _owned(takes: Takes, call: Call) -> _Owned:
+    if isinstance(takes, _Owned):
+        return takes
+    owned = _Owned(*takes)
+    owned.owner = call
+    return owned
+
+
+def owner_of(takes: Takes) -> Call:
+    """Who has the key, of what `said_by` told."""
+    assert isinstance(takes, _Owned)
+    return takes.owner
 
 
 def call_of(plan: Plan | None) -> Call | None:

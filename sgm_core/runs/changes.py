@@ -18,7 +18,6 @@ FREE = (
     )),
     *(f"data.{name}" for name in ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")),
     "checkpoint",
-    "cache",
     "vars",
 )  # fmt: skip
 """What a resumed run may change freely, beside the sections of tools that say so: how long it trains, where, how

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgm_core.config.build import REFUSES
 from sgm_core.config.schema import AnyType, Opaque, is_instance, role_of
-from sgm_core.refusals import ATTRIBUTE, condition
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
 from sgm_core.testing.subject import Subject
@@ -36,16 +36,12 @@ def check_description(subject: Subject) -> None:
     )
     if _foreign(target):
         return
-    for text in vars(target).get(ATTRIBUTE, ()):  # its own: what a base refuses may be none of its parameters
-        with subject.trying(f"each condition in `{ATTRIBUTE}` can be read", "see sgm_core/refusals.py"):
-            names = condition(text).names
-        strange = [name for name in names if name not in subject.schema.parameters]
-        subject.expect(
-            not strange,
-            f"each condition in `{ATTRIBUTE}` speaks of the constructor's parameters",
-            f"'{text}' speaks of '{strange and strange[0]}'",
-            "name a parameter, or an attribute of the component given for one: scaling.sigma_data",
-        )
+    subject.expect(
+        not isinstance(getattr(target, REFUSES, None), dict),
+        "its constructor raises ValueError for arguments that make no sense together",
+        f"`{REFUSES}`, which nothing reads any more",
+        "raise ValueError with the reason in the constructor; the message is shown with the line of the config",
+    )
     subject.expect(
         not subject.schema.open,
         "every parameter has a name of its own, which a config can be checked against",

@@ -35,26 +35,30 @@ class CachedPart:
 
     Args:
         part: as a config gives it, or built by `sgm.build`.
-        anchor: gives the device and dtype of the model at present.
+        owner: stands for the part in the model; its buffer `anchor` has the device and dtype of the model at present.
         dir: its outputs are kept in a sub-folder of this one; None: nowhere.
 
     Attributes:
         read_only: take what is in the folder, and write nothing; to be set before the first outputs.
     """
 
-    def __init__(self, part: Any, anchor: Callable[[], Tensor], dir: Path | None) -> None:
+    def __init__(self, part: Any, owner: Cached, dir: Path | None) -> None:
         self.source: nn.Module | Callable[[], Any] = part
         plan = None if isinstance(part, nn.Module) else recipe_of(part)
         entry = None if plan is None else plan.entry
         self.name = type(part).__name__ if entry is None else entry.value.rpartition(":")[2]
         self.path = self.name if plan is None else plan.path
-        self.anchor = anchor
+        self.owner = owner
         self.weights: dict[str, Tensor] = {}
         self.dir = dir
         self.read_only = False
         self._module: nn.Module | None = None
         self._store: Store | None = None
         self._probed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or one in another process, looks into the folder by itself."""
+        return {**vars(self), "_store": None}
 
     @property
     def built(self) -> bool:
@@ -76,7 +80,7 @@ class CachedPart:
                 except RuntimeError as error:
                     raise CacheError(f"the weights in the checkpoint do not fit {self.name}: {error}") from error
             self._module = module.eval().requires_grad_(False)
-        anchor = self.anchor()
+        anchor = self.owner.anchor
         dtype = None if anchor.dtype == torch.float32 else anchor.dtype  # the part's own, unless all is in another
         return self._module.to(anchor.device, dtype)
 
@@ -119,7 +123,7 @@ class CachedPart:
         if store is None:
             return _as_tuple(compute(*entries))
         count_samples(entries)
-        anchor = self.anchor()
+        anchor = self.owner.anchor
         autocast = torch.get_autocast_dtype(anchor.device.type) if _autocasts(anchor.device) else None
         keys = join([digests(entry) for entry in entries], f"{anchor.dtype} {autocast}")
         rows = store.get(keys)
@@ -143,7 +147,7 @@ class CachedPart:
 
     def _compute(self, entries: Sequence[Any], compute: Callable[..., Any], n: int) -> list[Row]:
         """The row of each sample. No random state changes."""
-        device = self.anchor().device
+        device = self.owner.anchor.device
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             check = getattr(self.module(), "check", None)
             if check is not None:
@@ -211,7 +215,7 @@ class Cached(nn.Module):
     def __init__(self, part: Any, dir: Path) -> None:
         super().__init__()
         self.register_buffer("anchor", torch.empty(0), persistent=False)
-        self.part = CachedPart(part, lambda: self.anchor, dir if takes_weights() else None)
+        self.part = CachedPart(part, self, dir if takes_weights() else None)
 
     @property
     def stands_for(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from sgm_core.conditioning import Conditioning
 from sgm_core.randomness import Generators, randn, randn_like
-from sgm_core.refusals import check_refusals
 from sgm_core.roles import Denoise, Loss, SigmaSampler, Weighting
 from sgm_plugins.broadcast import append_dims
 from sgm_plugins.perceptual.lpips import LPIPS
@@ -38,15 +37,6 @@ class StandardLoss(Loss):
             round.
     """
 
-    refuses: ClassVar[dict[str, str]] = {
-        "loss_type == 'lpips' and perceptual is None": (
-            "loss_type is 'lpips' and no perceptual is given; 'lpips' needs one, with the keys features and heads"
-        ),
-        "loss_type != 'lpips' and perceptual is not None": (
-            "loss_type is '{loss_type}' and a perceptual is given, which 'lpips' alone uses"
-        ),
-    }
-
     def __init__(
         self,
         sigma_sampler: SigmaSampler,
@@ -58,7 +48,12 @@ class StandardLoss(Loss):
         super().__init__()
         if loss_type not in ("l2", "l1", "lpips"):
             raise ValueError(f"loss_type is {loss_type!r}; 'l2', 'l1' and 'lpips' work")
-        check_refusals(self, loss_type=loss_type, perceptual=perceptual)
+        if (loss_type == "lpips") != (perceptual is not None):
+            raise ValueError(
+                "loss_type is 'lpips' and no perceptual is given; 'lpips' needs one, with the keys features and heads"
+                if perceptual is None
+                else f"loss_type is '{loss_type}' and a perceptual is given, which 'lpips' alone uses"
+            )
         self.sigma_sampler: SigmaSampler = sigma_sampler
         self.weighting = weighting
         self.loss_type = loss_type

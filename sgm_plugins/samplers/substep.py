@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor
@@ -27,14 +27,10 @@ class SubstepSampler(Sampler):
         s_noise: factor of that noise.
         num_levels: size of the teacher's table, asked of `discretization`.
         stride: from one step to the next, in entries of that table; more steps than fit are spread over it evenly.
-    """
 
-    refuses: ClassVar[dict[str, str]] = {
-        "num_levels > discretization.num_timesteps": (
-            "num_levels is {num_levels}, and the discretization has {discretization.num_timesteps} (num_timesteps)"
-        ),
-        "num_steps > num_levels": "num_steps is {num_steps}, and the table has {num_levels} levels (num_levels)",
-    }
+    Raises:
+        ValueError: more steps or levels than there are.
+    """
 
     def __init__(
         self,
@@ -46,6 +42,11 @@ class SubstepSampler(Sampler):
         num_levels: Annotated[int, Ge(1)] = 1000,
         stride: Annotated[int, Ge(1)] = 100,
     ) -> None:
+        levels = discretization.num_timesteps
+        if levels is not None and num_levels > levels:
+            raise ValueError(f"num_levels is {num_levels}, and the discretization has {levels} (num_timesteps)")
+        if num_steps is not None and num_steps > num_levels:
+            raise ValueError(f"num_steps is {num_steps}, and the table has {num_levels} levels (num_levels)")
         super().__init__(Substeps(discretization, num_levels, stride), num_steps, guider)
         self.euler_ancestral = EulerAncestralSampler(self.discretization, num_steps, guider, eta, s_noise)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from support.places import ROOT
 
 FLOORS = [
-    {"errors", "kinds", "files", "conditioning", "refusals"},
+    {"errors", "kinds", "files", "conditioning"},
     {"registry", "randomness", "shapes", "precision"},
     {"roles", "pictures"},
     {"config"},

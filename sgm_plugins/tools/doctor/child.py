@@ -225,6 +225,7 @@ def spelled(base: type) -> str:
 
 def contract_problems(kind: str, target: Any) -> list[str]:
     """What a config's author will miss: hints, the open end of a signature, documentation."""
+    from sgm_core.config.build import REFUSES, outdated
     from sgm_core.config.schema import Opaque, article, describe, signature
 
     problems = []
@@ -242,6 +243,8 @@ def contract_problems(kind: str, target: Any) -> list[str]:
         problems.append("it takes **kwargs, so that a misspelt key is not found")
     if not (getattr(target, "__doc__", None) or "").strip():
         problems.append("it has no docstring")
+    if isinstance(getattr(target, REFUSES, None), dict):
+        problems.append(outdated(target))
     base = required_base(kind)
     if not inspect.isclass(target) and base is not None:
         given = typing.get_type_hints(target).get("return") if inspect.isroutine(target) else None

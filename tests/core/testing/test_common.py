@@ -65,27 +65,14 @@ class TakesAnything(Weighting):
         return torch.ones_like(sigma)
 
 
-@broken("weightings", r"each condition in `refuses` can be read(?s:.*)'power \+ 1' can not stand in one")
-class UnreadableRefusal(Weighting):
+@broken("weightings", r"raises ValueError for arguments(?s:.*)`refuses`, which nothing reads")
+class DeclaresRefusals(Weighting):
     """1."""
 
-    refuses: ClassVar[dict[str, str]] = {"power + 1 > 3": "never"}
+    refuses: ClassVar[dict[str, str]] = {"power > 3": "never"}
 
     def __call__(self, sigma):
         return torch.ones_like(sigma)
-
-
-@broken("weightings", r"speaks of the constructor's parameters(?s:.*)speaks of 'pwer'", power=2.0)
-class RefusalOfNothing(Weighting):
-    """sigma^-power."""
-
-    refuses: ClassVar[dict[str, str]] = {"pwer > 3": "never"}
-
-    def __init__(self, power: float) -> None:
-        self.power = power
-
-    def __call__(self, sigma):
-        return sigma**-self.power
 
 
 @broken("weightings", r"it is a sgm_core\.roles\.Weighting")

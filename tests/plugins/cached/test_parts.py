@@ -10,7 +10,7 @@ import sgm_core as sgm
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.errors import SgmError
 from sgm_core.slots import EmbedderSlot
-from sgm_plugins.cached.digests import carry_over
+from sgm_plugins.cached.digests import carry_over, digests
 from sgm_plugins.cached.embedder import CachedEmbedder
 from sgm_plugins.cached.first_stage import CachedFirstStage
 from sgm_plugins.cached.parts import CacheError, cached_parts
@@ -271,6 +271,19 @@ def test_a_first_stage_encodes_once_and_decodes_as_ever():
 def test_a_first_stage_that_samples_is_refused_with_the_way_out():
     with pytest.raises(CacheError, match=r"random.*autoencoder_kl_mode"):
         CachedFirstStage(first_stage(use="autoencoder_kl")).encode(torch.rand(2, 3, 8, 8))
+
+
+def test_the_engine_lets_its_parts_read_on_the_host_what_goes_to_a_device():
+    changes = ["model.cache_latents=true", "model.conditioner.embedders[0].trainable=false"]
+    engine = sgm.build_engine(
+        sgm.load_config("digits", overrides=[*changes, "model.conditioner.embedders[0].cache=true"])
+    )
+    batch = {"image": torch.rand(2, 1, 8, 8), "cls": torch.tensor([1, 2]), "other": torch.ones(2)}
+    moved = engine.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    for key in ("image", "cls"):
+        assert digests(moved[key]) == digests(batch[key])
+    with pytest.raises(NotImplementedError):  # nobody reads it
+        digests(moved["other"])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -12,7 +12,7 @@ from sgm_core.registry import LOCAL, Entry
 from sgm_plugins.tools.catalog.source.classes import order_of
 from sgm_plugins.tools.catalog.source.hints import StaticClass
 from sgm_plugins.tools.catalog.source.names import Definition, UntoldError, definition_of
-from sgm_plugins.tools.catalog.source.signature import UNTOLD, literal, signature_of
+from sgm_plugins.tools.catalog.source.signature import signature_of
 
 Key = tuple[str, tuple[str, ...]]
 
@@ -24,7 +24,6 @@ class Sources:
     def __init__(self) -> None:
         self.objects = Objects()
         self.signatures: dict[Key, Signature | None] = {}
-        self.attributes: dict[tuple[str, str], Any] = {}
 
     def target(self, entry: Entry) -> Any:
         found = self._source_of(entry.value) if entry.distribution != LOCAL else None
@@ -43,14 +42,6 @@ class Sources:
     def is_a(self, target: Any, cls: Any) -> bool:
         names = _base_names(target)
         return names is None or _name(cls) in names
-
-    def attribute(self, target: Any, name: str) -> Any:
-        if not isinstance(target, StaticClass):
-            return self.objects.attribute(target, name)
-        key = target.canonical, name
-        if key not in self.attributes:
-            self.attributes[key] = _attribute(target, name)
-        return self.attributes[key]
 
     def _source_of(self, name: str) -> StaticClass | None:
         """The class or function at `module:attribute`, where source tells all that it can be given."""
@@ -84,18 +75,6 @@ def _signature(target: StaticClass, late: tuple[str, ...]) -> Signature | None:
         {p.name: Parameter(p.name, p.type, REQUIRED if p.required else p.value) for p in static.parameters.values()},
         static.open,
     )
-
-
-def _attribute(target: StaticClass, name: str) -> Any:
-    """The literal that a class body, or the first base's that has one, assigns to a name."""
-    if not (isinstance(target.meaning, Definition) and isinstance(target.meaning.node, ast.ClassDef)):
-        return UNTOLD
-    for base in order_of(target.meaning).classes:
-        if isinstance(base, Definition) and isinstance(base.node, ast.ClassDef):
-            found = [binding.what for bound, binding in base.module.bindings_of(base.node.body) if bound == name]
-            if found:
-                return literal(found[-1]) if isinstance(found[-1], ast.expr) else UNTOLD
-    return UNTOLD
 
 
 def _base_names(target: Any) -> set[str] | None:

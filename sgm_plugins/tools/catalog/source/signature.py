@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sgm_core import refusals
 from sgm_core.config.schema import Type
 from sgm_plugins.tools.catalog.source.classes import Class, Order, dataclass_options, order_of
 from sgm_plugins.tools.catalog.source.hints import Hint
@@ -23,7 +22,7 @@ from sgm_plugins.tools.catalog.source.names import (
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-UNTOLD: Any = refusals.UNTOLD
+UNTOLD: Any = object()
 """The value of a default that is not a literal."""
 
 
