@@ -15,7 +15,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 
-from sgm_core.training.local import local
+from sgm_core.training.sharding import local
 from sgm_plugins.tools.dry_run.host_memory import HostMemory
 from sgm_plugins.tools.dry_run.live_memory import LiveMemory, tensors_in
 from sgm_plugins.tools.explain.sizes import Measured, Size, kept_of, measure, sizes_of, without_gradient

@@ -19,7 +19,7 @@ from sgm_core.config import listeners
 from sgm_core.config.api import Config
 from sgm_core.config.build import BuildError, build_plan
 from sgm_core.config.plan import Call
-from sgm_core.training.local import local
+from sgm_core.training.sharding import local
 
 
 @dataclass
