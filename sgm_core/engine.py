@@ -14,7 +14,6 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import takes_weights
 from sgm_core.conditioning import Conditioning, as_entry, batch_size_of
 from sgm_core.config.build import refusal_by
@@ -153,7 +152,6 @@ class DiffusionEngine(TrainingEngine):
         self.latent_shape = None if latent_shape is None else tuple(latent_shape)
         self.log_keys = self.conditioner.input_keys if log_keys is None else tuple(log_keys)
         self.sigma_levels = sigma_levels
-        self.provenance: Provenance | None = None
         self.adapter = adapter
         if adapter is not None:
             self._adapt(adapter)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_weights
 from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.layouts import AVERAGE, has_average
-from sgm_core.checkpoints.match import match
+from sgm_core.checkpoints.match import Trainable, match
 from sgm_core.roles import FirstStage
 
 AT_ONCE = 2**27
 """Bytes that are read before the file is mapped anew: until then, pages that were read count as memory."""
 
 
-def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
+def load_into(engine: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     """Load all weights or none; which ones, says `match`.
 
     Raises:
@@ -29,9 +29,8 @@ def load_into(engine: Any, checkpoint: Checkpoint) -> LoadReport:
     if not report.fits:
         raise CheckpointError(str(report))
     engine.load_state_dict({name: checkpoint.weights[key] for name, key in names.items()}, strict=False)
-    average = getattr(engine, "model_ema", None)  # any LightningModule may be an engine
-    if average is not None and not has_average(names):
-        average.track(getattr(engine, "averaged_parameters", engine.trained_parameters)())
+    if isinstance(engine, Trainable) and engine.model_ema is not None and not has_average(names):
+        engine.model_ema.track(engine.averaged_parameters())
     return report
 
 
@@ -40,7 +39,7 @@ class NoValuesError(Exception):
 
 
 def fill(
-    engine: Any,
+    engine: nn.Module,
     *,
     checkpoint: Checkpoint,
     take_average: bool,
@@ -52,7 +51,8 @@ def fill(
     names, report = match(engine, checkpoint.path, checkpoint.weights, take_average=take_average)
     if not report.fits:
         raise CheckpointError(str(report))
-    if first_stage_dtype is None and getattr(engine, "first_stage_autocast", True):
+    training = engine if isinstance(engine, Trainable) else None
+    if first_stage_dtype is None and (training is None or training.first_stage_autocast):
         first_stage_dtype = dtype  # else it stays as it is: what autocast is kept from overflows in half precision
     _cast(engine, dtype, first_stage_dtype)
     shared = _shared(engine)
@@ -75,9 +75,9 @@ def fill(
     engine.load_state_dict(filled, strict=False, assign=True)
     for module, attribute, first in shared:
         setattr(module, attribute, first())
-    average = getattr(engine, "model_ema", None)
-    if average is not None:  # its values were those of parameters without any
-        average.track(getattr(engine, "averaged_parameters", engine.trained_parameters)())
+    average = None if training is None else training.model_ema
+    if training is not None and average is not None:  # its values were those of parameters without any
+        average.track(training.averaged_parameters())
     if any(tensor.is_meta for tensor in (*engine.parameters(), *engine.buffers())):
         raise NoValuesError
     engine.to(device)

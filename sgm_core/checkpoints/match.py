@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from sgm_core.checkpoints.fit import LoadReport, compare
 from sgm_core.checkpoints.layouts import AVERAGE, SHADOW, harmless, own_names
+from sgm_core.roles import Adapter, Average
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """An engine that tells what it trains: `sgm_core.training.base.TrainingEngine`, where the attributes are described.
+    Any other LightningModule may be an engine too; it has no average and no adapter."""
+
+    model_ema: Average | None
+    adapter: Adapter | None
+    first_stage_autocast: bool
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]: ...
+
+    def averaged_parameters(self) -> dict[str, nn.Parameter]: ...
 
 
 def match(
@@ -35,8 +50,9 @@ def match(
     names = {name: key for key, name in own_names(weights, own).items()}
     notes: list[str] = []
     averaged = {name for name in names if name.startswith(AVERAGE)}
-    keeps_average = getattr(engine, "model_ema", None) is not None  # any LightningModule may be an engine
-    adapter = added_by_adapter(engine)
+    keeps_average = isinstance(engine, Trainable) and engine.model_ema is not None
+    # all that is trained, where an adapter is
+    adapter = set(engine.trained_parameters()) if isinstance(engine, Trainable) and engine.adapter else set()
     if adapter and adapter.isdisjoint(names):  # its average is that of the adapter, which starts afresh
         own = {name: value for name, value in own.items() if name not in adapter and not name.startswith(AVERAGE)}
         keeps_average, take_average = False, True
@@ -66,12 +82,6 @@ def match(
     )
     report.notes.extend(notes)
     return names, report
-
-
-def added_by_adapter(engine: nn.Module) -> set[str]:
-    """The keys of the weights that an engine's adapter has added: all that it trains."""
-    trained: Any = getattr(engine, "trained_parameters", None)
-    return set() if getattr(engine, "adapter", None) is None else set(trained())
 
 
 def _said(engine: nn.Module, attribute: str) -> Iterable[str]:

@@ -38,6 +38,13 @@ class Provenance:
             [{"kind": e.kind, "name": e.name, "distribution": e.distribution, "version": e.version} for e in entries],
         )
 
+    @staticmethod
+    def of_engine(engine: object) -> Provenance | None:
+        """What an engine was given as its `provenance`, with its present `latent_shape`. None where it has none: it was
+        not built from a config."""
+        found: Provenance | None = getattr(engine, "provenance", None)
+        return None if found is None else found.with_shape(getattr(engine, "latent_shape", None))
+
     def with_shape(self, shape: Sequence[int] | None) -> Provenance:
         return replace(self, latent_shape=None if shape is None else list(shape))
 

@@ -43,7 +43,6 @@ from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.session import current, hook_entries, session
 from sgm_core.hooks.specs import RunParts
-from sgm_core.roles import Adapter
 from sgm_core.runs.allocator import keep_freed_memory
 from sgm_core.runs.changes import changes, described
 from sgm_core.runs.lines import METRICS
@@ -250,19 +249,15 @@ class Run:
         weights = trainer.strategy.lightning_module_state_dict()
         if not trainer.is_global_zero:
             return
-        provenance = getattr(engine, "provenance", None)
-        if provenance is not None:
-            provenance = provenance.with_shape(getattr(engine, "latent_shape", None))
         path = self.folder / "model.safetensors"
         try:
-            save_weights(weights, path, provenance)
+            save_weights(weights, path, Provenance.of_engine(engine))
         except OSError as error:
             last = self.folder / "checkpoints" / "last.ckpt"
             raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error
-        adapter = getattr(engine, "adapter", None)
-        if isinstance(engine, TrainingEngine) and isinstance(adapter, Adapter):
+        if isinstance(engine, TrainingEngine) and engine.adapter is not None:
             with engine.ema_scope():
-                adapter.export(self.folder)
+                engine.adapter.export(self.folder)
 
 
 class WriteConfig(Callback):

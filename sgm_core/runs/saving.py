@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from sgm_core.checkpoints.manifest import SUFFIX, write_manifest
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY
+from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_core.runs.signals import Requests
@@ -129,8 +129,7 @@ class Saver(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Whatever the engine: its checkpoint says how to build it again."""
-        provenance = getattr(pl_module, "provenance", None)
-        if provenance is not None:
+        if (provenance := Provenance.of_engine(pl_module)) is not None:
             checkpoint.setdefault(PROVENANCE_KEY, provenance.to_dict())
 
     def is_kept(self, step: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.checkpoints.fit import LoadReport
@@ -18,7 +19,7 @@ from sgm_core.checkpoints.load import load_into
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.randomness.samples import SampleDraws, sample_draws
-from sgm_core.roles import Average, LRScheduleFactory
+from sgm_core.roles import Adapter, Average, LRScheduleFactory, OptimizerFactory
 from sgm_core.training.fused import fuse
 from sgm_core.training.sharding import reshard, shard
 
@@ -29,11 +30,14 @@ SEED_KEY = "sgm_seed"
 
 
 class TrainingEngine(LightningModule, ABC):
-    """Base of engines: everything about training but the model and its loss. Its attributes are set by the subclass.
+    """Base of engines: everything about training but the model and its loss. The subclass sets what it has of these.
 
     Attributes:
         model_ema: the average, of `averaged_parameters()`.
+        adapter: has added all that is trained, if there is one.
+        make_optimizer: of what is trained; AdamW by default.
         make_lr_schedule: stepped once per optimizer step.
+        first_stage_autocast: whether a first stage may compute in half precision.
         input_key: the batch entry that holds the images.
         latent_shape: (c, *grid) of what it was trained on.
         provenance: how to build it again, for its checkpoints.
@@ -45,14 +49,18 @@ class TrainingEngine(LightningModule, ABC):
     _seed_of_fit: int | None = None
     _sharded = False
 
-    model_ema: Average | None
-    make_lr_schedule: LRScheduleFactory | None
-    input_key: str
-    latent_shape: tuple[int, ...] | None
-    provenance: Provenance | None
+    first_stage_autocast = True
+    input_key = "image"
 
     def __init__(self) -> None:
         super().__init__()
+        # not in the class: its attributes would hide a submodule of the same name
+        self.model_ema: Average | None = None
+        self.adapter: Adapter | None = None
+        self.make_optimizer: OptimizerFactory = AdamW
+        self.make_lr_schedule: LRScheduleFactory | None = None
+        self.latent_shape: tuple[int, ...] | None = None
+        self.provenance: Provenance | None = None
         self._step_values: list[Tensor] = []  # see `log_step`
 
     @abstractmethod
@@ -253,8 +261,8 @@ class TrainingEngine(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Every checkpoint says how to build the engine again, and what it draws."""
-        if self.provenance is not None:
-            checkpoint[PROVENANCE_KEY] = self.provenance.with_shape(self.latent_shape).to_dict()
+        if (provenance := Provenance.of_engine(self)) is not None:
+            checkpoint[PROVENANCE_KEY] = provenance.to_dict()
         if self._seed_of_fit is not None:
             checkpoint[SEED_KEY] = self._seed_of_fit
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sgm_core.roles import Average
-from sgm_core.training.local import local
+from sgm_core.training.sharding import local
 
 if TYPE_CHECKING:
     from typing import Self

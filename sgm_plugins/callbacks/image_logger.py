@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ class ImageLogger(Callback):
         Raises:
             SgmError: it has no `log_images`.
         """
-        if not callable(getattr(pl_module, "log_images", None)):
+        if not isinstance(pl_module, Draws):
             raise SgmError(f"image_logger: {type(pl_module).__name__} has no method log_images(batch, n, ...) to call")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -127,7 +127,7 @@ class ImageLogger(Callback):
                 drawn = cast(Draws, engine.eval()).log_images(
                     batch(), n=self.max_images, sample=self.sample, ucg_keys=self.ucg_keys, seed=self.seed
                 )
-                entries = conditionings(cast(Draws, engine), self._batch)
+                entries = conditionings(engine, self._batch)
                 images = {**drawn, **entries, **extra_images(engine, batch, self.seed)}
         finally:
             for module, training in modes:
@@ -153,18 +153,25 @@ class ImageLogger(Callback):
                     hand_over(logger, key, grid, step)
 
 
+@runtime_checkable
 class Draws(Protocol):
-    """What an engine must have. On every rank: pictures (n, c, h, w) in [-1, 1] by name.
-
-    One that lists `log_keys`, batch entries to draw, also has `get_input`, which gives the images of a batch.
-    """
+    """What an engine must have. On every rank: pictures (n, c, h, w) in [-1, 1] by name."""
 
     def log_images(
         self, batch: Any, n: int, *, sample: bool, ucg_keys: list[str] | None, seed: int
     ) -> Mapping[str, Tensor]: ...
 
 
-def conditionings(engine: Any, batch: Any) -> dict[str, Tensor]:
+@runtime_checkable
+class DrawsEntries(Protocol):
+    """What an engine has that lists batch entries to draw: these, and the images of a batch."""
+
+    log_keys: Sequence[str]
+
+    def get_input(self, batch: Any) -> Tensor: ...
+
+
+def conditionings(engine: object, batch: Any) -> dict[str, Tensor]:
     """Pictures of the batch entries that an engine lists in `log_keys`, (n, 3, h, w) in [-1, 1] by key.
 
     They have the shape of the images; small ones are enlarged by a whole factor, so that there is room for letters.
@@ -173,11 +180,11 @@ def conditionings(engine: Any, batch: Any) -> dict[str, Tensor]:
     Raises:
         ValueError: the batch lacks an entry that `log_keys` asks for.
     """
-    keys = getattr(engine, "log_keys", ())
+    if not isinstance(engine, DrawsEntries) or not engine.log_keys:
+        return {}
+    keys = engine.log_keys
     if absent := [key for key in keys if key not in batch]:
         raise ValueError(f"the batch has no '{absent[0]}' (model.log_keys); it has {', '.join(batch)}")
-    if not keys:
-        return {}
     height, width = engine.get_input(batch).shape[-2:]
     enlarged = max(1, -(-SMALLEST_PICTURE // max(height, width)))
     drawn = {key: draw_conditioning(batch[key], height * enlarged, width * enlarged) for key in keys}

@@ -77,8 +77,6 @@ class AutoencoderEngine(TrainingEngine):
         self.input_key = input_key
         self.decode_keys = tuple(decode_keys)
         self.diff_boost = diff_boost
-        self.latent_shape = None
-        self.provenance = None
         self.groups = assign(parameter_groups, self.trained_parameters())
         for name, parameter in self.named_parameters():
             if name in self.groups and not self.groups[name].trainable:

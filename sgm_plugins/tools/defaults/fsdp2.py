@@ -10,7 +10,7 @@ def lightning_callbacks() -> None:
     """Adds no callback: a trainer is about to be made, which looks its strategy up."""
     from lightning.pytorch.strategies import StrategyRegistry
 
-    from sgm_core.training.sharding import NAME, FSDP2Strategy
+    from sgm_plugins.tools.defaults.fsdp2_strategy import NAME, FSDP2Strategy
 
     if NAME not in StrategyRegistry:
         StrategyRegistry.register(NAME, FSDP2Strategy, description=FSDP2Strategy.__doc__)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sgm_core.training.local import local
+from sgm_core.training.sharding import local
 
 
 class LiveMemory(TorchDispatchMode):

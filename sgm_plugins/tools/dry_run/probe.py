@@ -15,7 +15,8 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 
-from sgm_core.training.local import local
+from sgm_core.training.base import TrainingEngine
+from sgm_core.training.sharding import local
 from sgm_plugins.tools.dry_run.host_memory import HostMemory
 from sgm_plugins.tools.dry_run.live_memory import LiveMemory, tensors_in
 from sgm_plugins.tools.explain.sizes import Measured, Size, kept_of, measure, sizes_of, without_gradient
@@ -151,7 +152,7 @@ class Probe(Callback):
         found.steps = int(total) if 0 < total < float("inf") else None
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
-        if getattr(pl_module, "model_ema", None) is not None:
+        if isinstance(pl_module, TrainingEngine) and pl_module.model_ema is not None:
             for optimizer in trainer.optimizers:
                 optimizer.register_step_post_hook(lambda *_: self._begin("average"))
         self._clock = time.monotonic()
@@ -227,9 +228,8 @@ class Probe(Callback):
 def kept_by(engine: LightningModule) -> Iterator[Tensor]:
     """What is in memory before the first step: weights and averages."""
     yield from (*engine.parameters(), *engine.buffers())
-    average = getattr(engine, "model_ema", None)
-    if isinstance(average, nn.Module):
-        yield from average.state_dict().values()
+    if isinstance(engine, TrainingEngine) and engine.model_ema is not None:
+        yield from engine.model_ema.state_dict().values()
 
 
 class SavedForBackward:

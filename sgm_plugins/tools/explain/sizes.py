@@ -19,7 +19,8 @@ from sgm_core.config import listeners
 from sgm_core.config.api import Config
 from sgm_core.config.build import BuildError, build_plan
 from sgm_core.config.plan import Call
-from sgm_core.training.local import local
+from sgm_core.training.base import TrainingEngine
+from sgm_core.training.sharding import local
 
 
 @dataclass
@@ -83,9 +84,8 @@ def sizes_of(engine: Any, optimizers: Iterable[torch.optim.Optimizer] = ()) -> l
     trained = {id(parameter) for parameter in parameters}
     sizes = [_weights(path, module, trained) for path, module in _parts(engine)]
     sizes.append(Size("model", "gradients", 0, 0, _bytes(parameters)))
-    average = getattr(engine, "model_ema", None)
-    if isinstance(average, nn.Module):
-        sizes.append(Size("model.ema", "shadows", 0, 0, _bytes(average.state_dict().values())))
+    if isinstance(engine, TrainingEngine) and engine.model_ema is not None:
+        sizes.append(Size("model.ema", "shadows", 0, 0, _bytes(engine.model_ema.state_dict().values())))
     for optimizer in optimizers:
         sizes.append(Size("model.optimizer", "moments", 0, 0, kept_of(optimizer)))
     return [size for size in sizes if size.bytes]
@@ -139,18 +139,16 @@ def _weights(path: str, module: nn.Module, trained: set[int]) -> Size:
 
 def _trained(engine: Any) -> list[nn.Parameter]:
     """What the optimizer is given: what the engine says, or all that requires a gradient."""
-    say = getattr(engine, "trained_parameters", None)
-    if say is not None:
-        return list(say().values())
+    if isinstance(engine, TrainingEngine):
+        return list(engine.trained_parameters().values())
     return [parameter for parameter in engine.parameters() if parameter.requires_grad]
 
 
 def _moments(engine: Any, parameters: list[nn.Parameter]) -> int:
     """What the optimizer keeps, after a step on the meta device."""
-    make = getattr(engine, "make_optimizer", None)
-    if make is None or not parameters:
+    if not isinstance(engine, TrainingEngine) or not parameters:
         return 0
-    optimizer = make(parameters)
+    optimizer = engine.make_optimizer(parameters)
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     optimizer.step()
