@@ -174,19 +174,18 @@ def options() -> str:
 
 
 def names() -> str:
-    """What `import sgm_core as sgm` offers."""
+    """What `import sgm_core as sgm` offers; nothing is imported for it."""
     import sgm_core
 
+    places = {name: f"{module}.{name}" for name, module in sgm_core._LAZY.items()}
+    places |= {entry.name: entry.value.replace(":", ".") for entry in index.entries("python")}
+    for name in set(sgm_core.__all__) - set(places):  # those of the registry, and its methods
+        owner = f"{type(index).__name__}." if inspect.ismethod(getattr(sgm_core, name)) else ""
+        places[name] = f"sgm_core.registry.{owner}{name}"
     lines = ["# Names of `sgm_core`", "", "What `import sgm_core as sgm` offers; importing it imports no torch.", ""]
-    for name in sgm_core.__all__:
-        found = getattr(sgm_core, name)
-        if inspect.ismethod(found):
-            place = f"{found.__func__.__module__}.{found.__func__.__qualname__}"
-        elif hasattr(found, "__qualname__"):
-            place = f"{found.__module__}.{found.__qualname__}"
-        else:
-            place = f"sgm_core.registry.{name}"
-        lines += [f"## sgm.{name}", "", f"::: {place}", "    options: {heading_level: 3}", ""]
+    for name, place in sorted(places.items()):
+        shown = "    options: {heading_level: 3, show_if_no_docstring: true}"
+        lines += [f"## sgm.{name}", "", f"::: {place}", shown, ""]
     return "\n".join(lines)
 
 
