@@ -2,6 +2,7 @@
 
     python benchmarks/reading_path.py                        # of the checkout that is installed in this environment
     /other/checkout/.venv/bin/python benchmarks/reading_path.py    # of another one
+    python benchmarks/reading_path.py --docs docs            # and into the column "now" of docs/architecture.md
 
 The run stops at the first call of the scaling in a training step. Two numbers are printed:
 
@@ -14,8 +15,10 @@ modules and classes.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import io
+import re
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
@@ -106,5 +109,27 @@ def report(found: Traced) -> str:
     )
 
 
+def write(found: Traced, page: Path) -> None:
+    """Put both numbers into the last column of the page's table.
+
+    Raises:
+        ValueError: the page has no such table.
+    """
+    text = page.read_text(encoding="utf-8")
+    for files in (found.stack, found.executed):
+        name = "files on the call stack" if files is found.stack else "all files that executed a function by then"
+        now = "{} files, {:,} lines".format(*found.row(files))
+        text, count = re.subn(rf"^(\| {name} \|[^|]*\|)[^|]*\|$", rf"\1 {now} |", text, flags=re.MULTILINE)
+        if count != 1:
+            raise ValueError(f"{page} has no row '{name}'")
+    page.write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print(report(traced()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--docs", type=Path, metavar="FOLDER", help="write the numbers into its architecture.md")
+    options = parser.parse_args()
+    result = traced()
+    print(report(result))
+    if options.docs is not None:
+        write(result, options.docs / "architecture.md")

@@ -13,7 +13,9 @@ from support.places import BENCHMARKS, ROOT
 
 @pytest.mark.slow
 def test_the_path_leads_from_the_command_to_the_formula(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "reading_path.py")]
+    page = tmp_path / "architecture.md"
+    page.write_text((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), encoding="utf-8")
+    command = [sys.executable, str(BENCHMARKS / "reading_path.py"), "--docs", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *stack, on_stack, executed = done.stdout.splitlines()
@@ -23,7 +25,8 @@ def test_the_path_leads_from_the_command_to_the_formula(tmp_path: Path) -> None:
     assert files == len(stack)
     assert lines == sum(int(line.split()[0]) for line in stack)
     assert (files, lines) < counts(executed)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [page]
+    assert f" {files} files, {lines:,} lines |\n" in page.read_text(encoding="utf-8")
 
 
 def counts(line: str) -> tuple[int, int]:
