@@ -29,8 +29,9 @@ format: .venv/dev.done
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# without --quiet, with which mkdocs counts no warnings
 docs: .venv/docs.done
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo build/docs/index.html
 
 bench: .venv/bench.done
