@@ -4,12 +4,12 @@ import re
 import shlex
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-import tomllib
 import torch
 import yaml
 from support.places import ROOT
