@@ -1,9 +1,9 @@
-# `make demo` and `make test` each work alone, from a fresh clone. The same in plain commands: README.md.
+# `make demo` and `make test` each work alone, from a fresh clone. The same in plain commands: CONTRIBUTING.md.
 PYTHON ?= python3
 BIN := .venv/bin
 SUITE := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -rs
 
-.PHONY: demo test test-all fuzz lint format bench clean
+.PHONY: demo test test-all fuzz lint format docs bench clean
 
 demo: .venv/base.done
 	$(BIN)/sgm train configs/digits.yaml
@@ -28,6 +28,11 @@ lint: .venv/dev.done
 format: .venv/dev.done
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# without --quiet, with which mkdocs counts no warnings
+docs: .venv/docs.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo build/docs/index.html
 
 bench: .venv/bench.done
 	$(BIN)/python benchmarks/speed.py --out runs/speed
@@ -55,4 +60,8 @@ clean:
 
 .venv/bench.done: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	touch $@ .venv/base.done
+
+.venv/docs.done: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	touch $@ .venv/base.done

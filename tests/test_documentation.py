@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pytest
+from support.import_graph import FLOORS
 from support.places import ROOT
 
 import sgm_core as sgm
@@ -43,9 +44,9 @@ def parameters(spec) -> list[inspect.Parameter]:
 
 
 def test_the_table_of_hooks_is_that_of_the_specifications():
-    table = [row[0].strip("`") for row in rows(section("CONTRIBUTING.md", "Hooks"))]
+    table = [row[0].strip("`") for row in rows(section("docs/plugins.md", "Hooks"))]
     assert table == [f"{name}({', '.join(p.name for p in parameters(spec))})" for name, spec in HOOKS.items()]
-    assert all(row[1] for row in rows(section("CONTRIBUTING.md", "Hooks")))
+    assert all(row[1] for row in rows(section("docs/plugins.md", "Hooks")))
 
 
 def test_the_hooks_that_the_core_calls_are_those_that_are_specified():
@@ -56,7 +57,7 @@ def test_the_hooks_that_the_core_calls_are_those_that_are_specified():
 
 
 def test_the_example_of_a_hook_plugin_does_what_is_said(make_distribution, capsys):
-    text = section("CONTRIBUTING.md", "Hooks")
+    text = section("docs/plugins.md", "Hooks")
     source = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     group, name, module = re.search(r'```toml\n.*?"(.*?)"\]\n(\w+) = "(\w+)"\n```', text, re.DOTALL).groups()
     make_distribution("sgm-everystep", {group: {name: module}}, {f"{module}.py": source})
@@ -66,7 +67,7 @@ def test_the_example_of_a_hook_plugin_does_what_is_said(make_distribution, capsy
 
 
 def test_every_kind_has_its_row():
-    table = {name.strip("`"): text for name, text in rows(section("CONTRIBUTING.md", "Kinds"))}
+    table = {name.strip("`"): text for name, text in rows(section("docs/plugins.md", "Kinds"))}
     assert table == {kind.name: kind.summary for kind in KINDS.values()}
 
 
@@ -74,8 +75,17 @@ def test_every_kind_has_its_row():
 def test_every_command_has_a_help_and_its_row(name):
     assert summaries()[name] == (index.resolve("commands", name).__doc__ or "").partition("\n")[0]
     assert summaries()[name].endswith(".")
-    (text,) = [row[-1] for row in rows(section("README.md", "Commands")) if row[0].startswith(f"`sgm {name}")]
+    (text,) = [
+        row[-1]
+        for row in rows((ROOT / "docs" / "commands.md").read_text(encoding="utf-8"))
+        if row[0].startswith(f"`sgm {name}")
+    ]
     assert text
+
+
+def test_the_page_of_commands_lists_no_other_ones():
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `sgm ([\w-]+)", text, flags=re.MULTILINE)) == set(summaries())
 
 
 BUILT_IN = [entry for entry in index.entries() if entry.distribution == BUILTIN and entry.kind in KINDS]
@@ -86,3 +96,57 @@ def test_every_component_and_each_of_its_parameters_is_described(entry):
     described = component_of(entry)
     assert described.doc.partition("\n\n")[0].strip()
     assert [name for name in described.signature.parameters if not described.texts.get(name, "").strip()] == []
+
+
+# --- the pages -----------------------------------------------------------------------------------------------------
+
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
+FENCED = re.compile(r"^( *)```.*?^\1```", flags=re.MULTILINE | re.DOTALL)
+
+
+def prose(page) -> str:
+    """A page without its blocks of code."""
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page) -> set[str]:
+    """What a link can name of a page: its headings, as code hosts and mkdocs spell them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_one_page():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    assert len(text.split()) <= 900
+
+
+def test_every_link_between_pages_leads_somewhere():
+    broken = []
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *(ROOT / "examples").glob("*/README.md")]:
+        for target, anchor in LINK.findall(prose(page)):
+            if re.match(r"\w+:", target):
+                continue
+            there = (page.parent / target).resolve() if target else page
+            if not there.exists() or (anchor and anchor not in anchors(there)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
+    assert broken == []
+
+
+def test_every_page_is_linked_from_the_index():
+    linked = {target for target, _ in LINK.findall((ROOT / "docs" / "index.md").read_text(encoding="utf-8"))}
+    assert {page.name for page in PAGES} - linked == {"index.md"}
+
+
+def test_the_pages_write_cannot_as_one_word():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+    assert [page.name for page in pages if re.search(r"\bcan not\b", prose(page), re.IGNORECASE)] == []
+
+
+def test_the_table_of_floors_is_that_of_the_import_graph():
+    table = rows(re.sub(r"^\| (\d)", r"| `\1`", section("docs/architecture.md", "Floors"), flags=re.MULTILINE))
+    written = {int(number.strip("`")): set(re.findall(r"`(\w+)`", rooms)) for number, rooms in table}
+    leaving = {"refusals", "frozen"}  # rooms that this release removes
+    assert written == {number: rooms - leaving for number, rooms in enumerate(FLOORS)}

@@ -90,7 +90,7 @@ def test_the_constraints_satisfy_the_dependencies():
     pinned = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins if
               pin.marker is None or pin.marker.evaluate()}  # fmt: skip
     extras = PYPROJECT["project"]["optional-dependencies"]
-    wanted = [text for name in ("dev", "bench", "tensorboard", "text", "data", "lora") for text in extras[name]]
+    wanted = [text for name in ("dev", "bench", "docs", "tensorboard", "text", "data", "lora") for text in extras[name]]
     for text in [*PYPROJECT["project"]["dependencies"], *wanted]:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate():

@@ -119,7 +119,11 @@ def check_config(config: Config, training: bool) -> Iterable[Problem | tuple[str
 
 @hookspec
 def train_options(parser: argparse.ArgumentParser) -> None:
-    """`sgm train` declares its options; a plugin may add some, which `before_training` reads."""
+    """`sgm train` declares its options; a plugin may add some, which `before_training` reads.
+
+    Args:
+        parser: of the command; add to it with `parser.add_argument`.
+    """
 
 
 @hookspec

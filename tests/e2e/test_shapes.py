@@ -479,4 +479,5 @@ def test_the_message_of_the_readme_is_the_one_that_is_printed(capsys, register):
     config = re.search(r"```yaml\n(# sgm train parity\.yaml\n.*?)```", readme, re.DOTALL)[1]
     Path("parity.yaml").write_text(config.replace("embed_dim: 64", "embed_dim: 32"))
     assert main(["check", "--shapes", "parity.yaml"]) == 1
-    assert f"```\n{capsys.readouterr().err}```" in readme
+    configs = (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")
+    assert f"```\n{capsys.readouterr().err}```" in configs
