@@ -15,6 +15,7 @@ from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpo
 from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.load import NoValuesError, fill, load_into
 from sgm_core.checkpoints.manifest import to_load
+from sgm_core.checkpoints.pieces import in_our_form
 from sgm_core.checkpoints.recognise import identify, layout_of
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.checkpoints.weightless import weightless
@@ -57,7 +58,7 @@ def load_engine(
     refuse_url(path)
     checkpoint = read_checkpoint(to_load(Path(path), verify))
     engine, _ = load(
-        checkpoint,
+        in_our_form(checkpoint),
         choose_config(checkpoint, config),
         dtype=dtype,
         first_stage_dtype=first_stage_dtype,

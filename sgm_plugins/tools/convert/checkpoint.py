@@ -11,7 +11,7 @@ from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights
 from sgm_core.checkpoints.layouts import AVERAGE, OWN, harmless
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.provenance import Provenance
-from sgm_core.checkpoints.recognise import is_name, own_names, recognise
+from sgm_core.checkpoints.recognise import own_names, recognise
 from sgm_core.config.api import Config, load_config
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.convert.folder import INDEX, read_folder, save, write_folder
@@ -53,10 +53,11 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None, to
         found = load_config(config or chosen[0])
         return [*notes, *_write_file(target, Checkpoint(source, weights, None), found)]
     from sgm_core.building.loaded import choose_config
+    from sgm_core.checkpoints.pieces import in_our_form
 
     checkpoint = read_checkpoint(to_load(source))
     found = choose_config(checkpoint, config)
-    checkpoint = _in_our_form(checkpoint)
+    checkpoint = in_our_form(checkpoint)
     if target.suffix and to in (None, OWN.name):
         return _write_file(target, checkpoint, found)
     _fitting(checkpoint, found)
@@ -70,19 +71,6 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None, to
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in weights.items()}
-
-
-def _in_our_form(checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint in a form whose tensors are not ours, with ours. One that only has other names stays as it is."""
-    claim = next((claim for claim in recognise(_shapes(checkpoint.weights)) if claim.whole), None)
-    if claim is None or claim.form is None or claim.form.name == OWN.name:
-        return checkpoint
-    pieces, _ = expanded(claim.family.rules(claim.form.name, checkpoint.weights), checkpoint.weights)
-    if all(map(is_name, pieces)):
-        return checkpoint
-    from sgm_plugins.tools.convert.pieces import to_ours
-
-    return Checkpoint(checkpoint.path, to_ours(pieces, checkpoint.weights), checkpoint.provenance)
 
 
 def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tuple[Family, Form]:
@@ -106,7 +94,7 @@ def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tup
 
 def _write_form(target: Path, weights: Mapping[str, Tensor], family: Family, form: Form) -> list[str]:
     """One file by the keys of another form."""
-    from sgm_plugins.tools.convert.pieces import to_theirs
+    from sgm_core.checkpoints.pieces import to_theirs
 
     pieces, unknown = expanded(family.rules(form.name, weights), weights, back=True)
     save(target, to_theirs(pieces, weights))

@@ -80,7 +80,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[Model]
         SgmError: no such folder, one that no family knows, or keys that have no place with us.
     """
     from sgm_core.checkpoints.files import read_checkpoint
-    from sgm_plugins.tools.convert.pieces import to_ours
+    from sgm_core.checkpoints.pieces import to_ours
 
     files = part_files(folder)
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in files}
@@ -172,7 +172,7 @@ def write_folder(folder: Path, weights: Mapping[str, Tensor], config: Config, fa
 
 
 def _write(folder: Path, weights: Mapping[str, Tensor], config: Config, family: Family, form: Form) -> list[str]:
-    from sgm_plugins.tools.convert.pieces import to_theirs
+    from sgm_core.checkpoints.pieces import to_theirs
 
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     files = family.folder(form.name, shapes, config.to_dict())

@@ -8,8 +8,24 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from sgm_core.checkpoints.family import Rows, Rule
+from sgm_core.checkpoints.family import Rows, Rule, expanded
+from sgm_core.checkpoints.files import Checkpoint
+from sgm_core.checkpoints.layouts import OWN
+from sgm_core.checkpoints.recognise import is_name, recognise
 from sgm_core.errors import SgmError
+
+
+def in_our_form(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint in a form whose tensors are not ours, with ours. One that only has other names stays as it is."""
+    shapes = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
+    claim = next((claim for claim in recognise(shapes) if claim.whole), None)
+    if claim is None or claim.form is None or claim.form.name == OWN.name:
+        return checkpoint
+    pieces, unknown = expanded(claim.family.rules(claim.form.name, shapes), shapes)
+    if all(map(is_name, pieces)):
+        return checkpoint
+    others = {key: checkpoint.weights[key] for key in unknown}
+    return Checkpoint(checkpoint.path, to_ours(pieces, checkpoint.weights) | others, checkpoint.provenance, False)
 
 
 def to_theirs(pieces: Iterable[Rule], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
