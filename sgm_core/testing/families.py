@@ -41,10 +41,10 @@ class FamilyContract(Constructed):
                 with self.subject.trying("its configs are installed", "ship it, in the group `sgm.configs`"):
                     load_config(model.config)
         family.entries(Request(64, 64))
-        self._check_no_torch()
         self._check_others(family)
         if self.shapes is not None:
             self._check_file(family, self.shapes)
+        self._check_no_torch()
 
     def _check_no_torch(self) -> None:
         module = self.subject.target.__module__
