@@ -24,6 +24,8 @@ class Kind(NamedTuple):
     @property
     def noun(self) -> str:
         """One of them, for messages: `losses` -> `loss`."""
+        if self.name.endswith("ies"):
+            return f"{self.name[:-3]}y"
         return self.name.removesuffix("es" if self.name.endswith("sses") else "s")
 
 
@@ -64,5 +66,6 @@ KINDS: dict[str, Kind] = {
         Kind("datamodules", "sgm_core.roles:DataModule", "the training data, a LightningDataModule"),
         Kind("callbacks", "sgm_core.roles:Callback", "a Lightning callback"),
         Kind("loggers", "sgm_core.roles:Logger", "a Lightning logger"),
+        Kind("families", "sgm_core.checkpoints.family:Family", "public models: their files, keys, configs and prompts"),
     )
 }

@@ -13,10 +13,10 @@ import torch
 from sgm_core.building.fresh import build_engine
 from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpoint, refuse_url
 from sgm_core.checkpoints.fit import LoadReport
-from sgm_core.checkpoints.known_models import identify
-from sgm_core.checkpoints.layouts import layout_of
 from sgm_core.checkpoints.load import NoValuesError, fill, load_into
 from sgm_core.checkpoints.manifest import to_load
+from sgm_core.checkpoints.pieces import in_our_form
+from sgm_core.checkpoints.recognise import identify, layout_of
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.checkpoints.weightless import weightless
 from sgm_core.config.api import Config, config_from, load_config
@@ -58,7 +58,7 @@ def load_engine(
     refuse_url(path)
     checkpoint = read_checkpoint(to_load(Path(path), verify))
     engine, _ = load(
-        checkpoint,
+        in_our_form(checkpoint),
         choose_config(checkpoint, config),
         dtype=dtype,
         first_stage_dtype=first_stage_dtype,
@@ -143,17 +143,20 @@ def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | s
         for line in (*provenance.changed(), *provenance.missing_plugins()):
             warnings.warn(f"{path}: {line}", stacklevel=3)
         return config_from(provenance.config, str(path))
-    layout = layout_of(checkpoint.weights)
+    shapes = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
+    known, layout = identify(shapes), layout_of(shapes)
     if layout.remedy:
         raise CheckpointError(f"{path}: it is {layout.title}, not a model; {layout.remedy}")
-    known = identify({key: tuple(value.shape) for key, value in checkpoint.weights.items()})
     shipped = [model.config for model in known if model.config]
     if len(shipped) == 1:
         return load_config(shipped[0])
     if shipped:
         titles = " or ".join(f"{model.config} ({model.title})" for model in known)
         raise CheckpointError(f"{path}: by its keys it may be {titles}; say which config is its")
-    what = f"is {known[0].title}, of which no config is shipped" if known else "holds weights but no config"
+    what = "holds weights but no config"
+    if known:
+        why = f" ({known[0].reason})" if known[0].reason else ""
+        what = f"is {known[0].title}, of which no config is shipped{why}"
     raise CheckpointError(
         f"{path}: {what}. Give the config of its model, load_engine(path, config), or load it into an engine with "
         "engine.load_weights(path)"

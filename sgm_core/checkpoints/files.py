@@ -22,11 +22,19 @@ class CheckpointError(SgmError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read from a file."""
+    """What was read from a file.
+
+    Attributes:
+        path: of the file.
+        weights: by the file's keys, memory-mapped; or by ours, where tensors had to be changed.
+        provenance: what the file says of itself.
+        is_mapped: whether the weights are those of the file.
+    """
 
     path: Path
     weights: dict[str, Tensor]
     provenance: Provenance | None
+    is_mapped: bool = True
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sgm_core.checkpoints.known_models import identify
-from sgm_core.checkpoints.layouts import FIRST_STAGE, NETWORK, by_part, layout_of, part_of
+from sgm_core.checkpoints.layouts import by_part, part_of
+from sgm_core.checkpoints.recognise import identify, recognise
 
 SHOWN = 3
 """Keys of a kind that a message names."""
@@ -91,25 +91,20 @@ def compare(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 
 def reasons(report: LoadReport, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[str]:
     """What is likely wrong, in the order in which one would try; nothing where there is no telling."""
-    layout = layout_of(weights)
-    if layout.remedy or layout.name in ("controlnet", "textual inversion", "transformer", "lycoris"):
-        yield f"it is {layout.title}, not a model{f'; {layout.remedy}' if layout.remedy else ''}"
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    claims = recognise(shapes)
+    if claims and not claims[0].whole and (form := claims[0].form):
+        yield f"it is {form.title}, not a model{f'; {form.remedy}' if form.remedy else ''}"
         return
     if any(".lora_" in key for key in report.unexpected):
         yield "it has an adapter: give the model the same, or merge it (sgm convert lora --to merged)"
         return
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    theirs, ours = identify(shapes), identify({key: tuple(value.shape) for key, value in own.items()})
+    theirs = [model for claim in claims for model in claim.models]
+    ours = identify({key: tuple(value.shape) for key, value in own.items()})
     if theirs and not any(model in ours for model in theirs):
         names = " or ".join(model.title for model in theirs)
         configs = " or ".join(model.config for model in theirs if model.config)
         yield f"it is {names}; " + (f"use the config {configs}" if configs else "no config of it is shipped")
-        return
-    if layout.name == "bare network":
-        yield f"it holds only a network, whose keys lack the prefix {NETWORK}"
-        return
-    if layout.name == "bare first stage":
-        yield f"it holds only a first stage: model.first_stage.weights takes it (its keys lack {FIRST_STAGE})"
         return
     present, expected = by_part(weights), by_part(own)
     absent = [part for part in expected if part and part not in present]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,7 +70,7 @@ def fill(
         return tensor.to(device, own[name].dtype if name in own else None, copy=True)
 
     for group in _groups(checkpoint, converted):
-        filled.update(_converted(checkpoint.path, group, convert))
+        filled.update(_converted(checkpoint, group, convert))
     engine.load_state_dict(filled, strict=False, assign=True)
     for module, attribute, first in shared:
         setattr(module, attribute, first())
@@ -127,7 +126,9 @@ def _groups(checkpoint: Checkpoint, keys: Mapping[str, str]) -> Iterator[dict[st
     yield group
 
 
-def _converted(path: Path, group: Mapping[str, str], convert: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
+def _converted(
+    checkpoint: Checkpoint, group: Mapping[str, str], convert: Callable[[str, Tensor], Tensor]
+) -> dict[str, Tensor]:
     """Tensors of a file, which is mapped anew, and not any longer when this is done."""
-    weights = read_weights(path, group.values()) if group else {}
+    weights = read_weights(checkpoint.path, group.values()) if group and checkpoint.is_mapped else checkpoint.weights
     return {name: convert(name, weights[key]) for name, key in group.items()}

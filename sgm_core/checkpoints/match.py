@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from sgm_core.checkpoints.fit import LoadReport, compare
-from sgm_core.checkpoints.layouts import AVERAGE, SHADOW, harmless, own_names
+from sgm_core.checkpoints.layouts import AVERAGE, SHADOW, harmless
+from sgm_core.checkpoints.recognise import own_names
 from sgm_core.roles import Adapter, Average
 
 
@@ -32,10 +33,10 @@ def match(
 ) -> tuple[dict[str, str], LoadReport]:
     """The key in the file of each key of the engine, and how all of them fit.
 
-    Files in the layouts of generative-models and of latent diffusion do. A module may have `ignored_keys`, what files
-    hold of it that is no weight, and `computed_keys`, buffers that its constructor computes: a file need not have
-    them, and those that it has in a lower precision are passed over. One with `keys_optional` takes what is there of
-    it, and needs nothing.
+    Files in our layout do, and those in a form of an installed family that only has other names. A module may have
+    `ignored_keys`, what files hold of it that is no weight, and `computed_keys`, buffers that its constructor computes:
+    a file need not have them, and those that it has in a lower precision are passed over. One with `keys_optional`
+    takes what is there of it, and needs nothing.
 
     The average is optional on both sides. A model with one takes it from the file, or starts it from the file's
     weights. A model without takes the live weights. A model with an adapter takes a file without it as what lies
@@ -47,7 +48,8 @@ def match(
         take_average: a model without an average takes averaged weights as its own, where the file has them.
     """
     own = engine.state_dict()
-    names = {name: key for key, name in own_names(weights, own).items()}
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    names = {name: key for key, name in own_names(shapes, own).items()}
     notes: list[str] = []
     averaged = {name for name in names if name.startswith(AVERAGE)}
     keeps_average = isinstance(engine, Trainable) and engine.model_ema is not None

@@ -21,6 +21,7 @@ from sgm_core.testing.contract import Constructed, Contract
 from sgm_core.testing.data import DataModuleContract
 from sgm_core.testing.diffusion import DenoiserContract, DiscretizationContract, ScalingContract
 from sgm_core.testing.engine import EngineContract
+from sgm_core.testing.families import FamilyContract
 from sgm_core.testing.guidance import GuiderContract
 from sgm_core.testing.latents import FirstStageContract, RegularizerContract
 from sgm_core.testing.models import ConditionerContract, EmbedderContract, NetworkContract
@@ -55,6 +56,7 @@ CONTRACTS: dict[str, type[Contract]] = {
     "datamodules": DataModuleContract,
     "callbacks": Constructed,
     "loggers": Constructed,
+    "families": FamilyContract,
 }
 
 
@@ -75,6 +77,7 @@ def check_component(
     - decoders: `{"z": latents}`, by default (2, 4, 8, 8); of one that asks for frames they are one clip
     - samplers: `{"order": 2}` claims an order of convergence; 1 is expected of each that adds no noise
     - scalings: `{"sigma_data": 1.0}` claims unit variance for data of this standard deviation
+    - families: `{"shapes": {key: shape}}`, of a file in one of its forms
     - sigma_samplers: `{"rand": ...}`, four draws in the form that it takes
     - the others: nothing
 

@@ -11,9 +11,10 @@ from annotated_types import Ge, Gt, Lt
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from sgm_core.checkpoints.layouts import NETWORK
 from sgm_core.roles import Adapter
 from sgm_plugins.lora.files import KOHYA, PEFT, write_kohya, write_peft
-from sgm_plugins.lora.names import EMBEDDER, NETWORK, Names, Target
+from sgm_plugins.lora.names import EMBEDDER, Names, Target
 from sgm_plugins.lora.update import LowRank
 
 ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgm_core.checkpoints.layouts import NETWORK
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_core.registry import did_you_mean
-from sgm_plugins.lora.names import EMBEDDER, NETWORK, Names, Target
+from sgm_plugins.lora.names import EMBEDDER, Names, Target
 from sgm_plugins.lora.update import LowRank
 
 Updates = dict[Target, LowRank]
@@ -47,7 +48,7 @@ def read_lora(path: Path, names: Names) -> Updates:
     """
     files = _files_of(path)
     if files[0].name != WEIGHTS:
-        return _resolved(path, _read_whole(files[0]), names)
+        return _resolved(path, _read_whole(files[0], _BEGINNINGS | names.prefixes), names)
     found: dict[str, LowRank] = {}
     for folder in (file.parent for file in files):
         found |= _read_peft(folder, f"{folder.name}." if folder.name.startswith("embedders.") else "unet_")
@@ -74,17 +75,17 @@ def _files_of(path: Path) -> list[Path]:
     return files
 
 
-def _read_whole(path: Path) -> dict[str, LowRank]:
+def _read_whole(path: Path, beginnings: Mapping[str, str]) -> dict[str, LowRank]:
     weights, metadata = _load(path)
     said = json.loads(metadata.get("lora_adapter_metadata", "{}"))  # how diffusers tells the scales
     found = {}
     for layer, factors in _layers(path, weights).items():
-        start = next((start for start in _BEGINNINGS if layer.startswith(start)), None)
+        start = next((start for start in beginnings if layer.startswith(start)), None)
         if start is None:
-            raise SgmError(f"{path}: of which part of a model is '{layer}'? Names begin with {', '.join(_BEGINNINGS)}")
+            raise SgmError(f"{path}: of which part of a model is '{layer}'? Names begin with {', '.join(beginnings)}")
         inner = layer.removeprefix(start)
         config = {key.removeprefix(start): value for key, value in said.items() if key.startswith(start)}
-        found[_BEGINNINGS[start] + inner] = _update(path, layer, factors, _alpha(config, inner, factors))
+        found[beginnings[start] + inner] = _update(path, layer, factors, _alpha(config, inner, factors))
     return found
 
 
@@ -194,8 +195,8 @@ def write_peft(folder: Path, updates: Updates) -> None:
     """
     parts: dict[str, dict[str, LowRank]] = defaultdict(dict)
     for target, update in updates.items():
-        if target.third is not None:
-            raise SgmError(f"peft's form has no name for a third of the rows of {target.key}; use kohya's")
+        if target.rows is not None:
+            raise SgmError(f"peft's form has no name for a part of the rows of {target.key}; use kohya's")
         embedder = EMBEDDER.match(target.key)
         part = f"embedders.{embedder[1]}" if embedder else "network"
         layer = target.key.removeprefix(embedder[0] if embedder else NETWORK).removesuffix(".weight")

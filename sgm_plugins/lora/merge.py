@@ -66,10 +66,11 @@ def merged(weights: Mapping[str, Tensor], updates: Updates, weight: float = 1.0)
                 continue
             W = changed.get(key, weights[key])
             delta = weight * update.delta().to(W.device)
-            if target.third is None:
+            if target.rows is None:
                 total = W.to(delta.dtype) + delta.reshape(W.shape)
             else:
                 total = W.to(delta.dtype, copy=True)
-                total.chunk(3)[target.third].add_(delta)
+                start, stop, of = target.rows
+                total[start * len(total) // of : stop * len(total) // of].add_(delta)
             changed[key] = total.to(W.dtype)
     return changed

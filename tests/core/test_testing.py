@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.key_tables import shapes_of
 from support.original_data import write_cifar10, write_mnist
 from torch import nn
 
@@ -188,6 +189,18 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "loggers/csv": {},
     "loggers/tensorboard": {},
     "loggers/wandb": {"offline": True},
+    "families/sd_1": {},
+    "families/sd_2": {"inputs": {"shapes": shapes_of("sd_2_1")}},
+    "families/sd_xl": {"inputs": {"shapes": shapes_of("sd_xl_base")}},
+    "families/sd_xl_refiner": {"inputs": {"shapes": shapes_of("sd_xl_refiner")}},
+    "families/svd": {"inputs": {"shapes": shapes_of("svd_image_decoder")}},
+    "families/sv3d_u": {"inputs": {"shapes": shapes_of("sv3d_u")}},
+    "families/sv3d_p": {},
+    "families/lora": {"inputs": {"shapes": {"lora_unet_x.lora_down.weight": (4, 8)}}},
+    "families/controlnet": {"inputs": {"shapes": {"control_model.input_blocks.0.0.weight": (4, 8)}}},
+    "families/textual_inversion": {"inputs": {"shapes": {"emb_params": (4, 8)}}},
+    "families/transformer": {"inputs": {"shapes": {"double_blocks.0.img_attn.qkv.weight": (4, 8)}}},
+    "families/part": {"inputs": {"shapes": {"decoder.up.0.block.0.conv1.weight": (4, 8, 3, 3)}}},
 }  # fmt: skip
 """Arguments and inputs of each. A built-in that is new needs a line, or its test fails."""
 

@@ -9,7 +9,17 @@ NEEDS = {"digits_text": "sgm-minilm"}
 """The plugin that a config uses. `tests/e2e` installs it, and runs the config with it."""
 
 
-PUBLIC = ("sd_2_1", "sd_2_1_768", "sd_xl_base", "sd_xl_refiner", "sv3d_p", "sv3d_u", "svd", "svd_image_decoder")
+PUBLIC = (
+    "sd_1_5",
+    "sd_2_1",
+    "sd_2_1_768",
+    "sd_xl_base",
+    "sd_xl_refiner",
+    "sv3d_p",
+    "sv3d_u",
+    "svd",
+    "svd_image_decoder",
+)
 """Configs of public models: in full size, without data. `tests/test_key_tables.py` has more of them."""
 
 LARGE = ("class_latent", "sd_xl_finetune", "sd_xl_lora", "txt2img_clip")

@@ -15,8 +15,8 @@ AUTOENCODER = "{use: %s, ch: 32, ch_mult: [1, 2], num_res_blocks: 1}"  # a facto
 HALF = "ch: 32, ch_mult: [1, 2], num_res_blocks: 1"
 FRAMES = 3
 
-NAMES = ("sd_xl_base", "sd_xl_refiner", "sd_2_1", "sd_2_1_768", "svd", "svd_image_decoder", "sv3d_u", "sv3d_p")
-IMAGES, VIDEOS = NAMES[:4], NAMES[4:]
+IMAGES = ("sd_xl_base", "sd_xl_refiner", "sd_2_1", "sd_2_1_768", "sd_1_5")
+VIDEOS = ("svd", "svd_image_decoder", "sv3d_u", "sv3d_p")
 
 
 def tiny_config(name: str, clip: Path) -> Config:
@@ -24,6 +24,9 @@ def tiny_config(name: str, clip: Path) -> Config:
     changes: dict[str, object] = {f"network.{key}": value for key, value in NETWORK.items()}
     changes["network.channel_mult"] = "[1, 2]"
     changes["network.attention_resolutions"] = "[2]"
+    if name == "sd_1_5":
+        changes["network.num_head_channels"] = -1
+        changes["network.num_heads"] = 2
     slots = "conditioner.embedders"
     if name in IMAGES:
         changes |= {"latent_shape": "[4, 8, 8]", "first_stage": AUTOENCODER % "autoencoder_kl"}

@@ -15,8 +15,7 @@ from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
 from sgm_core.checkpoints.contents import read_contents
-from sgm_core.checkpoints.known_models import KNOWN, identify
-from sgm_core.checkpoints.layouts import layout_of, own_names
+from sgm_core.checkpoints.recognise import ask, identify, layout_of, own_names
 from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
@@ -66,7 +65,7 @@ def test_sdxl_by_its_numbers(tmp_path):
 
 def test_every_shipped_model_is_the_one_that_it_is_taken_for():
     """By the engine of its config, those without a table too."""
-    for model in KNOWN:
+    for model in [model for _, _, models in ask(lambda family: family.models) for model in models]:
         if model.config:
             shapes = {key: tuple(value.shape) for key, value in engine(model.config).state_dict().items()}
             assert [m.config for m in identify(shapes)] == LOOK_ALIKE.get(model.config, [model.config])
@@ -152,7 +151,7 @@ def test_a_folder_of_diffusers_by_its_parts(tmp_path):
     ],
 )
 def test_each_layout_has_a_name(key, name):
-    assert layout_of([key]).name == name
+    assert layout_of({key: ()}).name == name
 
 
 def test_names_of_the_ancestor_become_ours():
@@ -161,13 +160,13 @@ def test_names_of_the_ancestor_become_ours():
         "model_ema.diffusion_modelout2bias",
         "cond_stage_model.model.ln_final.bias",
     ]
-    assert own_names(keys) == {
+    assert own_names(dict.fromkeys(keys, ())) == {
         keys[0]: keys[0],
         keys[1]: f"model_ema.shadow.{keys[0]}",
         keys[2]: "conditioner.embedders.0.model.ln_final.bias",
     }
-    assert own_names(keys[1:2], keys[:1]) == {keys[1]: f"model_ema.shadow.{keys[0]}"}
-    assert own_names(keys[1:2]) == {keys[1]: keys[1]}  # nothing says where the dots were
+    assert own_names({keys[1]: ()}, keys[:1]) == {keys[1]: f"model_ema.shadow.{keys[0]}"}
+    assert own_names({keys[1]: ()}) == {keys[1]: keys[1]}  # nothing says where the dots were
 
 
 def test_dtypes_and_bytes_are_those_that_torch_has(tmp_path):

@@ -1,29 +1,33 @@
-"""`sgm convert checkpoint`: one file, ours or of generative-models, or a folder of diffusers, into the other."""
+"""`sgm convert checkpoint`: a file of any known form, a run, or a folder of diffusers, into another form."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgm_core.checkpoints.family import Family, Form, expanded
 from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights
-from sgm_core.checkpoints.layouts import AVERAGE, harmless, own_names
+from sgm_core.checkpoints.layouts import AVERAGE, OWN, harmless
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.provenance import Provenance
+from sgm_core.checkpoints.recognise import own_names, recognise
 from sgm_core.config.api import Config, load_config
 from sgm_core.errors import SgmError
-from sgm_plugins.tools.convert.diffusers.folder import INDEX, read_folder, write_folder
+from sgm_plugins.tools.convert.folder import INDEX, read_folder, save, write_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def convert_checkpoint(source: Path, target: Path, config: str | None = None) -> list[str]:
+def convert_checkpoint(source: Path, target: Path, config: str | None = None, to: str | None = None) -> list[str]:
     """Write a checkpoint in another form; gives notes. Every weight is the same, bit for bit.
 
     Args:
         source: a `.safetensors` or `.ckpt` file, a run folder, or a folder of diffusers.
         target: `NAME.safetensors`, one file with its config and lock, whose keys are those of generative-models too; or
             the name of a new folder, for diffusers.
+        to: the form of another program, by the name that its family gives it: the keys alone, without a config.
         config: of the model, a name or a file, where the source does not say it and is no known model.
 
     Raises:
@@ -40,7 +44,7 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None) ->
     if source.is_dir() and not from_folder and not (source / "checkpoints").is_dir():
         raise SgmError(f"{source}: no {INDEX} here, so no folder of diffusers; and no checkpoints, so no run")
     if from_folder:
-        if not target.suffix:
+        if not target.suffix or to not in (None, OWN.name):
             raise SgmError(f"{source} is a folder of diffusers already: write one file, --out NAME.safetensors")
         weights, notes, known = read_folder(source)
         chosen = [model.config for model in known if model.config]
@@ -49,17 +53,52 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None) ->
         found = load_config(config or chosen[0])
         return [*notes, *_write_file(target, Checkpoint(source, weights, None), found)]
     from sgm_core.building.loaded import choose_config
+    from sgm_core.checkpoints.pieces import in_our_form
 
     checkpoint = read_checkpoint(to_load(source))
     found = choose_config(checkpoint, config)
-    if target.suffix:
+    checkpoint = in_our_form(checkpoint)
+    if target.suffix and to in (None, OWN.name):
         return _write_file(target, checkpoint, found)
-    ours = {name: checkpoint.weights[key] for key, name in own_names(checkpoint.weights).items()}
+    _fitting(checkpoint, found)
+    ours = {name: checkpoint.weights[key] for key, name in own_names(_shapes(checkpoint.weights)).items()}
     dropped = [name for name in ours if name.startswith(AVERAGE)]
-    _fitting(Checkpoint(checkpoint.path, checkpoint.weights, None), found)
     kept = {name: value for name, value in ours.items() if not (name.startswith(AVERAGE) or harmless(name))}
-    notes = write_folder(target, kept, found)
-    return [*notes, *(["its averaged weights (EMA) are left out: diffusers has no place for them"] if dropped else [])]
+    family, form = _form(kept, to, is_folder=not target.suffix)
+    notes = write_folder(target, kept, found, family, form) if form.parts else _write_form(target, kept, family, form)
+    return [*notes, *(["its averaged weights (EMA) are left out: this form has no place for them"] if dropped else [])]
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in weights.items()}
+
+
+def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tuple[Family, Form]:
+    """The family of a model, by our keys, and its form of a name; of no name, the form that is a folder.
+
+    Raises:
+        SgmError: its family has no such form.
+    """
+    claims = [claim for claim in recognise(_shapes(weights)) if claim.whole]
+    forms = [(claim.family, form) for claim in claims for form in claim.family.forms if form.name != OWN.name]
+    for family, form in forms:
+        if bool(form.parts) == is_folder and to in (None, form.name):
+            return family, form
+    names = dict.fromkeys(f"{form.name} ({'a folder' if form.parts else 'a .safetensors file'})" for _, form in forms)
+    title = (
+        " or ".join(dict.fromkeys(claim.family.title for claim in claims)) or "a model of no family that is known here"
+    )
+    wanted = f"the form {to}" if to else "a folder of diffusers"
+    raise SgmError(f"{title} cannot be written as {wanted}; its other forms are: {', '.join(names) or 'none'}")
+
+
+def _write_form(target: Path, weights: Mapping[str, Tensor], family: Family, form: Form) -> list[str]:
+    """One file by the keys of another form."""
+    from sgm_core.checkpoints.pieces import to_theirs
+
+    pieces, unknown = expanded(family.rules(form.name, weights), weights, back=True)
+    save(target, to_theirs(pieces, weights))
+    return [f"{len(unknown)} tensors have no place in it and are left out: {unknown[0]}"] if unknown else []
 
 
 def _write_file(target: Path, checkpoint: Checkpoint, config: Config) -> list[str]:

@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a checkpoint that does not say it and is no known model: a name or a file",
     )
     parser.add_argument("--model", metavar="RUN | CHECKPOINT | CONFIG", help="the model that a LoRA is for")
-    parser.add_argument("--to", choices=("kohya", "peft", "merged"), help="what becomes of a LoRA")
+    parser.add_argument(
+        "--to",
+        metavar="FORM",
+        help="of a LoRA kohya, peft or merged; of a checkpoint the keys of another program, such as ldm",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,14 +49,14 @@ def run(options: argparse.Namespace) -> int:
         raise SgmError("--config is of `sgm convert checkpoint`")
     if options.what == "lora":
         return lora(options)
-    if options.model or options.to:
+    if options.model or (options.to and options.what == "config"):
         raise SgmError("--model and --to are of `sgm convert lora`")
     if options.what == "checkpoint":
-        return checkpoint(options.old, options.out, options.config)
+        return checkpoint(options.old, options.out, options.config, options.to)
     return config(options.old, options.out)
 
 
-def checkpoint(old: list[Path], out: Path | None, config: str | None) -> int:
+def checkpoint(old: list[Path], out: Path | None, config: str | None, to: str | None) -> int:
     """Convert, and say what was noted."""
     if len(old) > 1:
         raise SgmError(f"{old[1]}: one checkpoint at a time")
@@ -60,7 +64,7 @@ def checkpoint(old: list[Path], out: Path | None, config: str | None) -> int:
         raise SgmError("where to? --out NAME.safetensors for one file, --out FOLDER for diffusers")
     from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
 
-    for note in convert_checkpoint(old[0], out, config):
+    for note in convert_checkpoint(old[0], out, config, to):
         sys.stdout.write(f"note: {note}\n")
     sys.stdout.write(f"{out}: written\n")
     return 0
@@ -69,6 +73,8 @@ def checkpoint(old: list[Path], out: Path | None, config: str | None) -> int:
 def lora(options: argparse.Namespace) -> int:
     if not (options.model and options.to and options.out):
         raise SgmError("sgm convert lora FILE --model MODEL --to kohya|peft|merged --out NEW: all of them are needed")
+    if options.to not in ("kohya", "peft", "merged"):
+        raise SgmError(f"--to {options.to}: a LoRA becomes kohya, peft or merged")
     from sgm_plugins.lora.convert import convert_lora
 
     layers = convert_lora([str(path) for path in options.old], options.model, options.to, options.out)

@@ -50,10 +50,14 @@ def described(found: Inspection) -> list[str]:
     configs = [model.config for model in found.known if model.config]
     titles = " or ".join(model.title for model in found.known)
     if titles:
-        told = f", config {' or '.join(configs)}" if configs else ", of which no config is shipped"
+        reasons = [model.reason for model in found.known if model.reason]
+        none = f", of which no config is shipped{f': {reasons[0]}' if reasons else ''}"
+        told = f", config {' or '.join(configs)}" if configs else none
         lines.append(f"  model       {titles}{told}{': its keys can not tell' if len(found.known) > 1 else ''}")
     else:
         lines.append("  model       no public one that is known here")
+    if found.families:
+        lines.append(f"  family      {' or '.join(found.families)}")
     for name, part in found.parts.items():
         dtypes = ", ".join(part.dtypes)
         numbers = f"{part.tensors:5} tensors  {spell(part.parameters):>6} parameters  {spell(part.bytes):>6}B"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sgm_core.checkpoints.contents import Contents, Stored, read_contents
-from sgm_core.checkpoints.known_models import KnownModel, identify
-from sgm_core.checkpoints.layouts import Layout, by_part, harmless, has_average, layout_of, own_names
+from sgm_core.checkpoints.family import Form, Model
+from sgm_core.checkpoints.layouts import by_part, harmless, has_average
+from sgm_core.checkpoints.recognise import Claim, form_of, own_names, recognise
 from sgm_core.errors import SgmError
 
 PROVENANCE_KEY = "sgm"
@@ -35,6 +36,7 @@ class Inspection:
     Attributes:
         path: of the file, or of a folder of diffusers.
         layout: how its keys are named.
+        families: of the models that it may be, by their names in the registry; none where no family knows it.
         known: the public models that it may be; several where keys can not tell.
         parts: by name; of a folder of diffusers by sub-folder.
         average: whether it has averaged weights (EMA).
@@ -44,8 +46,9 @@ class Inspection:
     """
 
     path: Path
-    layout: Layout
-    known: list[KnownModel]
+    layout: Form
+    families: list[str]
+    known: list[Model]
     parts: dict[str, Part]
     average: bool
     config: str | None
@@ -58,6 +61,7 @@ class Inspection:
         return {
             "path": str(self.path),
             "layout": self.layout.name,
+            "family": self.families[0] if len(self.families) == 1 else self.families or None,
             "models": [{"title": model.title, "config": model.config or None} for model in self.known],
             "parts": {name: vars(part) for name, part in self.parts.items()},
             "average": self.average,
@@ -79,14 +83,16 @@ def inspect(path: Path) -> Inspection:
         SgmError: none of these, or broken.
     """
     if (path / "model_index.json").is_file():
-        from sgm_plugins.tools.convert.diffusers.folder import part_files
+        from sgm_plugins.tools.convert.folder import folder_shapes, folder_told, part_files
 
         found = {name: [read_contents(file) for file in files] for name, files in part_files(path).items()}
         tensors = {name: {k: s for c in contents for k, s in c.tensors.items()} for name, contents in found.items()}
+        claims = recognise(folder_shapes(tensors), folder_told(path))
         return Inspection(
             path,
-            Layout("diffusers", "a folder of diffusers", "sgm convert checkpoint makes one file of it"),
-            known=_identified_folder(path, tensors),
+            Form("diffusers", "a folder of diffusers", (), remedy="sgm convert checkpoint makes one file of it"),
+            families_of(claims),
+            known=[model for claim in claims for model in claim.models],
             parts={name: part_of_tensors(inner) for name, inner in tensors.items()},
             average=False,
             config=None,
@@ -99,15 +105,16 @@ def inspect(path: Path) -> Inspection:
 
         path = to_load(path, verify=False)
     contents = read_contents(path)
-    names = own_names(contents.tensors)
-    layout = layout_of(contents.tensors)
+    names = own_names(contents.shapes)
+    claims = recognise(contents.shapes)
     ours = {names[key]: stored for key, stored in contents.tensors.items()}
     told = _provenance(contents)
     step = contents.extras.get("global_step")
     return Inspection(
         path,
-        layout,
-        known=[] if layout.name in ("kohya", "peft", "lora", "lycoris") else identify(contents.shapes),
+        form_of(claims, contents.shapes),
+        families_of(claims),
+        known=[model for claim in claims for model in claim.models],
         parts={
             name or "others": part_of_tensors({key: ours[key] for key in keys})
             for name, keys in by_part(ours, others=harmless).items()
@@ -118,6 +125,12 @@ def inspect(path: Path) -> Inspection:
         step=step if isinstance(step, int) else None,
         contents=[contents],
     )
+
+
+def families_of(claims: list[Claim]) -> list[str]:
+    """The families of the models that a file may be, or else of the files that look so."""
+    exact = [claim.name for claim in claims if claim.models]
+    return exact or [claim.name for claim in claims if claim.whole or claim.form == claims[0].form]
 
 
 def part_of_tensors(tensors: dict[str, Stored]) -> Part:
@@ -145,10 +158,3 @@ def _provenance(contents: Contents) -> dict[str, Any]:
     from sgm_core.config.api import config_from
 
     return {**held, "config": config_from(held["config"]).to_yaml()}
-
-
-def _identified_folder(path: Path, tensors: dict[str, dict[str, Stored]]) -> list[KnownModel]:
-    from sgm_plugins.tools.convert.diffusers.folder import identify_folder
-
-    shapes = {name: {key: stored.shape for key, stored in inner.items()} for name, inner in tensors.items()}
-    return identify_folder(path, shapes)

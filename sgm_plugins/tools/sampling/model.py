@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgm_core.checkpoints.recognise import recognise
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.to_config import to_config
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_core.randomness import draws_of
 from sgm_plugins.cached.parts import cached_parts
-from sgm_plugins.tools.sampling.entries import entries_of
+from sgm_plugins.tools.sampling.entries import entries_of, families_of
 from sgm_plugins.tools.sampling.parts import Parts, cast
 from sgm_plugins.tools.sampling.recipe import Dtype, Recipe
 
@@ -42,13 +43,18 @@ class Model:
         self.engine = engine.eval().requires_grad_(False)
         self.device = device
         self.keys: tuple[str, ...] = engine.conditioner.input_keys
+        shapes = {key: tuple(value.shape) for key, value in engine.state_dict().items()}
+        own = [claim.name for claim in recognise(shapes) if claim.whole]
+        self.families = families_of(self.keys, own)
         cast(engine, dtype)
         self.parts = Parts(engine, device, offload)
 
     @property
     def own_sampler(self) -> Any:
-        """The config of the model's sampler; None if it has none."""
-        return None if self.engine.sampler is None else to_config(self.engine.sampler)
+        """The config of the model's sampler, or else of its family's; None if it has none."""
+        if self.engine.sampler is not None:
+            return to_config(self.engine.sampler)
+        return next((dict(family.sampler) for family in self.families[:1] if family.sampler), None)
 
     @property
     def frames(self) -> int:
@@ -117,7 +123,9 @@ class Model:
             SgmError, ValueError: an entry is missing, or can not be embedded.
         """
         recipe = replace(recipe, cond={key: values for key, values in recipe.cond.items() if key in self.keys})
-        batch, away = entries_of(recipe, self.keys, size, frames=frames, image=image, generators=generators)
+        batch, away = entries_of(
+            recipe, self.keys, size, frames=frames, image=image, generators=generators, families=self.families
+        )
         for given in (batch, away):
             self.engine.conditioner.check(given)
         return batch, away

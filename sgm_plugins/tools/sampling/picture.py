@@ -13,10 +13,12 @@ from torch import Tensor
 from sgm_core.errors import SgmError
 from sgm_core.pictures.files import BadImageError, read_header, read_image
 from sgm_core.pictures.labels import to_pil
-from sgm_plugins.tools.sampling.entries import FPS
 from sgm_plugins.tools.sampling.png import save_png
 from sgm_plugins.tools.sampling.recipe import Recipe
 from sgm_plugins.tools.sampling.video import save_clip
+
+FPS = 7
+"""Frames per second of a file, unless the recipe says otherwise."""
 
 IN_MEMORY = "<in memory>"
 """Stands in a recipe for an image that came from no file."""

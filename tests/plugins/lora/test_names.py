@@ -102,7 +102,7 @@ def test_the_text_encoders_of_sdxl_have_the_names_of_transformers(sdxl):
     assert len(set(targets)) == 264
     assert [sdxl.kohya(target) for target in targets] == [f"lora_{name}" for name in names]
     k = sdxl.targets["te2_text_model_encoder_layers_5_self_attn_k_proj"]
-    assert k == Target("conditioner.embedders.1.model.transformer.resblocks.5.attn.in_proj_weight", 1)
+    assert k == Target("conditioner.embedders.1.model.transformer.resblocks.5.attn.in_proj_weight", (1, 2, 3))
     assert sdxl.shape(k) == (1280, 1280)
     fc = sdxl.targets["te2_text_model_encoder_layers_5_mlp_fc1"]
     assert sdxl.shape(fc) == (5120, 1280)

@@ -15,13 +15,13 @@ from support.tiny_public_models import write_checkpoint
 import sgm_core as sgm
 from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints.contents import nested
+from sgm_core.checkpoints.family import Rule, expanded
 from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
+from sgm_plugins.families import unet, vae
+from sgm_plugins.families.settings import unet_settings, vae_settings
 from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
-from sgm_plugins.tools.convert.diffusers import unet, vae
-from sgm_plugins.tools.convert.diffusers.names import backwards, renamed
-from sgm_plugins.tools.convert.diffusers.settings import unet_settings, vae_settings
 
 IMAGES = ("sd_xl_base", "sd_xl_refiner", "sd_2_1", "sd_2_1_768")
 
@@ -179,7 +179,7 @@ def test_in_full_size_diffusers_builds_a_model_of_the_same_keys_and_shapes(name)
     diffusers = pytest.importorskip("diffusers")
     shapes = shapes_of(name)
     network, stage = nested(shapes, "model.diffusion_model."), nested(shapes, "first_stage_model.")
-    config = sgm.load_config(name)
+    config = sgm.load_config(name).to_dict()
     down, up = unet.our_levels(network)
     size = vae.size(stage)
     parts = [
@@ -189,14 +189,16 @@ def test_in_full_size_diffusers_builds_a_model_of_the_same_keys_and_shapes(name)
     for part, table, settings, kind in parts:
         with torch.device("meta"):
             theirs = {key: list(value.shape) for key, value in kind.from_config(settings).state_dict().items()}
-        names, unknown = renamed(part, table)
+        pieces, unknown = expanded([Rule(a, b) for a, b in table.items()], part, back=True)
+        names = {piece.ours: piece.theirs for piece in pieces}
         assert unknown == []
         assert {key: [n for n in s if n != 1] for key, s in theirs.items()} == {
             new: [n for n in part[old] if n != 1] for old, new in names.items()
         }
-        back, unknown = renamed(theirs, backwards(table))
-        assert (unknown, set(back.values())) == ([], set(part))
-    assert unet.their_levels(dict.fromkeys(renamed(network, parts[0][1])[0].values(), 0)) == (down, up)
+        back, unknown = expanded([Rule(a, b) for a, b in table.items()], theirs)
+        assert (unknown, {piece.ours for piece in back}) == ([], set(part))
+        if part is network:
+            assert unet.their_levels(set(names.values())) == (down, up)
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -279,7 +281,7 @@ def test_what_can_not_be_converted_is_one_clear_message(models, tmp_path, capsys
 
 def test_a_model_that_diffusers_does_not_have_is_refused_and_leaves_nothing(tmp_path):
     path = write_checkpoint("svd", tmp_path)
-    with pytest.raises(SgmError, match="only models of Stable Diffusion 2 and XL"):
+    with pytest.raises(SgmError, match="Stable Video Diffusion cannot be written as a folder of diffusers"):
         convert_checkpoint(path, tmp_path / "folder")
     assert [each.name for each in tmp_path.iterdir()].count("folder") == 0
     assert not list(tmp_path.glob(".folder*"))

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sgm_core.config.api import Config
+from sgm_core.checkpoints.family import Shapes
 from sgm_core.errors import SgmError
-from sgm_plugins.tools.convert.diffusers.unet import Level
+from sgm_plugins.families.unet import Level
 
-Shapes = Mapping[str, Sequence[int]]
+Config = Mapping[str, Any]
+"""Of a model, as plain data."""
 
 TEXT_TOWERS = {768: (12, "quick_gelu"), 1024: (16, "gelu"), 1280: (20, "gelu")}
-"""Width -> heads and activation, of the towers of Stable Diffusion 2 and XL: CLIP-L, ViT-H, ViT-bigG."""
+"""Width -> heads and activation, of the towers of Stable Diffusion: CLIP-L, ViT-H, ViT-bigG."""
 
 
 def unet_settings(config: Config, shapes: Shapes, down: Sequence[Level], up: Sequence[Level]) -> dict[str, Any]:
@@ -24,9 +25,9 @@ def unet_settings(config: Config, shapes: Shapes, down: Sequence[Level], up: Seq
         shapes: of the network, by our keys without the prefix.
         down, up: its levels.
     """
-    head = value(config, "model.network.num_head_channels")
-    if not isinstance(head, int) or head < 1:
-        raise SgmError("diffusers has heads of a number of channels, so that model.network.num_head_channels is needed")
+    head, heads = value(config, "model.network.num_head_channels"), value(config, "model.network.num_heads")
+    if not any(isinstance(number, int) and number > 0 for number in (head, heads)):
+        raise SgmError("diffusers needs the size of a head: model.network.num_head_channels, or num_heads")
     widths, depths, i = [], [], 1
     for level in down:
         widths.append(shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0])
@@ -52,7 +53,8 @@ def unet_settings(config: Config, shapes: Shapes, down: Sequence[Level], up: Seq
         "down_block_types": ["CrossAttnDownBlock2D" if level.attention else "DownBlock2D" for level in down],
         "up_block_types": ["CrossAttnUpBlock2D" if level.attention else "UpBlock2D" for level in up],
         "transformer_layers_per_block": depths,
-        "attention_head_dim": [width // head for width in widths],  # the number of heads, whatever it is called
+        # the number of heads, whatever it is called
+        "attention_head_dim": [width // head if isinstance(head, int) and head > 0 else heads for width in widths],
         "cross_attention_dim": context,
         "use_linear_projection": len(shapes["middle_block.1.proj_in.weight"]) == 2,
     }
@@ -186,7 +188,7 @@ def model_index(parts: Sequence[str], is_xl: bool) -> dict[str, Any]:
 
 def value(config: Config, path: str) -> Any:
     """What a config says; None where it says nothing."""
-    try:
-        return config[path]
-    except KeyError:
-        return None
+    found: Any = config
+    for word in path.split("."):
+        found = found.get(word) if isinstance(found, Mapping) else None
+    return found

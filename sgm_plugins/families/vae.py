@@ -4,21 +4,20 @@ finest; its attention has matrices there, convolutions of one pixel here."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from torch import Tensor
-
-from sgm_plugins.tools.convert.diffusers.names import Names, inside
+from sgm_core.checkpoints.family import Rule
+from sgm_core.checkpoints.layouts import FIRST_STAGE
+from sgm_plugins.families.unet import inside, nested
 
 RESNET = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "conv_shortcut"}
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
-OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+OLDER = {"norm": "group_norm", "q": "query", "k": "key", "v": "value", "proj_out": "proj_attn"}
 """What diffusers called them before its version 0.17."""
 
+_ATTENTION = re.compile(r"\.mid\.attn_1\.(?:q|k|v|proj_out)$")
 _OUR_BLOCK = re.compile(r"(?:encoder\.down|decoder\.up)\.(\d+)\.block\.(\d+)\.")
 _THEIR_BLOCK = re.compile(r"(?:encoder\.down_blocks|decoder\.up_blocks)\.(\d+)\.resnets\.(\d+)\.")
-_MATRIX = re.compile(r".*\.mid_block\.attentions\.0\.(?:to_[qkv]|to_out\.0)\.weight")
-_OLDER = re.compile(rf"(.*\.mid_block\.attentions\.0\.)({'|'.join(OLDER)})(\..*)")
 
 
 def size(keys: Iterable[str]) -> tuple[int, int]:
@@ -27,13 +26,13 @@ def size(keys: Iterable[str]) -> tuple[int, int]:
     return max(int(m[1]) for m in found) + 1, max(int(m[2]) for m in found) + 1
 
 
-def vae_names(levels: int, blocks: int) -> Names:
+def vae_names(levels: int, blocks: int, attention: Mapping[str, str] = ATTENTION) -> dict[str, str]:
     """Ours -> theirs."""
-    names: Names = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
+    names = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     for half in ("encoder", "decoder"):
         names |= inside(half, half, {"conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out"})
         names |= inside(f"{half}.mid.block_1", f"{half}.mid_block.resnets.0", RESNET)
-        names |= inside(f"{half}.mid.attn_1", f"{half}.mid_block.attentions.0", ATTENTION)
+        names |= inside(f"{half}.mid.attn_1", f"{half}.mid_block.attentions.0", attention)
         names |= inside(f"{half}.mid.block_2", f"{half}.mid_block.resnets.1", RESNET)
     for n in range(levels):
         names[f"encoder.down.{n}.downsample.conv"] = f"encoder.down_blocks.{n}.downsamplers.0.conv"
@@ -44,17 +43,9 @@ def vae_names(levels: int, blocks: int) -> Names:
     return names
 
 
-def present_name(key: str) -> str:
-    """A key of theirs as they call it now."""
-    older = _OLDER.fullmatch(key)
-    return f"{older[1]}{OLDER[older[2]]}{older[3]}" if older else key
-
-
-def to_theirs(key: str, tensor: Tensor) -> Tensor:
-    """(c, c, 1, 1) -> (c, c), of the attention; `key` is theirs."""
-    return tensor[:, :, 0, 0] if _MATRIX.fullmatch(key) and tensor.ndim == 4 else tensor
-
-
-def to_ours(key: str, tensor: Tensor) -> Tensor:
-    """(c, c) -> (c, c, 1, 1); `key` is theirs."""
-    return tensor[:, :, None, None] if _MATRIX.fullmatch(key) and tensor.ndim == 2 else tensor
+def vae_rules(keys: Collection[str]) -> Iterator[Rule]:
+    """Of a model with these keys, ours, or those of a folder of diffusers."""
+    stage = nested(keys, FIRST_STAGE) or nested(keys, "vae.")
+    is_old = any(".mid_block.attentions.0.query." in key for key in stage)
+    for name, theirs in vae_names(*size(stage), OLDER if is_old else ATTENTION).items():
+        yield Rule(FIRST_STAGE + name, f"vae.{theirs}", change="pointwise" if _ATTENTION.search(name) else "")

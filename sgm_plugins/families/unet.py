@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sgm_plugins.tools.convert.diffusers.names import Names, inside
+from sgm_core.checkpoints.family import Rule
+from sgm_core.checkpoints.layouts import NETWORK
+
+Shape = tuple[int, ...] | None
 
 ENDS = {
     "time_embed.0": "time_embedding.linear_1",
@@ -47,12 +50,13 @@ def our_levels(keys: Collection[str]) -> tuple[list[Level], list[Level]]:
             down.append(Level())
         else:
             down[-1].resnets += 1
-            down[-1].attention |= f"input_blocks.{i}.1.norm.weight" in keys
+            down[-1].attention |= any(key.startswith(f"input_blocks.{i}.1.") for key in keys)
         i += 1
     i = 0
     while any(key.startswith(f"output_blocks.{i}.") for key in keys):
         up[-1].resnets += 1
-        up[-1].attention |= f"output_blocks.{i}.1.norm.weight" in keys
+        within = (key.removeprefix(f"output_blocks.{i}.1.") for key in keys if key.startswith(f"output_blocks.{i}.1."))
+        up[-1].attention |= any(not key.startswith("conv.") for key in within)
         if any(f"output_blocks.{i}.{j}.conv.weight" in keys for j in (1, 2)):
             up[-1].sampler = True
             up.append(Level())
@@ -77,7 +81,12 @@ def their_levels(keys: Collection[str]) -> tuple[list[Level], list[Level]]:
     return levels("down_blocks", "downsamplers"), levels("up_blocks", "upsamplers")
 
 
-def unet_names(down: Sequence[Level], up: Sequence[Level]) -> Names:
+def inside(ours: str, theirs: str, names: Mapping[str, str]) -> dict[str, str]:
+    """A table within a module."""
+    return {f"{ours}.{a}": f"{theirs}.{b}" for a, b in names.items()}
+
+
+def unet_names(down: Sequence[Level], up: Sequence[Level]) -> dict[str, str]:
     """Ours -> theirs."""
     names = dict(ENDS)
     i = 1
@@ -103,3 +112,43 @@ def unet_names(down: Sequence[Level], up: Sequence[Level]) -> Names:
         if level.sampler:
             names[f"output_blocks.{i - 1}.{2 if level.attention else 1}.conv"] = f"up_blocks.{n}.upsamplers.0.conv"
     return names
+
+
+def nested(keys: Collection[str], prefix: str) -> set[str]:
+    """The keys that begin with a prefix, without it."""
+    return {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
+
+
+def unet_rules(keys: Collection[str]) -> Iterator[Rule]:
+    """Of a model with these keys, ours, or those of a folder of diffusers."""
+    ours = nested(keys, NETWORK)
+    levels = our_levels(ours) if ours else their_levels(nested(keys, "unet."))
+    for name, theirs in unet_names(*levels).items():
+        yield Rule(NETWORK + name, f"unet.{theirs}")
+
+
+# --- what tells one model from another -----------------------------------------------------------------------------
+
+_IN = f"{NETWORK}input_blocks.0.0.weight"
+_VECTOR = f"{NETWORK}label_emb.0.0.weight"
+_CONTEXT = f"{NETWORK}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"  # attention at the finest level
+_COARSER = f"{NETWORK}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+_FRAMES = f"{NETWORK}input_blocks.1.1.time_stack.0.attn1.to_q.weight"
+
+
+def image_network(
+    channels: int, width: int, vector: int | None, context: int | None, coarser: int | None = None
+) -> dict[str, Shape]:
+    """A U-Net for images: channels in, width, and the widths of its conditions."""
+    return {
+        _IN: (width, channels, 3, 3),
+        _VECTOR: None if vector is None else (4 * width, vector),
+        _CONTEXT: None if context is None else (width, context),
+        **({} if coarser is None else {_COARSER: (2 * width, coarser)}),
+        _FRAMES: None,
+    }
+
+
+def video_network(vector: int) -> dict[str, Shape]:
+    """A U-Net for clips of 4 + 4 channels and width 320, and the width of its vector condition."""
+    return {_IN: (320, 8, 3, 3), _VECTOR: (1280, vector), _FRAMES: (320, 320)}

@@ -1,0 +1,1 @@
+"""A model family of a third party."""
