@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sgm_core.building.loaded import load_engine
     from sgm_core.config.api import build, check, load_config
     from sgm_core.config.lazy import Lazy
-    from sgm_core.config.to_config import to_config
     from sgm_core.hooks.session import session
     from sgm_core.hooks.specs import hookimpl
 
@@ -39,7 +38,6 @@ __all__ = [
     "register",
     "resolve",
     "session",
-    "to_config",
 ]
 
 names = _index.names
@@ -55,7 +53,6 @@ _LAZY = {
     "load_config": "sgm_core.config.api",
     "load_engine": "sgm_core.building.loaded",
     "session": "sgm_core.hooks.session",
-    "to_config": "sgm_core.config.to_config",
 }
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
-from sgm_core.config.to_config import to_config
 from sgm_core.errors import SgmError
 from sgm_core.registry import LOCAL, Entry, index
 from sgm_plugins.cached.digests import update
 from sgm_plugins.tools.catalog.source.source import find_module
+from sgm_plugins.tools.explain.to_config import to_config
 
 FORMAT = 1
 """Of the cache; another one is another identity."""

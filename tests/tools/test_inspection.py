@@ -14,11 +14,11 @@ from support.key_tables import TABLES, engine, shapes_of
 from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
-from sgm_core.checkpoints.contents import read_contents
 from sgm_core.checkpoints.recognise import ask, identify, layout_of, own_names
 from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
+from sgm_plugins.tools.inspect.contents import read_contents
 from sgm_plugins.tools.inspect.inspection import inspect
 
 LOOK_ALIKE = {"sd_2_1": ["sd_2_1", "sd_2_1_768"], "sd_2_1_768": ["sd_2_1", "sd_2_1_768"]}

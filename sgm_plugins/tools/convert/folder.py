@@ -16,9 +16,9 @@ from sgm_core.errors import SgmError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sgm_core.checkpoints.contents import Stored
     from sgm_core.checkpoints.family import Filled, Model
     from sgm_core.config.api import Config
+    from sgm_plugins.tools.inspect.contents import Stored
 
 INDEX = "model_index.json"
 LEFT_OVER = "sgm_left_over.safetensors"

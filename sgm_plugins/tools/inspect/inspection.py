@@ -10,11 +10,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from sgm_core.checkpoints.contents import Contents, Stored, read_contents
 from sgm_core.checkpoints.family import Form, Model
 from sgm_core.checkpoints.layouts import by_part, harmless, has_average
 from sgm_core.checkpoints.recognise import Claim, form_of, own_names, recognise
 from sgm_core.errors import SgmError
+from sgm_plugins.tools.inspect.contents import Contents, Stored, read_contents
 
 PROVENANCE_KEY = "sgm"
 

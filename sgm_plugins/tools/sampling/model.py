@@ -13,11 +13,11 @@ from torch import Tensor
 
 from sgm_core.checkpoints.recognise import recognise
 from sgm_core.conditioning import Conditioning
-from sgm_core.config.to_config import to_config
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_core.randomness import draws_of
 from sgm_plugins.cached.parts import cached_parts
+from sgm_plugins.tools.explain.to_config import to_config
 from sgm_plugins.tools.sampling.entries import entries_of, families_of
 from sgm_plugins.tools.sampling.parts import Parts, cast
 from sgm_plugins.tools.sampling.recipe import Dtype, Recipe

@@ -14,7 +14,6 @@ from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
 from sgm_core.building.loaded import load_engine
-from sgm_core.checkpoints.contents import nested
 from sgm_core.checkpoints.family import Rule, expanded
 from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.cli.app import main
@@ -22,6 +21,7 @@ from sgm_core.errors import SgmError
 from sgm_plugins.families import unet, vae
 from sgm_plugins.families.settings import unet_settings, vae_settings
 from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
+from sgm_plugins.tools.inspect.contents import nested
 
 IMAGES = ("sd_xl_base", "sd_xl_refiner", "sd_2_1", "sd_2_1_768")
 
