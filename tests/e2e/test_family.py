@@ -39,7 +39,7 @@ def work(fresh, tmp_path_factory) -> Path:
     """A folder with a checkpoint and two files of LoRA, and the family installed."""
     folder = tmp_path_factory.mktemp("family")
     source = shutil.copytree(ROOT / "tests" / "e2e" / "sgm-tinyfamily", folder / "source")
-    fresh.pip_install("--no-deps", "--no-build-isolation", str(source), cwd=folder)
+    fresh.pip_install(str(source), cwd=folder)
     shutil.rmtree(source)
     sgm(fresh, folder, "python", "-c", WRITE)
     yield folder
