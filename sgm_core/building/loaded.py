@@ -16,7 +16,7 @@ from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.load import NoValuesError, fill, load_into
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.pieces import in_our_form
-from sgm_core.checkpoints.recognise import identify, layout_of
+from sgm_core.checkpoints.recognise import form_of, recognise
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.checkpoints.weightless import weightless
 from sgm_core.config.api import Config, config_from, load_config
@@ -144,7 +144,8 @@ def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | s
             warnings.warn(f"{path}: {line}", stacklevel=3)
         return config_from(provenance.config, str(path))
     shapes = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
-    known, layout = identify(shapes), layout_of(shapes)
+    claims = recognise(shapes)
+    known, layout = [model for claim in claims for model in claim.models], form_of(claims, shapes)
     if layout.remedy:
         raise CheckpointError(f"{path}: it is {layout.title}, not a model; {layout.remedy}")
     shipped = [model.config for model in known if model.config]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from sgm_core.checkpoints.family import Family, Form, Model, Rule, Shapes, expanded
@@ -91,11 +91,6 @@ def identify(shapes: Shapes) -> list[Model]:
     return [model for claim in recognise(shapes) for model in claim.models]
 
 
-def layout_of(shapes: Shapes) -> Form:
-    """The form of a file."""
-    return form_of(recognise(shapes), shapes)
-
-
 def form_of(claims: Iterable[Claim], shapes: Shapes) -> Form:
     """The form of a file that families claim so."""
     return next((claim.form for claim in claims if claim.form), OWN if OWN.fits(shapes) else UNKNOWN)
@@ -112,14 +107,15 @@ def is_name(piece: Rule) -> bool:
     return piece.rows is None and piece.their_rows is None and not piece.change
 
 
-def own_names(shapes: Shapes, names: Iterable[str] = ()) -> dict[str, str]:
+def own_names(shapes: Shapes, names: Iterable[str] = (), claims: Sequence[Claim] | None = None) -> dict[str, str]:
     """Our name of each key of a file. What has no place in our layout, or is not a tensor of ours, keeps its name.
 
     Args:
         names: of the model's weights, where they are known: see `own_averages`.
+        claims: what `recognise` says of the file, if it was asked before.
     """
     found = own_averages(shapes, names)
-    claim = next(iter(recognise(shapes)), None)
+    claim = next(iter(recognise(shapes) if claims is None else claims), None)
     if claim is not None and claim.whole and claim.form is not None and claim.form.name != OWN.name:
         pieces, _ = expanded(claim.family.rules(claim.form.name, shapes), shapes)
         found |= {piece.theirs: piece.ours for piece in pieces if is_name(piece)}

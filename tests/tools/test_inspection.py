@@ -14,7 +14,7 @@ from support.key_tables import TABLES, engine, shapes_of
 from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
-from sgm_core.checkpoints.recognise import ask, identify, layout_of, own_names
+from sgm_core.checkpoints.recognise import ask, form_of, identify, own_names, recognise
 from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
@@ -151,7 +151,7 @@ def test_a_folder_of_diffusers_by_its_parts(tmp_path):
     ],
 )
 def test_each_layout_has_a_name(key, name):
-    assert layout_of({key: ()}).name == name
+    assert form_of(recognise({key: ()}), {key: ()}).name == name
 
 
 def test_names_of_the_ancestor_become_ours():

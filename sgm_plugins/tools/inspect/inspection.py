@@ -105,8 +105,8 @@ def inspect(path: Path) -> Inspection:
 
         path = to_load(path, verify=False)
     contents = read_contents(path)
-    names = own_names(contents.shapes)
     claims = recognise(contents.shapes)
+    names = own_names(contents.shapes, claims=claims)
     ours = {names[key]: stored for key, stored in contents.tensors.items()}
     told = _provenance(contents)
     step = contents.extras.get("global_step")

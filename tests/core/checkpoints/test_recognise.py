@@ -6,7 +6,7 @@ import pytest
 
 from sgm_core.checkpoints.family import Family, Form, Model, Rule, expanded
 from sgm_core.checkpoints.pieces import in_our_form, to_ours, to_theirs
-from sgm_core.checkpoints.recognise import identify, layout_of, own_names, recognise
+from sgm_core.checkpoints.recognise import form_of, identify, own_names, recognise
 from sgm_core.errors import SgmError
 
 NETWORK = "model.diffusion_model"
@@ -45,7 +45,8 @@ def test_a_family_of_a_plugin_is_asked_like_a_built_in_one(register):
     assert (claim.name, claim.form.name, claim.whole) == ("local:hats", "felt", True)
     assert [model.config for model in identify(FELT)] == ["bowler"]
     assert identify({**FELT, "brim.weight": (3, 3)}) == []
-    assert layout_of({**FELT, "veil.x": (1,)}).name == "unknown"
+    veiled = {**FELT, "veil.x": (1,)}
+    assert form_of(recognise(veiled), veiled).name == "unknown"
     assert not recognise({"straw.a": (1,)})[0].whole
     assert own_names({"brim.weight": (3, 2), "other": (1,)}) == {
         "brim.weight": f"{NETWORK}.brim.weight",
