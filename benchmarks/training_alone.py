@@ -16,7 +16,7 @@ import torch
 from toy import Size, call_ours, call_theirs, inputs, ours, theirs
 from training import step
 
-from sgm_core.runs.allocator import keep_freed_memory
+from sgm_plugins.tools.defaults.allocator import keep_freed_memory
 
 
 def training_step(who: str, size: Size) -> Callable[[], None]:

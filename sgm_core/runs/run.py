@@ -43,7 +43,6 @@ from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.compartments import Compartments
 from sgm_core.hooks.session import current, hook_entries, session
 from sgm_core.hooks.specs import RunParts
-from sgm_core.runs.allocator import keep_freed_memory
 from sgm_core.runs.changes import changes, described
 from sgm_core.runs.lines import METRICS
 from sgm_core.runs.lock import FILE, LOCK, locked, refuse_held
@@ -135,8 +134,6 @@ class Run:
         requests = Requests()
         with requests.listening():
             trainer = self.trainer(requests)
-            if trainer.strategy.root_device.type == "cpu":
-                keep_freed_memory()
             say(f"run: {self.folder}")
             try:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)

@@ -4,7 +4,7 @@ import platform
 
 import pytest
 
-from sgm_core.runs import allocator
+from sgm_plugins.tools.defaults import allocator
 
 # what malloc.h says, and what mallopt(3) says of it
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -45,7 +45,7 @@ def test_a_library_that_takes_no_threshold_keeps_nothing(monkeypatch):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_glibc_takes_what_it_is_told(sgm_forked, tmp_path):
     """In a process of its own: it cannot be taken back."""
-    code = "from sgm_core.runs.allocator import keep_freed_memory; print(keep_freed_memory())"
+    code = "from sgm_plugins.tools.defaults.allocator import keep_freed_memory; print(keep_freed_memory())"
     told = sgm_forked(code=code)
     assert told.wait() == 0, told.err
     assert told.out == "True\n"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from contextlib import suppress
 
+from lightning.pytorch import Callback, LightningModule, Trainer
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
@@ -20,3 +22,11 @@ def keep_freed_memory() -> bool:
         largest = any(mallopt(_MMAP_THRESHOLD, size) for size in (2**30, 2**25))  # 2^25: all that older ones allow
         return largest and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
     return False
+
+
+class KeepsFreedMemory(Callback):
+    """Of a process that trains on a CPU."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
