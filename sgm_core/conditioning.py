@@ -57,29 +57,22 @@ class Conditioning:
         """
         parts = list(parts)
         first = parts[0]
-        for name in ("vector", "crossattn", "concat"):
-            if len({getattr(part, name) is None for part in parts}) > 1:
-                raise ValueError(f"conditionings can not be joined: only some of them have '{name}'")
         if any(part.extras.keys() != first.extras.keys() for part in parts):
             keys = " and ".join(str(sorted(part.extras)) for part in parts)
             raise ValueError(f"conditionings can not be joined: their extras differ, {keys}")
 
-        def join(tensors: list[Any]) -> Tensor | None:
-            return None if tensors[0] is None else torch.cat(tensors)
-
-        def join_extra(key: str) -> Any:
-            values = [part.extras[key] for part in parts]
+        def join(name: str, values: list[Any]) -> Any:
             if all(isinstance(value, Tensor) for value in values):
                 return torch.cat(values)
             if any(isinstance(value, Tensor) for value in values) or any(value != values[0] for value in values):
-                raise ValueError(f"conditionings can not be joined: their extras['{key}'] differ")
+                raise ValueError(f"conditionings can not be joined: {name} differs")
             return values[0]
 
         return Conditioning(
-            vector=join([part.vector for part in parts]),
-            crossattn=join([part.crossattn for part in parts]),
-            concat=join([part.concat for part in parts]),
-            extras={key: join_extra(key) for key in first.extras},
+            vector=join("'vector'", [part.vector for part in parts]),
+            crossattn=join("'crossattn'", [part.crossattn for part in parts]),
+            concat=join("'concat'", [part.concat for part in parts]),
+            extras={key: join(f"extras['{key}']", [part.extras[key] for part in parts]) for key in first.extras},
         )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
@@ -56,10 +56,8 @@ class DiffusionModel(nn.Module):
         joined = x if cond.concat is None else torch.cat([x, cond.concat.type_as(x)], dim=1)
         weight = next(self.diffusion_model.parameters(), None)
         if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-            joined, cond = (
-                joined.to(weight.dtype),
-                cond.map(lambda t: t.to(weight.dtype) if t.is_floating_point() else t),
-            )
+            joined = joined.to(weight.dtype)
+            cond = cond.map(lambda t: t.to(weight.dtype) if t.is_floating_point() else t)
         try:
             out: Tensor = self.diffusion_model(
                 joined, timesteps=c_noise, context=cond.crossattn, y=cond.vector, **cond.extras
@@ -373,11 +371,9 @@ class DiffusionEngine(TrainingEngine):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of all trained parameters, with the schedule stepped at each of its steps."""
-        parameters = list(self.trained_parameters().values())
-        if not parameters:
+        if not (parameters := list(self.trained_parameters().values())):
             raise ValueError("nothing to train: no parameter of the network or of an embedder requires grad")
-        optimizer = self.make_optimizer(parameters)
-        return self.scheduled(optimizer)
+        return self.scheduled(self.make_optimizer(parameters))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Refuse entries that can not be embedded while they are on the host, where looking costs no sync."""
@@ -408,12 +404,6 @@ class DiffusionEngine(TrainingEngine):
 
     # --- sampling --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _inference(self) -> Iterator[None]:
-        """Isolated, with the averaged weights."""
-        with self.ema_scope(), self.isolated():
-            yield
-
     def sample(
         self,
         cond: Conditioning,
@@ -439,8 +429,7 @@ class DiffusionEngine(TrainingEngine):
         """
         if self.sampler is None:
             raise ValueError("this model has no sampler: add model.sampler to its config to sample from it")
-        shape = shape or self.latent_shape
-        if shape is None:
+        if (shape := shape or self.latent_shape) is None:
             raise ValueError(
                 "the shape of the samples is not known before training: pass shape, or set model.latent_shape"
             )
@@ -482,39 +471,25 @@ class DiffusionEngine(TrainingEngine):
         if len(seeds) != n:
             raise ValueError(f"{len(seeds)} seeds for {n} images")
         negative = None if uncond is None else {key: as_entry(value) for key, value in uncond.items()}
-        for given in (entries, negative):
-            if given is not None:
-                self.conditioner.check(given)
+        for given in (entries,) if negative is None else (entries, negative):
+            self.conditioner.check(given)
         generators = [torch.Generator().manual_seed(s) for s in seeds]
-        with self._inference():
+        with self.ema_scope(), self.isolated():
             entries = self.to_device(entries)
             cond = self.conditioner(entries, drop=False)
-            away = (
-                self.conditioner.unconditional(entries)
-                if negative is None
-                else self.conditioner(self.to_device(negative), drop=False)
-            )
+            if negative is None:
+                away = self.conditioner.unconditional(entries)
+            else:
+                away = self.conditioner(self.to_device(negative), drop=False)
             z = self.sample(
-                cond,
-                away,
-                batch_size=n,
-                shape=shape,
-                num_steps=num_steps,
-                generator=generators,
-                progress=progress,
+                cond, away, batch_size=n, shape=shape, num_steps=num_steps, generator=generators, progress=progress
             )
             return self.decode_first_stage(z).clamp(-1, 1)
 
     # --- logging ---------------------------------------------------------------------------------------------------
 
     def log_images(
-        self,
-        batch: Batch,
-        n: int = 8,
-        *,
-        sample: bool = True,
-        ucg_keys: Iterable[str] | None = None,
-        seed: int = 0,
+        self, batch: Batch, n: int = 8, *, sample: bool = True, ucg_keys: Iterable[str] | None = None, seed: int = 0
     ) -> dict[str, Tensor]:
         """Pictures of the first n entries of a batch, each (n, c, h, w) in [-1, 1].
 
@@ -529,16 +504,15 @@ class DiffusionEngine(TrainingEngine):
         batch = self.first_rows(batch, n)
         x = self.get_input(batch)
         images = {"inputs": x}
-        with self._inference(), draws_of(("images", seed), self.device):
+        with self.ema_scope(), self.isolated(), draws_of(("images", seed), self.device):
             z = self.encode_first_stage(x)
             images["reconstructions"] = self.decode_first_stage(z)
             if sample and self.sampler is not None:
                 cond = self.conditioner(batch, drop=False)
-                away = (
-                    self.conditioner.unconditional(batch)
-                    if ucg_keys is None
-                    else self.conditioner(batch, drop=False, force_zero=ucg_keys)
-                )
+                if ucg_keys is None:
+                    away = self.conditioner.unconditional(batch)
+                else:
+                    away = self.conditioner(batch, drop=False, force_zero=ucg_keys)
                 generators = [torch.Generator().manual_seed(seed + i) for i in range(n)]
                 z = self.sample(cond, away, batch_size=n, shape=tuple(z.shape[1:]), generator=generators)
                 images["samples"] = self.decode_first_stage(z)

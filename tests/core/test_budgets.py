@@ -25,21 +25,21 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 289,
+    "root": 256,
     "config": 324,
     "hooks": 132,
     "checkpoints": 208,
     "training": 43,
     "runs": 36,
     "cli": 17,
-    "together": 1018,
-    "code": 585,
+    "together": 985,
+    "code": 553,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
 LONGEST_FILE = 520
 
-ALLOWED_LENGTH: dict[str, int] = {"sgm_core/engine.py": 545, "sgm_core/roles.py": 521}
+ALLOWED_LENGTH: dict[str, int] = {"sgm_core/roles.py": 521}
 """The lengths of the files above that. A number only falls."""
 
 MOST_ENTRIES = 22
