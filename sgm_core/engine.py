@@ -34,7 +34,7 @@ from sgm_core.roles import (
     OptimizerFactory,
     Sampler,
 )
-from sgm_core.slots import NoConditioner, mark_adapted, refuse_uncached
+from sgm_core.slots import NoConditioner, refuse_uncached
 from sgm_core.training.base import Batch, TrainingEngine
 from sgm_core.training.chunks import FittingChunks
 from sgm_core.training.compiling import compile_network
@@ -167,8 +167,9 @@ class DiffusionEngine(TrainingEngine):
             adapter.adapt({"model": self.model, "conditioner": self.conditioner})
         except ValueError as error:
             raise refusal_by(adapter, error) from error
-        for embedder in self.conditioner.embedders:
-            mark_adapted(embedder)
+        for embedder in self.conditioner.embedders:  # what the adapter is in trains, whatever its slot says
+            if any(parameter.requires_grad for parameter in embedder.parameters()):
+                embedder.adapted = True  # type: ignore[assignment]  # a plain attribute, no tensor or module
 
     def _hold_frozen(self, precision: Half) -> None:
         slots, embedders = self.conditioner.slots, self.conditioner.embedders
@@ -386,10 +387,8 @@ class DiffusionEngine(TrainingEngine):
         reading them on the host costs no sync."""
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
         if isinstance(batch, Mapping) and device.type != "cpu":
-            readers = [
-                (part, slot.keys)
-                for slot, part in zip(self.conditioner.slots, self.conditioner.embedders, strict=False)
-            ]
+            slots, embedders = self.conditioner.slots, self.conditioner.embedders
+            readers = [(part, slot.keys) for slot, part in zip(slots, embedders, strict=False)]
             for part, keys in [*readers, (self.first_stage_model, (self.input_key,))]:
                 if callable(tell := cast(Any, getattr(part, "moved", None))):
                     for key in keys:

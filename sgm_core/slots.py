@@ -203,8 +203,9 @@ class EmbedderSlot:
             rows, device = count_samples(entries)
             keep = torch.zeros(rows, dtype=torch.bool, device=device)
         replaced: list[Any] = []
-        for entry, value in zip(entries, self._values(), strict=True):
-            if value is None:
+        several = self.input_keys and self.ucg_value is not None
+        for entry, value in zip(entries, self.ucg_value if several else [self.ucg_value] * len(entries), strict=True):
+            if value is None:  # leaves the entry as it is
                 replaced.append(entry)
                 continue
             filler = _filler(entry, value)
@@ -216,12 +217,6 @@ class EmbedderSlot:
                 rows_kept = zip(entry, keep.tolist(), strict=True)
                 replaced.append([row if is_kept else filler for row, is_kept in rows_kept])
         return replaced
-
-    def _values(self) -> list[Any]:
-        """What stands for a dropped row of each entry; None leaves the entry as it is."""
-        if self.input_keys and self.ucg_value is not None:
-            return list(self.ucg_value)
-        return [self.ucg_value] * len(self.keys)
 
     @staticmethod
     def blank(output: Tensor, keep: Tensor, null: Tensor | None = None) -> Tensor:
@@ -278,12 +273,6 @@ def refuse_uncached(part: Any, kind: str) -> None:
         raise ValueError(
             f"{describe(part)} keeps no outputs: give sgm.build({kind!r}, {{'use': {CACHED!r}, ...}}), which does"
         )
-
-
-def mark_adapted(module: nn.Module) -> None:
-    """Let an embedder into which an adapter was put train, whatever its slot says."""
-    if any(parameter.requires_grad for parameter in module.parameters()):
-        module.adapted = True  # type: ignore[assignment]  # a plain attribute, no tensor or module
 
 
 def null_outputs(module: nn.Module, n: int) -> Sequence[Tensor | None]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sgm_core.randomness import samples as sample_draws
@@ -34,7 +32,9 @@ def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | 
     device = like.device if like is not None else torch.device("cpu")
     dtype = like.dtype if like is not None else torch.get_default_dtype()
     if generator is None:
-        own = _of_samples(shape, dtype, device, 2, sample_draws.normal, lambda row, g: row.normal_(generator=g))
+        own = sample_draws.current().draw(
+            shape, dtype, device, 2, sample_draws.normal, lambda row, g: row.normal_(generator=g)
+        )
         return torch.randn(*shape, device=device, dtype=dtype) if own is None else own
     if isinstance(generator, torch.Generator):
         noise = torch.randn(*shape, generator=generator, device=generator.device, dtype=dtype)
@@ -49,19 +49,6 @@ def _move(drawn: Tensor, device: torch.device) -> Tensor:
     return drawn.to(device, non_blocking=drawn.device.type == "cpu")  # the other way round that would be a race
 
 
-def _of_samples(
-    shape: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device,
-    per_number: int,
-    from_bits: Callable[[sample_draws.Bits], NDArray[Any]],
-    fill: Callable[[Tensor, torch.Generator], object],
-) -> Tensor | None:
-    """What the samples draw for themselves; none where there are no samples, or these are not their rows."""
-    draws = sample_draws.current()
-    return None if draws is None else draws.draw(shape, dtype, device, per_number, from_bits, fill)
-
-
 def randn_like(x: Tensor, generator: Generators = None) -> Tensor:
     """Standard normal noise with the shape, dtype and device of `x`."""
     return randn(x.shape, generator, like=x)
@@ -74,7 +61,9 @@ def randint(
     device = torch.device(device)
     if generator is None:
         numbers = sample_draws.integers(high)
-        own = _of_samples(shape, torch.int64, device, 1, numbers, lambda row, g: row.random_(high, generator=g))
+        own = sample_draws.current().draw(
+            shape, torch.int64, device, 1, numbers, lambda row, g: row.random_(high, generator=g)
+        )
         return torch.randint(high, tuple(shape), device=device) if own is None else own
     return _move(torch.randint(high, tuple(shape), generator=generator, device=generator.device), device)
 
@@ -85,7 +74,7 @@ def bernoulli(
     """True with probability p, of `shape`. Sources as of `randn`."""
     device = torch.device(device)
     if generator is None:
-        own = _of_samples(
+        own = sample_draws.current().draw(
             shape, torch.float32, device, 1, sample_draws.uniform, lambda row, g: row.uniform_(generator=g)
         )
         if own is not None:
@@ -99,7 +88,7 @@ def exponential_like(x: Tensor) -> Tensor:
     """Exponentially distributed numbers of rate 1 with the shape and device of `x`, float32 at least: half precision
     rounds small ones to 0. Sources as of `randn`, without a generator."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    own = _of_samples(
+    own = sample_draws.current().draw(
         x.shape, dtype, x.device, 1, sample_draws.exponential, lambda row, g: row.exponential_(generator=g)
     )
     return torch.empty_like(x, dtype=dtype).exponential_() if own is None else own

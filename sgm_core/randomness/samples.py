@@ -29,7 +29,7 @@ class SampleDraws:
 
     Args:
         key: say seed and optimizer step.
-        samples: b.
+        samples: b; 0 where no sample draws.
         first: the place of the first of them among all samples of the step.
     """
 
@@ -76,7 +76,7 @@ class SampleDraws:
 
     def _rows(self, shape: Sequence[int]) -> int | None:
         """The place of the first row among the rows of the step; none if these are no rows of the samples."""
-        if not shape or not shape[0]:
+        if not self.samples or not shape or not shape[0]:
             return None
         begin, end, total = self._part or (0, shape[0], shape[0])
         if end - begin != shape[0] or total % self.samples:
@@ -112,20 +112,22 @@ class SampleDraws:
                 self._part, self._drawn = before, most
 
 
-_current: ContextVar[SampleDraws | None] = ContextVar("sample_draws", default=None)
+_NOBODYS = SampleDraws((), 0, 0)
+
+_current: ContextVar[SampleDraws] = ContextVar("sample_draws", default=_NOBODYS)
 
 
 @contextmanager
 def sample_draws(draws: SampleDraws | None) -> Iterator[None]:
     """Inside, `sgm_core.randomness` draws from these where no generator is given; with None from torch's states."""
-    token = _current.set(draws)
+    token = _current.set(draws or _NOBODYS)
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def current() -> SampleDraws | None:
+def current() -> SampleDraws:
     """What is drawn from at present."""
     return _current.get()
 
@@ -133,7 +135,7 @@ def current() -> SampleDraws | None:
 def in_chunks(x: Tensor, size: int | None) -> Generator[Tensor, None, None]:
     """Chunks of at most `size` rows, to be worked on one after the other: each row draws what it would in one piece."""
     size, draws = size or max(len(x), 1), _current.get()
-    yield from torch.split(x, size) if draws is None else draws.chunks(x, size)
+    yield from draws.chunks(x, size) if draws.samples else torch.split(x, size)
 
 
 # --- numbers of random bits ----------------------------------------------------------------------------------------

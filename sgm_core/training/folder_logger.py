@@ -27,15 +27,8 @@ class FolderLogger(Logger):
         self.path = path
         self._tolerant = Tolerant(what)
 
-    @property
-    def name(self) -> str:
-        """Empty: Lightning builds paths from it, and the file lies in the folder itself."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty, see `name`."""
-        return ""
+    name = version = ""
+    """Lightning builds paths from them, and the file lies in the folder itself."""
 
     @property
     def save_dir(self) -> str:

@@ -1,6 +1,5 @@
 """The fastest form of an optimizer step, where the config does not choose one."""
 
-import torch
 from torch.optim import Adam, AdamW, Optimizer
 
 
@@ -20,10 +19,5 @@ def fuse(optimizer: Optimizer) -> None:
         return
     for group in optimizer.param_groups:
         left_open = group["fused"] is None and group["foreach"] is None and not group["differentiable"]
-        if left_open and all(takes(parameter) for parameter in group["params"]):
+        if left_open and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"]):
             group["fused"] = True
-
-
-def takes(parameter: torch.Tensor) -> bool:
-    """Whether the kernels take a parameter."""
-    return parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")

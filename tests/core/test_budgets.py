@@ -25,15 +25,15 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 256,
+    "root": 235,
     "config": 324,
     "hooks": 132,
     "checkpoints": 208,
-    "training": 43,
+    "training": 30,
     "runs": 36,
     "cli": 17,
-    "together": 985,
-    "code": 553,
+    "together": 951,
+    "code": 524,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
