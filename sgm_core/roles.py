@@ -411,9 +411,6 @@ class Slot(Protocol):
     """The place of an embedder in a conditioner; `sgm_core.slots.EmbedderSlot` is one."""
 
     @property
-    def cache(self) -> bool: ...
-
-    @property
     def keys(self) -> tuple[str, ...]: ...
 
     def trains(self, module: nn.Module) -> bool: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -14,7 +14,7 @@ from sgm_core.conditioning import Conditioning
 from sgm_core.config.check import CACHED
 from sgm_core.config.schema import FixedWeights
 from sgm_core.precision import as_ever, computing
-from sgm_core.randomness import bernoulli
+from sgm_core.randomness import bernoulli, move
 from sgm_core.roles import Conditioner, Embedder
 from sgm_core.shapes import Shape
 
@@ -210,9 +210,9 @@ class EmbedderSlot:
                 continue
             filler = _filler(entry, value)
             if isinstance(entry, Tensor):
-                kept = _move(keep, entry.device).view(-1, *(1 for _ in entry.shape[1:]))
+                kept = move(keep, entry.device).view(-1, *(1 for _ in entry.shape[1:]))
                 # a filler of rank 0 stays on the CPU: torch.where takes it from there
-                replaced.append(torch.where(kept, entry, _move(filler, entry.device) if filler.ndim else filler))
+                replaced.append(torch.where(kept, entry, move(filler, entry.device) if filler.ndim else filler))
             else:
                 rows_kept = zip(entry, keep.tolist(), strict=True)
                 replaced.append([row if is_kept else filler for row, is_kept in rows_kept])
@@ -234,7 +234,7 @@ class EmbedderSlot:
                 f"its output is {describe(output)} for {samples} samples; to drop samples, an output must have one row "
                 "(or the same number of consecutive rows) for each"
             )
-        dropped = ~_move(keep, output.device)[:, None].expand(samples, rows // samples).reshape(-1)
+        dropped = ~move(keep, output.device)[:, None].expand(samples, rows // samples).reshape(-1)
         dropped = dropped.view(-1, *(1 for _ in output.shape[1:]))
         return output.masked_fill(dropped, 0) if null is None else torch.where(dropped, like(output, null), output)
 
@@ -250,14 +250,7 @@ class NoConditioner(Conditioner):
     def input_keys(self) -> tuple[str, ...]:
         return ()
 
-    def forward(
-        self,
-        batch: Mapping[str, Any],
-        *,
-        force_zero: Iterable[str] = (),
-        drop: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> Conditioning:
+    def forward(self, batch: Mapping[str, Any], **how: Any) -> Conditioning:
         return Conditioning()
 
     def unconditional(self, batch: Mapping[str, Any]) -> Conditioning:
@@ -336,11 +329,6 @@ def _filler(entry: Any, value: Any) -> Any:
             f"broadcast to {tuple(entry.shape[1:])}, of a type that {str(entry.dtype).removeprefix('torch.')} holds"
         )
     return torch.as_tensor(value, dtype=entry.dtype)
-
-
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device; to CUDA without waiting for it (back from there, that would be a race)."""
-    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def describe(value: Any) -> str:

@@ -42,11 +42,12 @@ def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | 
         noise = torch.stack([torch.randn(*shape[1:], generator=g, device=g.device, dtype=dtype) for g in generator])
     else:
         raise ValueError(f"{len(generator)} generators for a batch of {shape[0]}: give one per sample")
-    return _move(noise, device)
+    return move(noise, device)
 
 
-def _move(drawn: Tensor, device: torch.device) -> Tensor:
-    return drawn.to(device, non_blocking=drawn.device.type == "cpu")  # the other way round that would be a race
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a device, without waiting for it where the tensor is on the host: the other way round that would be a race."""
+    return tensor.to(device, non_blocking=tensor.device.type == "cpu")
 
 
 def randn_like(x: Tensor, generator: Generators = None) -> Tensor:
@@ -65,7 +66,7 @@ def randint(
             shape, torch.int64, device, 1, numbers, lambda row, g: row.random_(high, generator=g)
         )
         return torch.randint(high, tuple(shape), device=device) if own is None else own
-    return _move(torch.randint(high, tuple(shape), generator=generator, device=generator.device), device)
+    return move(torch.randint(high, tuple(shape), generator=generator, device=generator.device), device)
 
 
 def bernoulli(
@@ -81,7 +82,7 @@ def bernoulli(
             return own < p
     at = device if generator is None else generator.device
     chances = p * torch.ones(*shape, dtype=torch.float32, device=at)
-    return _move(torch.bernoulli(chances, generator=generator).bool(), device)
+    return move(torch.bernoulli(chances, generator=generator).bool(), device)
 
 
 def exponential_like(x: Tensor) -> Tensor:

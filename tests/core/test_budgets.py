@@ -25,21 +25,21 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 235,
+    "root": 221,
     "config": 324,
     "hooks": 132,
     "checkpoints": 208,
     "training": 30,
     "runs": 36,
     "cli": 17,
-    "together": 951,
-    "code": 524,
+    "together": 937,
+    "code": 510,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
 LONGEST_FILE = 520
 
-ALLOWED_LENGTH: dict[str, int] = {"sgm_core/roles.py": 521}
+ALLOWED_LENGTH: dict[str, int] = {}
 """The lengths of the files above that. A number only falls."""
 
 MOST_ENTRIES = 22
