@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -73,8 +74,6 @@ LIGHTNING = {
 def __getattr__(name: str) -> Any:
     if name not in LIGHTNING:
         raise AttributeError(f"module 'sgm_core.roles' has no attribute '{name}'")
-    from pkgutil import resolve_name
-
     globals()[name] = role = resolve_name(LIGHTNING[name])
     return role
 

@@ -131,6 +131,18 @@ def test_no_device_is_written_into_the_code():
     assert wrong == []
 
 
+def test_no_attribute_of_an_engine_is_guessed():
+    """`TrainingEngine` declares what is read of an engine. Only its provenance may be anyone's."""
+    engines = {"engine", "pl_module", "self.engine", "self.conditioner"}
+    guessed = [
+        place(path, call)
+        for path in modules().values()
+        for name, call in calls(path)
+        if name in ("getattr", "hasattr") and ast.unparse(call.args[0]) in engines
+    ]
+    assert [where for where in guessed if not where.startswith("sgm_core/checkpoints/provenance.py")] == []
+
+
 def test_nothing_waits_for_a_signal_that_windows_lacks():
     """B39: the reference saves on SIGUSR1 and debugs on SIGUSR2."""
     absent = {"SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM"}

@@ -14,6 +14,7 @@ from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.recognise import own_names, recognise
 from sgm_core.config.api import Config, load_config
 from sgm_core.errors import SgmError
+from sgm_core.training.base import TrainingEngine
 from sgm_plugins.tools.convert.folder import INDEX, read_folder, save, write_folder
 
 if TYPE_CHECKING:
@@ -108,11 +109,12 @@ def _write_file(target: Path, checkpoint: Checkpoint, config: Config) -> list[st
     for name, value in engine.state_dict().items():  # tables that the file did not have
         if not value.is_meta:
             weights.setdefault(name, value)
-    shape = engine.latent_shape if hasattr(engine, "latent_shape") else None
-    if checkpoint.provenance is not None:
-        shape = checkpoint.provenance.latent_shape or shape
-    provenance = Provenance.of(config.to_dict(), config.components).with_shape(shape)
-    save_weights(weights, target, provenance)
+    found = Provenance.of(config.to_dict(), config.components)
+    if checkpoint.provenance is not None and checkpoint.provenance.latent_shape:
+        found = found.with_shape(checkpoint.provenance.latent_shape)
+    elif isinstance(engine, TrainingEngine):
+        found = found.with_shape(engine.latent_shape)
+    save_weights(weights, target, found)
     return [f"{len(passed_over)} entries that are no weights are left out: {passed_over[0]}"] if passed_over else []
 
 
