@@ -134,4 +134,5 @@ def test_what_a_config_may_say():
     assert sgm.build_engine(config).first_stage_chunk == "auto"
     with pytest.raises(ValueError, match="'auto'"):
         sgm.build_engine(sgm.load_config("digits", overrides=["model.first_stage_chunk=all"]))
-    make_engine(first_stage_chunk="auto", cache_latents=True)
+    cached = ["model.first_stage_chunk=auto", "model.cache_latents=true"]
+    assert sgm.build_engine(sgm.load_config("digits", overrides=cached)).first_stage_chunk == "auto"
