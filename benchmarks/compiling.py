@@ -66,7 +66,7 @@ def contender(how: str, rounds: int) -> dict[str, float]:
     first = step(32)
     try:
         other = step(24)
-    except RuntimeError as error:  # torch 2.13 can not make a kernel of the whole network for sizes that vary
+    except RuntimeError as error:  # torch 2.13 cannot make a kernel of the whole network for sizes that vary
         sys.stderr.write(f"{how}: {type(error).__name__}\n")
         other = float("nan")
     losses.clear()

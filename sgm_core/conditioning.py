@@ -59,13 +59,13 @@ class Conditioning:
         first = parts[0]
         if any(part.extras.keys() != first.extras.keys() for part in parts):
             keys = " and ".join(str(sorted(part.extras)) for part in parts)
-            raise ValueError(f"conditionings can not be joined: their extras differ, {keys}")
+            raise ValueError(f"conditionings cannot be joined: their extras differ, {keys}")
 
         def join(name: str, values: list[Any]) -> Any:
             if all(isinstance(value, Tensor) for value in values):
                 return torch.cat(values)
             if any(isinstance(value, Tensor) for value in values) or any(value != values[0] for value in values):
-                raise ValueError(f"conditionings can not be joined: {name} differs")
+                raise ValueError(f"conditionings cannot be joined: {name} differs")
             return values[0]
 
         return Conditioning(

@@ -377,7 +377,7 @@ class DiffusionEngine(TrainingEngine):
         return self.scheduled(self.make_optimizer(parameters))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Refuse entries that can not be embedded while they are on the host, where looking costs no sync."""
+        """Refuse entries that cannot be embedded while they are on the host, where looking costs no sync."""
         if isinstance(batch, Mapping):
             self.conditioner.check(batch)
         return batch

@@ -61,7 +61,7 @@ class Tolerant:
         told, self.failing = self.failing, isinstance(error, OSError)
         if self.failing and not told:
             reason = getattr(error, "strerror", None) or error
-            warnings.warn(f"{self.what} can not be written: {reason}; training goes on without", stacklevel=2)
+            warnings.warn(f"{self.what} cannot be written: {reason}; training continues without", stacklevel=2)
         return self.failing
 
 

@@ -63,7 +63,7 @@ class Entry(NamedTuple):
 
 
 class RegistryError(SgmError):
-    """A name that can not be resolved."""
+    """A name that cannot be resolved."""
 
 
 class UnknownNameError(RegistryError):
@@ -124,7 +124,7 @@ def header(folder: str) -> str:
 
 
 def _read(path: str) -> str:
-    """The text of a file, nothing where it can not be read. Most are read for nothing: a third of `open`'s time."""
+    """The text of a file, nothing where it cannot be read. Most are read for nothing: a third of `open`'s time."""
     try:
         file = os.open(path, _READ)
     except OSError:
@@ -182,7 +182,7 @@ def scan(paths: Iterable[object] | None = None) -> list[Entry]:
 
 
 def outside_window(entry: Entry) -> str:
-    """Why this core can not use a plugin of that API, with the way out, or an empty text."""
+    """Why this core cannot use a plugin of that API, with the way out, or an empty text."""
     numbers = [int(number) for number in entry.apis or ("1",) if number.isdecimal()]
     if entry.distribution == BUILTIN or any(OLDEST_API <= number <= API for number in numbers):
         return ""
@@ -347,7 +347,7 @@ class Index:
 
         Raises:
             UnknownNameError, AmbiguousNameError: see `find`.
-            BrokenComponentError: its module can not be imported; the message has the reason.
+            BrokenComponentError: its module cannot be imported; the message has the reason.
         """
         return self.load(self.find(kind, name))
 
@@ -372,7 +372,7 @@ class Index:
             raise RegistryError(f"'{name}' is not a component name: use snake_case, e.g. 'my_embedder'")
         noun = KINDS[kind].noun
         if any(entry.distribution == BUILTIN for entry in self._table().get((kind, name), ())):
-            raise RegistryError(f"the {noun} '{name}' is built in and can not be replaced: choose another name")
+            raise RegistryError(f"the {noun} '{name}' is built in and cannot be replaced: choose another name")
 
         def add(obj: T) -> T:
             if not callable(obj):

@@ -398,7 +398,7 @@ class Embedder(Protocol):
     """Any `nn.Module` that turns the entries of its slot into one tensor or several.
 
     The rank of a tensor decides where it goes unless the slot says so: (b, d) vector, (b, tokens, d) crossattn,
-    (b, c, h, w) concat. It may have a method `check(*entries)` that raises ValueError for entries it can not embed;
+    (b, c, h, w) concat. It may have a method `check(*entries)` that raises ValueError for entries it cannot embed;
     it runs on the host, before the batch moves to the device. With a static method `shapes`, see `sgm_core.shapes`,
     what it gives is compared with what the network takes before anything is built.
     """
@@ -455,11 +455,11 @@ class Conditioner(nn.Module, ABC):
 
     @abstractmethod
     def check(self, batch: Mapping[str, Any]) -> None:
-        """Raise ValueError for a batch it can not embed, naming the entry; runs on the host."""
+        """Raise ValueError for a batch it cannot embed, naming the entry; runs on the host."""
 
 
 class Average(nn.Module, ABC):
-    """A running average of trained parameters. Its state dict has keys that can not collide."""
+    """A running average of trained parameters. Its state dict has keys that cannot collide."""
 
     num_updates: int
     """How many updates it has taken in; 0 means that it has no history of its own."""

@@ -153,7 +153,7 @@ class EmbedderSlot:
         """The embedder's outputs; a trainable one builds a graph where the caller's grad mode lets it.
 
         Raises:
-            ValueError: it gave something else than one tensor or several, or it can not take what is no tensor.
+            ValueError: it gave something else than one tensor or several, or it cannot take what is no tensor.
         """
         try:
             with torch.set_grad_enabled(self.trains(module) and torch.is_grad_enabled()), computing(module):
@@ -162,7 +162,7 @@ class EmbedderSlot:
             if all(isinstance(entry, Tensor) for entry in entries):
                 raise  # no entry is to blame
             given = " and ".join(map(describe, entries))
-            raise ValueError(f"it can not embed {given} ({type(error).__name__}: {error})") from error
+            raise ValueError(f"it cannot embed {given} ({type(error).__name__}: {error})") from error
         if isinstance(outputs, Tensor):
             return (as_ever(module, outputs),)
         if isinstance(outputs, (list, tuple)) and outputs and all(isinstance(part, Tensor) for part in outputs):
@@ -182,7 +182,7 @@ class EmbedderSlot:
                 try:
                     check(*row)
                 except ValueError as error:
-                    raise ValueError(f"its ucg_value {self.ucg_value!r} can not be embedded: {error}") from error
+                    raise ValueError(f"its ucg_value {self.ucg_value!r} cannot be embedded: {error}") from error
 
     def draw(self, entries: Sequence[Any], generator: torch.Generator | None = None) -> Tensor:
         """Which samples keep their condition, (b,) bool: one Bernoulli(1 - ucg_rate) draw for the whole slot.
@@ -197,7 +197,7 @@ class EmbedderSlot:
         """Copies of the entries, with `ucg_value` for the samples that are not kept; without `keep`, for all.
 
         Raises:
-            ValueError: the value can not stand in for a row of the entry.
+            ValueError: the value cannot stand in for a row of the entry.
         """
         if keep is None:
             rows, device = count_samples(entries)
@@ -315,7 +315,7 @@ def _filler(entry: Any, value: Any) -> Any:
     """`value` in the form that replaces a row of the entry: a tensor of its dtype for a tensor, else itself."""
     if not isinstance(entry, Tensor):
         if isinstance(value, str) != isinstance(entry[0], str):
-            raise ValueError(f"ucg_value {value!r} can not replace an item of {describe(entry)}: give one of its type")
+            raise ValueError(f"ucg_value {value!r} cannot replace an item of {describe(entry)}: give one of its type")
         return value
     try:
         filler = torch.as_tensor(value)
@@ -325,7 +325,7 @@ def _filler(entry: Any, value: Any) -> Any:
         fits = False
     if not fits:
         raise ValueError(
-            f"ucg_value {value!r} can not replace a row of {describe(entry)}: give a number, or values that "
+            f"ucg_value {value!r} cannot replace a row of {describe(entry)}: give a number, or values that "
             f"broadcast to {tuple(entry.shape[1:])}, of a type that {str(entry.dtype).removeprefix('torch.')} holds"
         )
     return torch.as_tensor(value, dtype=entry.dtype)

@@ -43,7 +43,7 @@ class EDMDiscretization(Discretization):
         end: float = self.sigma_min ** (1 / self.rho)
         sigmas = (start + ramp * (end - start)) ** self.rho
         if not bool(sigmas.isfinite().all() and (sigmas > 0).all()):
-            raise ValueError(f"rho {self.rho} gives sigmas that float32 can not hold; 7 is usual, 1 is an even grid")
+            raise ValueError(f"rho {self.rho} gives sigmas that float32 cannot hold; 7 is usual, 1 is an even grid")
         return sigmas
 
 

@@ -72,7 +72,7 @@ def load_pretrained(auto: Any, model: str | Path, local_files_only: bool) -> Any
     """A model of transformers with its weights, all of which must be there, from safetensors.
 
     Raises:
-        ValueError: no such model, it can not be loaded, or its file lacks weights.
+        ValueError: no such model, it cannot be loaded, or its file lacks weights.
     """
     from transformers import utils
 
@@ -108,12 +108,12 @@ def from_hub(model: str | Path, local_files_only: bool, load: Callable[[], T]) -
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if Path(model).is_dir():
-            raise ValueError(f"{model} can not be loaded: {reason}") from error
+            raise ValueError(f"{model} cannot be loaded: {reason}") from error
         hint = (
             "local_files_only is true: download it first, `hf download MODEL`, or give a folder"
             if local_files_only
             else "check the id and the connection, or give a local folder"
         )
         raise ValueError(
-            f"{model} can not be had from the hub ({reason}). {hint.replace('MODEL', str(model))}"
+            f"{model} cannot be downloaded from the hub ({reason}). {hint.replace('MODEL', str(model))}"
         ) from error

@@ -129,7 +129,7 @@ def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | s
 
     Raises:
         CheckpointError: components are missing; no config is given, held or known, or several would do.
-        ConfigError: the one that is given can not be read.
+        ConfigError: the one that is given cannot be read.
     """
     path, provenance = checkpoint.path, checkpoint.provenance
     if isinstance(config, (str, Path)):

@@ -17,7 +17,7 @@ from sgm_core.files import replacing
 
 
 class CheckpointError(SgmError):
-    """A checkpoint that can not be read, or does not fit the model."""
+    """A checkpoint that cannot be read, or does not fit the model."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenanc
         provenance: its config, goes into the metadata.
 
     Raises:
-        OSError: it can not be written.
+        OSError: it cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -169,7 +169,7 @@ def read_provenance(path: Path) -> Provenance | None:
     """How the engine of a `.ckpt` was built; none for one that Python code gave objects.
 
     Raises:
-        CheckpointError: it can not be read.
+        CheckpointError: it cannot be read.
     """
     return read_checkpoint(path).provenance
 
@@ -191,9 +191,9 @@ def read_step(path: Path) -> int:
     """The optimizer step at which a `.ckpt` was written.
 
     Raises:
-        CheckpointError: it can not be read.
+        CheckpointError: it cannot be read.
     """
     try:
         return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception as error:  # as in read_checkpoint
-        raise CheckpointError(f"{path}: not a checkpoint to go on from: {error}") from error
+        raise CheckpointError(f"{path}: not a checkpoint to resume from: {error}") from error

@@ -57,7 +57,7 @@ def mismatch(checkpoint: Path, content: bool = True) -> str | None:
         content: compare the sums, for which all of it is read; the size is compared anyway.
 
     Raises:
-        OSError: it can not be read.
+        OSError: it cannot be read.
     """
     size = checkpoint.stat().st_size
     if size == 0:
@@ -164,7 +164,7 @@ def newest_valid(
     candidates = _candidates(run)
     if not candidates:
         checkpoint = find_checkpoint(run)  # tells what was looked for
-        raise CheckpointError(f"{run}: it has weights ({checkpoint.name}) but no checkpoint to go on from")
+        raise CheckpointError(f"{run}: it has weights ({checkpoint.name}) but no checkpoint to resume from")
     faults: dict[Path, str] = {}
     for candidate in candidates:
         twin = next((path for path in faults if path.exists() and path.samefile(candidate)), None)
@@ -174,5 +174,5 @@ def newest_valid(
         faults[candidate] = reason
         say(f"skipped {candidate}: {reason}")
     raise CheckpointError(
-        f"{run}: none of its {len(candidates)} checkpoints can be read; start anew, with another --name"
+        f"{run}: none of its {len(candidates)} checkpoints can be read; start a new run with another --name"
     )

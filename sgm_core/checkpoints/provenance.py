@@ -81,7 +81,7 @@ class Provenance:
                     remedy = "it was registered in the process that trained; pass --code FILE.py with its definition"
                 else:
                     remedy = blocked[0][1] if blocked else f"pip install {distribution}=={part['version']}"
-                lines.append(f"{kind} '{name}' {'can not be used' if blocked else 'is missing'}: {remedy}")
+                lines.append(f"{kind} '{name}' {'cannot be used' if blocked else 'is missing'}: {remedy}")
         return lines
 
     def missing_plugins(self) -> list[str]:

@@ -47,7 +47,7 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
         ignore: beginnings of keys in the file, without the prefix, that do not matter.
 
     Raises:
-        CheckpointError: the file is not there or can not be read; its keys or shapes are not those of the part.
+        CheckpointError: the file is not there or cannot be read; its keys or shapes are not those of the part.
     """
     if not takes_weights():
         return

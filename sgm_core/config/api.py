@@ -73,7 +73,7 @@ class Config:
             ConfigError: it holds objects that Python code put there.
         """
         objects = [
-            Problem(node.origin, path, f"an object of the type {type(node.value).__name__} can not be saved")
+            Problem(node.origin, path, f"an object of the type {type(node.value).__name__} cannot be saved")
             for path, node in leaves(self.tree)
             if not is_plain(node.value)
         ]
@@ -156,7 +156,7 @@ def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     wrong, this does, so that one error has everything. In a session the plugins may propose patches.
 
     Raises:
-        ConfigError: a file can not be read, an override or interpolation is wrong.
+        ConfigError: a file cannot be read, an override or interpolation is wrong.
         SgmError: plugins contradict each other, or one of them refuses the config.
     """
     overrides = list(overrides)

@@ -29,7 +29,7 @@ def compose(
     With it what is wrong so far: the rest of the tree can be checked all the same, so that one run reports everything.
 
     Raises:
-        ConfigError: a file that can not be read at all.
+        ConfigError: a file that cannot be read at all.
     """
     problems = Problems()
     tree = Node({}, Origin("config"))
@@ -76,7 +76,7 @@ def shipped_configs() -> dict[str, Path]:
     """Name -> file, of the packages in the group `sgm.configs`. Imports none of them.
 
     As with components, a name that two distributions ship is written `distribution:name`, and the built-in ones
-    can not be shadowed.
+    cannot be shadowed.
     """
     offers: dict[str, dict[str, Path]] = {}
     for entry in index.entries("configs"):

@@ -53,7 +53,7 @@ def escape(text: str) -> str:
 
 
 class _FailureError(Exception):
-    """Why the value at hand can not be resolved."""
+    """Why the value at hand cannot be resolved."""
 
 
 class _Interpolation:
@@ -83,7 +83,7 @@ class _Interpolation:
         try:
             node.value = self.expand(text, steps, node.origin)
         except _FailureError as failure:
-            self.problems.add(node.origin, path, f"{text} can not be resolved: {failure}")
+            self.problems.add(node.origin, path, f"{text} cannot be resolved: {failure}")
             node.value = INVALID
         finally:
             del self.active[id(node)]
@@ -180,7 +180,7 @@ def _closing(text: str, start: int) -> int:
 def _in_text(value: Any) -> Any:
     """A value as a part of a text, spelt as in YAML."""
     if isinstance(value, (dict, list)):
-        raise _FailureError("a mapping or list can not stand inside a text")
+        raise _FailureError("a mapping or list cannot stand inside a text")
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return value if value is INVALID else str(value)

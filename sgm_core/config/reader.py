@@ -17,7 +17,7 @@ class Reader(Protocol):
         """What an entry stands for.
 
         Raises:
-            BrokenComponentError: it can not be read, or is nothing that can be called.
+            BrokenComponentError: it cannot be read, or is nothing that can be called.
         """
 
     def named(self, name: str) -> Any:
@@ -27,7 +27,7 @@ class Reader(Protocol):
         """Its schema, without the `late` leading parameters."""
 
     def is_a(self, target: Any, cls: Any) -> bool:
-        """Whether it is a class that extends `cls`; what can not be told is."""
+        """Whether it is a class that extends `cls`; what cannot be told is."""
 
 
 def late_of(group: str) -> tuple[str, ...]:
@@ -48,15 +48,13 @@ class Objects:
     def target(self, entry: Entry) -> Any:
         noun, late, target = noun_of(entry.kind), late_of(entry.kind), index.load(entry)
         if not callable(target):
-            raise BrokenComponentError(
-                f"{noun} '{entry.name}' is {target!r}, which can not be built ({entry.provider})"
-            )
+            raise BrokenComponentError(f"{noun} '{entry.name}' is {target!r}, which cannot be built ({entry.provider})")
         try:
             signature(target, late)
         except Exception as error:  # a class may answer questions about itself with code of its own
             reason = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise BrokenComponentError(
-                f"{noun} '{entry.name}' can not be inspected ({entry.provider}): {reason}"
+                f"{noun} '{entry.name}' cannot be inspected ({entry.provider}): {reason}"
             ) from error
         return target
 

@@ -27,7 +27,7 @@ class _Record(weakref.ref[Any]):
 
 
 class _Attached:
-    """The recipe as an attribute, for an object that can not be referred to weakly. It is not pickled or copied:
+    """The recipe as an attribute, for an object that cannot be referred to weakly. It is not pickled or copied:
     like any other copy, that of such an object was not built."""
 
     def __init__(self, recipe: Call | None = None) -> None:

@@ -98,7 +98,7 @@ class Arguments(NamedTuple):
 
     `trainer: Annotated[TrainerFactory, Arguments("lightning.pytorch:Trainer")]`
 
-    `taken` are the parameters that the caller itself gives: a config can not.
+    `taken` are the parameters that the caller itself gives: a config cannot.
     """
 
     target: str
@@ -119,7 +119,7 @@ class Either(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """An object that a config can not write; from Python an instance may be passed."""
+    """An object that a config cannot write; from Python an instance may be passed."""
 
     cls: Any
 
@@ -329,7 +329,7 @@ _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
 def from_hint(hint: Any) -> Type:
-    """The type behind a hint; what a config can not express is `Opaque`."""
+    """The type behind a hint; what a config cannot express is `Opaque`."""
     if hint is Any or hint is object or hint is REQUIRED:
         return AnyType()
     if hint is None:
@@ -434,7 +434,7 @@ def _role_kinds(with_lightning: bool) -> dict[Any, str]:
 
 
 def is_instance(value: Any, cls: Any) -> bool:
-    """Whether an object that Python code gave can stand for `cls`; a class that can not be asked takes any."""
+    """Whether an object that Python code gave can stand for `cls`; a class that cannot be asked takes any."""
     if getattr(cls, "_is_protocol", False) and "__call__" in vars(cls):
         return callable(value)
     try:

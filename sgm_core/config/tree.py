@@ -438,7 +438,7 @@ def read_file(path: Path, problems: Problems | None = None) -> Node:
         near = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise fail(Origin(str(path)), f"no such file.{did_you_mean(str(path), near)}") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise fail(Origin(str(path)), f"can not be read: {getattr(error, 'strerror', None) or error}") from None
+        raise fail(Origin(str(path)), f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

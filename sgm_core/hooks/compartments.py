@@ -58,7 +58,7 @@ class Compartments(Callback):
 def plain_copy(value: Any, place: str = "it") -> Any:
     """The same dicts, lists, tuples, scalars and tensors anew; the tensors share their memory.
 
-    No bytes: torch can not read empty ones again.
+    No bytes: torch cannot read empty ones again.
 
     Raises:
         ValueError: there is something else in it, which `torch.load(weights_only=True)` would not read.

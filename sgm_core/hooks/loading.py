@@ -38,7 +38,7 @@ def load_plugins(entries: Iterable[Entry], refused: Callable[[Entry, str, BaseEx
     """Those that can be loaded, in the order of distribution and name. What two entries offer counts once.
 
     Args:
-        refused: called for an entry that can not be loaded, with the reason and what was raised.
+        refused: called for an entry that cannot be loaded, with the reason and what was raised.
     """
     plugins: list[Plugin] = []
     offers: list[Any] = []

@@ -30,7 +30,7 @@ class Session:
         exit_code: what `session_finish` is told where nothing was raised.
 
     Raises:
-        SgmError: with `SGM_PLUGINS_STRICT=1`, for a plugin that can not be loaded.
+        SgmError: with `SGM_PLUGINS_STRICT=1`, for a plugin that cannot be loaded.
     """
 
     def __init__(self, builtin_only: bool = False) -> None:

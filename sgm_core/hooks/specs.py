@@ -172,7 +172,7 @@ def checkpoint_load(engine: LightningModule, trainer: Trainer, state: Any) -> No
 
 @hookspec
 def commands() -> Mapping[str, Command] | None:
-    """Sub-commands to add to `sgm`, by name; a built-in name can not be taken.
+    """Sub-commands to add to `sgm`, by name; a built-in name cannot be taken.
 
     Asked for only by `sgm --help` and where the given command is not built in. The command runs in a session. A name
     that two plugins offer is written `distribution:name`.

@@ -26,10 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="folder of the run under --runs (default: the config's name and the time)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
     parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with a run from its newest valid checkpoint, with its config"
+        "--resume", type=Path, metavar="RUN", help="resume a run from its newest valid checkpoint, with its config"
     )
     parser.add_argument(
-        "--allow-change", action="store_true", help="with --resume: go on although the config changes what is learnt"
+        "--allow-change",
+        action="store_true",
+        help="with --resume: accept changes of what the model learns",
     )
     prepared().call("train_options", lambda: {"parser": parser}, lambda result: None)
 
@@ -38,12 +40,12 @@ def run(options: argparse.Namespace) -> int:
     sources, overrides = split(options.config)
     if options.resume is not None:
         if sources or options.name:
-            raise SgmError("--resume goes on with the run's own config and folder: give overrides only")
+            raise SgmError("--resume uses the run's own config and folder: give overrides only")
         from sgm_core.runs.run import resume_run
 
         return _train(options, resume_run(options.resume, overrides, options.allow_change))
     if options.allow_change:
-        raise SgmError("--allow-change is of a run that goes on: --resume RUN")
+        raise SgmError("--allow-change needs --resume RUN")
     config = read_config(options.config)
     config.check()  # a mistake in it should not have to wait for the imports
     from sgm_core.runs.run import start_run

@@ -66,14 +66,14 @@ def _acquired(folder: Path) -> BaseFileLock:
         stop = "" if who is None else f", or stop it: kill {who[1]}"
         raise SgmError(f"{folder}: in use by {pid} on this machine. Wait for it{stop}") from None
     except OSError as error:
-        raise SgmError(f"{folder / LOCK}: can not be locked: {error.strerror or error}") from error
+        raise SgmError(f"{folder / LOCK}: cannot be locked: {error.strerror or error}") from error
     who = _holder(path)
     refusal = None
     if who is None and path.exists():
-        refusal = f"{folder}: its {FILE} can not be read. If no run is using the folder, remove {path}"
+        refusal = f"{folder}: its {FILE} cannot be read. If no run is using the folder, remove {path}"
     elif who is not None and who[0] != socket.gethostname():
         refusal = (
-            f"{folder}: in use by process {who[1]} on {who[0]}, or left by it, which can not be told from here "
+            f"{folder}: in use by process {who[1]} on {who[0]}, or left by it, which cannot be told from here "
             f"({socket.gethostname()}). If that run has ended, remove {path}"
         )
     if refusal is not None:

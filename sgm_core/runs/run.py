@@ -74,7 +74,7 @@ class Run:
         """Build, fit, export. Gives the exit code.
 
         Raises:
-            SgmError: the config is wrong; the folder can not be written; a part refused its input. A new folder
+            SgmError: the config is wrong; the folder cannot be written; a part refused its input. A new folder
                 in which nothing was trained is removed.
         """
         with session("train"):  # where none is running yet
@@ -111,7 +111,7 @@ class Run:
         strategy = self.config.to_dict().get("trainer", {}).get("strategy")
         if strategy in ("fsdp", "fsdp_cpu_offload"):
             raise SgmError(
-                f"trainer.strategy: {strategy} is FSDP of the first version, which flattens the weights: they can not "
+                f"trainer.strategy: {strategy} is FSDP of the first version, which flattens the weights: they cannot "
                 "be averaged by name; use fsdp2"
             )
         check_with_plugins(self.config)
@@ -138,7 +138,7 @@ class Run:
             try:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
             except Interrupted:
-                say(f"Interrupted at step {trainer.global_step}; saved. Go on with: sgm train --resume {self.folder}")
+                say(f"Interrupted at step {trainer.global_step}; saved. Resume with: sgm train --resume {self.folder}")
                 try:
                     self.export(trainer, engine)
                 except SgmError as error:
@@ -241,7 +241,7 @@ class Run:
         """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.
 
         Raises:
-            SgmError: it can not be written; the checkpoints hold the same weights.
+            SgmError: it cannot be written; the checkpoints hold the same weights.
         """
         weights = trainer.strategy.lightning_module_state_dict()
         if not trainer.is_global_zero:
@@ -288,7 +288,7 @@ def refuse_taken(folder: Path) -> None:
         SgmError: there is something in it.
     """
     if folder.exists() and (not folder.is_dir() or any(path.name not in (FILE, LOCK) for path in folder.iterdir())):
-        raise SgmError(f"{folder} exists already: choose another --name, or go on with it: --resume {folder}")
+        raise SgmError(f"{folder} exists already: choose another --name, or resume it: --resume {folder}")
 
 
 def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
@@ -336,15 +336,15 @@ def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, 
     found = [change for change in changes(provenance.config, config.to_dict()) if not change.free]
     lines = described(found, config)
     if lines and not allow:
-        head = f"--resume {folder}: its config is not the one that it was trained with:"
-        remedy = "Take that back, start a new run, or go on with the change: --allow-change"
+        head = f"--resume {folder}: its config differs from the one it was trained with:"
+        remedy = "Undo the change, start a new run, or resume with it: --allow-change"
         raise SgmError("\n".join([head, *lines, remedy]))
     for line in lines:
         say(f"changed:{line[1:]}")
 
 
 def make_folder(folder: Path) -> bool:
-    """Create the run's folder, if need be; whether it was. A folder that can not be written is found out now."""
+    """Create the run's folder, if need be; whether it was. A folder that cannot be written is found out now."""
     try:
         created = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -352,7 +352,7 @@ def make_folder(folder: Path) -> bool:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise SgmError(f"{folder}: can not be written: {error.strerror}. Choose another folder with --runs") from error
+        raise SgmError(f"{folder}: cannot be written: {error.strerror}. Choose another folder with --runs") from error
     return created
 
 

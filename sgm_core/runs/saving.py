@@ -51,12 +51,12 @@ def write_torch(content: Any, path: Path) -> None:
     """As `torch.save`.
 
     Raises:
-        OSError: it can not be written. Torch's own writer makes a RuntimeError of it that does not tell why.
+        OSError: it cannot be written. Torch's own writer makes a RuntimeError of it that does not tell why.
     """
     try:
         with path.open("wb") as file:
             torch.save(content, file)
-    except RuntimeError as error:  # raised while an OSError was on its way: the archive can not be closed either
+    except RuntimeError as error:  # raised while an OSError was on its way: the archive cannot be closed either
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -65,7 +65,7 @@ def write_torch(content: Any, path: Path) -> None:
 class Saver(Checkpoint):
     """Saves `step-00000500.ckpt` every n optimizer steps and at the end, and `last.ckpt`, the newest of them.
 
-    A checkpoint that can not be written (the disk is full, say) leaves those before as they are. That is a warning, and
+    A checkpoint that cannot be written (the disk is full, say) leaves those before as they are. That is a warning, and
     the run goes on; unless it was the last one, of a run that ends or was told to.
 
     Args:
@@ -173,9 +173,9 @@ class Saver(Checkpoint):
         before = f"{there[-1].name} is there as it was" if there else "there is none before it"
         said = f"{path}: not saved: {reason}; {before}"
         if ends:
-            raise SgmError(f"{said}. Make room, and go on with: sgm train --resume {self.folder.parent}")
+            raise SgmError(f"{said}. Make room, then resume: sgm train --resume {self.folder.parent}")
         if trainer.is_global_zero:
-            warnings.warn(f"{said}. Training goes on", stacklevel=2)
+            warnings.warn(f"{said}. Training continues", stacklevel=2)
 
     def sweep_manifests(self) -> None:
         """Remove what vouches for no checkpoint; that of the step that was saved last vouches for `last.ckpt` too."""

@@ -61,7 +61,7 @@ def check_description(subject: Subject) -> None:
         subject.expect(
             not isinstance(type_, AnyType) or annotation in _ANYTHING,
             "every annotation can be read at run time",
-            f"that of '{name}', {annotation!r}, can not",
+            f"that of '{name}', {annotation!r}, cannot",
             "import its names at the top of the module, not under TYPE_CHECKING",
         )
         subject.expect(

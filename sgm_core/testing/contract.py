@@ -36,7 +36,7 @@ class Contract(ABC):
 
 
 class Constructed(Contract):
-    """A role whose use the kit can not imitate: the component is built and no more."""
+    """A role whose use the kit cannot imitate: the component is built and no more."""
 
     def inputs(self) -> Any:
         return {}

@@ -176,7 +176,7 @@ class EmbedderContract(Contract):
             check(*given.values())
         changed = trees.difference(given, self.batch)
         self.subject.expect(not changed, "its check leaves the entries as they are", changed, "work on a copy")
-        promise, advice = "its check raises ValueError for what it can not embed", "test the types of the entries first"
+        promise, advice = "its check raises ValueError for what it cannot embed", "test the types of the entries first"
         with self.subject.trying(promise, advice):
             try:
                 check(*(object() for _ in self.batch))

@@ -105,7 +105,7 @@ class AverageContract(Contract):
         with torch.no_grad():
             for name, parameter in parameters.items():
                 twins[name].copy_(parameter)
-        advice = "save the averages under names that can not collide, and num_updates beside them"
+        advice = "save the averages under names that cannot collide, and num_updates beside them"
         with self.subject.trying("its state dict is saved and loaded", advice):
             other.track(twins)
             other.load_state_dict(_reload(average.state_dict()))

@@ -33,7 +33,7 @@ class Subject:
     def __init__(self, kind: str, component: str | Callable[..., Any], params: Mapping[str, Any]) -> None:
         check_kind(kind)
         if not isinstance(component, str) and not callable(component):
-            raise ValueError(f"{component!r} can not be checked: give a registered name, or the class or function")
+            raise ValueError(f"{component!r} cannot be checked: give a registered name, or the class or function")
         self.kind = KINDS[kind]
         self.target: Any = index.resolve(kind, component) if isinstance(component, str) else component
         self.name = component if isinstance(component, str) else getattr(component, "__name__", repr(component))

@@ -77,7 +77,7 @@ def difference(a: Any, b: Any, *, tolerance: float = 0.0) -> str:
 
 def _alike(a: Any, b: Any, tolerance: float) -> bool:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        # what can not be compared (a function, a module) counts as itself
+        # what cannot be compared (a function, a module) counts as itself
         return type(a) is type(b) and (a is b or not isinstance(a, (str, int, float, bool, bytes)) or a == b)
     if a.shape != b.shape or a.dtype != b.dtype:
         return False

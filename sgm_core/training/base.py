@@ -252,7 +252,7 @@ class TrainingEngine(LightningModule, ABC):
         starts from them.
 
         Raises:
-            CheckpointError: the file can not be read or is not what its manifest says, or its keys or shapes are not
+            CheckpointError: the file cannot be read or is not what its manifest says, or its keys or shapes are not
                 those of this model.
         """
         from sgm_core.checkpoints.manifest import to_load

@@ -33,7 +33,7 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.size:
-            raise ValueError(f"tiles of {self.size} can not overlap by {self.overlap}; it must be smaller, 0 or more")
+            raise ValueError(f"tiles of {self.size} cannot overlap by {self.overlap}; it must be smaller, 0 or more")
 
     def starts(self, length: int) -> list[int]:
         """Where the tiles of an axis begin; the last one ends with the axis, overlapping more if need be."""

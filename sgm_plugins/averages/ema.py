@@ -229,11 +229,11 @@ class EMA(Average):
 
     def _expect_live(self, action: str) -> None:
         if self._swapped:
-            raise RuntimeError(f"can not {action} while the averaged weights are swapped in: call swap() first")
+            raise RuntimeError(f"cannot {action} while the averaged weights are swapped in: call swap() first")
 
     def _expect_tracked(self, action: str) -> None:
         if not self._tracked:
-            raise RuntimeError(f"can not {action} before track() has said which parameters are averaged")
+            raise RuntimeError(f"cannot {action} before track() has said which parameters are averaged")
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

@@ -53,7 +53,7 @@ def _of(value: Any) -> bytes:
             return hashlib.sha256(f"{type(value).__name__}\0{value!r}".encode()).digest()
         case list() | tuple():
             return hashlib.sha256(b"".join((b"list\0", *map(_of, value)))).digest()
-    raise ValueError(f"its outputs can not be cached: {describe(value)} in the batch has no content that could be read")
+    raise ValueError(f"its outputs cannot be cached: {describe(value)} in the batch has no content that could be read")
 
 
 def _of_tensor(row: Tensor) -> bytes:

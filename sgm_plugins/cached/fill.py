@@ -35,7 +35,7 @@ def fill(config: Config) -> tuple[list[Filled], float]:
     Precision, devices and ranks are those of the config's trainer. With the seconds that it took.
 
     Raises:
-        SgmError: the config is wrong, caches nothing or has no data; a part can not be cached.
+        SgmError: the config is wrong, caches nothing or has no data; a part cannot be cached.
     """
     from sgm_core.runs.run import quiet_libraries
 
@@ -67,7 +67,9 @@ def fill(config: Config) -> tuple[list[Filled], float]:
     for part in parts.values():
         if part.store is not None and part.store.failure is not None:
             reason = part.store.failure.strerror or part.store.failure
-            raise SgmError(f"{part.store.folder}: {reason}; {_entries(part)} entries are in it. Make room, and go on")
+            raise SgmError(
+                f"{part.store.folder}: {reason}; {_entries(part)} entries are in it. Make room and run it again"
+            )
     seconds = time.monotonic() - started
     return [
         Filled(part, part.store.folder, before[name], _entries(part), size_of(part.store.folder))

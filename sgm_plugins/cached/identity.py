@@ -39,7 +39,7 @@ def identity(part: nn.Module | Callable[[], Any], weights: Mapping[str, Tensor])
     plan = recipe_of(part)
     if plan is None:
         raise SgmError(
-            f"the outputs of a {type(part).__name__} that Python code has made can not be cached, for nothing tells "
+            f"the outputs of a {type(part).__name__} that Python code has made cannot be cached, for nothing tells "
             "what it was made from: build it with sgm.build"
         )
     entries = {call.entry for call in _walk(plan) if isinstance(call, Call) and call.entry is not None}

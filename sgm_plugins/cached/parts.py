@@ -24,7 +24,7 @@ the largest output."""
 
 
 class CacheError(SgmError):
-    """A part whose outputs can not be cached; the message says why."""
+    """A part whose outputs cannot be cached; the message says why."""
 
 
 class CachedPart:
@@ -116,7 +116,7 @@ class CachedPart:
             compute: calls the part with entries.
 
         Raises:
-            CacheError: the part is random, or its outputs can not be told apart by sample.
+            CacheError: the part is random, or its outputs cannot be told apart by sample.
             ValueError: entries without rows.
         """
         store = self.store
@@ -162,7 +162,7 @@ class CachedPart:
         """(n * k, ...) -> (n, k, ...) on the CPU."""
         if not output.ndim or output.shape[0] % n:
             raise CacheError(
-                f"the outputs of {self.name} can not be cached: {describe(output)} for {n} samples has no whole "
+                f"the outputs of {self.name} cannot be cached: {describe(output)} for {n} samples has no whole "
                 "number of rows for each"
             )
         return output.detach().cpu().reshape(n, output.shape[0] // n, *output.shape[1:])
@@ -174,7 +174,7 @@ class CachedPart:
         once, again = _as_tuple(compute(*some)), _as_tuple(compute(*some))
         if not all(torch.equal(a, b) for a, b in zip(once, again, strict=True)):
             raise CacheError(
-                f"the outputs of {self.name} can not be cached: it is random, for the same entries gave two results. "
+                f"the outputs of {self.name} cannot be cached: it is random, for the same entries gave two results. "
                 "Leave the caching out, or use a variant that draws nothing (of an autoencoder, one that gives the "
                 "mode: autoencoder_kl_mode, or the regularizer gaussian with `sample: false`)"
             )
@@ -182,7 +182,7 @@ class CachedPart:
             few, expected = self._by_sample(few, 2), self._by_sample(all_of_them, n)[[0, n - 1]]
             if few.shape != expected.shape or not _close(few, expected):
                 raise CacheError(
-                    f"the outputs of {self.name} can not be cached: what it gives for a sample depends on the others "
+                    f"the outputs of {self.name} cannot be cached: what it gives for a sample depends on the others "
                     "in its batch (texts padded to the longest among them? Pad to a fixed length)"
                 )
 
@@ -190,7 +190,7 @@ class CachedPart:
         shapes = {tuple(output.shape for output in row) for row in rows}
         if len(shapes) > 1:
             raise CacheError(
-                f"the outputs of {self.name} can not be cached: they differ in shape between samples, "
+                f"the outputs of {self.name} cannot be cached: they differ in shape between samples, "
                 f"{' and '.join(str([tuple(shape) for shape in shapes_]) for shapes_ in sorted(shapes))}. "
                 "Texts need to be padded to a fixed length"
             )

@@ -50,7 +50,7 @@ class Store:
 
     A row is a sample's outputs. A file holds `keys` (n, 32), `sums` (n, 32) and the outputs `0`, `1`, ... (n, ...);
     `sums` are SHA-256 of a row's key, types, shapes and data. It appears under its name when all of it is on the disk,
-    and is memory-mapped. A row is compared with its sum when it is first read; a file that can not be opened, or one of
+    and is memory-mapped. A row is compared with its sum when it is first read; a file that cannot be opened, or one of
     whose rows is not what was written, is deleted.
 
     Processes may share a folder: they see each other's files, and write under a lock, no row twice.
@@ -98,7 +98,7 @@ class Store:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits. If it can not be written, that is a warning: whoever reads from here can do without."""
+        """Write what waits. If it cannot be written, that is a warning: whoever reads from here can do without."""
         try:
             self._flush()
         except OSError as error:

@@ -41,7 +41,7 @@ class ImageLogger(Callback):
 
     Every rank draws, since sampling a sharded model needs all of them, and rank 0 writes. Training does not notice:
     random states and each module's mode are put back. What `log_images` raises ends the run, on all ranks alike; a
-    picture that can not be written is a warning.
+    picture that cannot be written is a warning.
 
     Args:
         every_n_steps: optimizer steps between two grids.

@@ -96,8 +96,8 @@ class GeneralConditioner(Conditioner):
             generator: source of the draws.
 
         Raises:
-            ValueError: a missing entry; an unknown key in `force_zero`; entries that can not be dropped; outputs
-                that can not be routed or joined; whatever ValueError an embedder raises, with the slot's name.
+            ValueError: a missing entry; an unknown key in `force_zero`; entries that cannot be dropped; outputs
+                that cannot be routed or joined; whatever ValueError an embedder raises, with the slot's name.
         """
         zeroed = self._slots_reading(force_zero)
         read = self._read(batch)
@@ -150,7 +150,7 @@ class GeneralConditioner(Conditioner):
         return self._route(outputs)
 
     def check(self, batch: Mapping[str, Any]) -> None:
-        """Raise ValueError for a batch without a slot's entry, or with one that it can not embed or drop."""
+        """Raise ValueError for a batch without a slot's entry, or with one that it cannot embed or drop."""
         read = self._read(batch)
         for i, slot in enumerate(self.slots):
             with self._naming(i):
@@ -234,7 +234,7 @@ class GeneralConditioner(Conditioner):
         for i, part in parts[1:]:
             if tensor.ndim <= axis or _without(axis, part.shape) != _without(axis, tensor.shape):
                 raise ValueError(
-                    f"{self._name(i)}: its {name} output {tuple(part.shape)} can not be joined to "
+                    f"{self._name(i)}: its {name} output {tuple(part.shape)} cannot be joined to "
                     f"{tuple(tensor.shape)} of {self._name(first)}; only dimension {axis} may differ"
                 )
         return torch.cat([part for _, part in parts], dim=axis)
@@ -261,7 +261,7 @@ def _destination(rank: int, said: str, name: str | None) -> str:
     fits = {"vector": rank == 2, "crossattn": rank == 3, "concat": rank >= 2}.get(name, rank >= 1)
     if not fits:
         needs = _RANKS.get(name, "a row for each sample")
-        raise ValueError(f"its output is {said}, which can not be {name}: that needs {needs}")
+        raise ValueError(f"its output is {said}, which cannot be {name}: that needs {needs}")
     return name
 
 

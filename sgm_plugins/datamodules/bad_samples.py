@@ -1,4 +1,4 @@
-"""What becomes of samples that can not be used: counted, listed in a file, told in one line, and too many refused."""
+"""What becomes of samples that cannot be used: counted, listed in a file, told in one line, and too many refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BadSamples(dict[str, str]):
         self._write(new)
         if len(self) > self.most * self.total:
             raise SgmError(
-                f"{self.source}: {len(self)} of {self.total} {self.noun} can not be used, which is more than "
+                f"{self.source}: {len(self)} of {self.total} {self.noun} cannot be used, which is more than "
                 f"max_bad: {self.most:g} allows: {listing(self)}{self._where()}"
             )
 
@@ -66,7 +66,7 @@ class BadSamples(dict[str, str]):
         self._reported = len(self)
         if new:
             warnings.warn(
-                f"{self.source}: {len(new)} of {self.total} {self.noun} can not be used, others take their place: "
+                f"{self.source}: {len(new)} of {self.total} {self.noun} cannot be used, others take their place: "
                 f"{listing(new)}{self._where()}",
                 stacklevel=2,
             )

@@ -92,7 +92,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise SgmError(f"{path}: missing, while others of {BATCHES[0]} to {BATCHES[-1]} are there") from None
     except OSError as error:
-        raise SgmError(f"{path}: can not be read: {error.strerror or error}") from error
+        raise SgmError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _unpacked(archive: Path) -> list[tuple[str, bytes]]:

@@ -38,7 +38,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SgmError(f"{path}: truncated or broken ({error}); get it again") from error
     except OSError as error:
-        raise SgmError(f"{path}: can not be read: {error.strerror or error}") from error
+        raise SgmError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _read(stream: BinaryIO, path: Path, ndim: int) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ class ImageFolder(ImageData):
 
     Batches hold "image", (b, channels, height, width) float32 in [-1, 1], and, if asked for, "cls", "txt", SDXL's
     "original_size_as_tuple", "crop_coords_top_left" and "target_size_as_tuple", and columns of a `metadata.jsonl`.
-    Files are read upright (EXIF), transparency shows white, 16-bit gray is scaled. One that can not be used
+    Files are read upright (EXIF), transparency shows white, 16-bit gray is scaled. One that cannot be used
     (truncated, no image, too large) is found when it is loaded: the next usable image takes its place in the batch,
     `bad_samples.jsonl` in the folder of the run lists it, and one warning at the end of the epoch tells of all.
     `sgm data check` finds them before.

@@ -32,7 +32,7 @@ class DataReport:
     Attributes:
         title: what it is: "image folder photos".
         samples: how many there are, bad ones included.
-        bad: those that can not be used, name -> reason.
+        bad: those that cannot be used, name -> reason.
         max_bad: the share of bad samples, 0 to 1, that the datamodule puts up with.
         formats: how many samples there are of each file format.
         sizes: "height", "width" in pixels and "megapixels" of the samples that can be used.

@@ -2,7 +2,7 @@
 
 The layout (https://github.com/webdataset/webdataset): members that follow each other and whose paths agree up to the
 first dot of the file's name are one sample; what comes after that dot is the field's name. The webdataset library
-reads a shard as a stream, whose position can not be saved and restored exactly, runs what a config calls `pipe:...`,
+reads a shard as a stream, whose position cannot be saved and restored exactly, runs what a config calls `pipe:...`,
 and unpickles members. An index needs none of that: a sample is a seek away.
 """
 

@@ -66,7 +66,7 @@ class ClipPrompts:
         """transformers' tokenizer of the model.
 
         Raises:
-            ValueError: it can not be had.
+            ValueError: it cannot be had.
         """
         with self._lock:
             if self._tokenizer is None:
@@ -131,7 +131,7 @@ def load_tokenizer(model: str | Path, local_files_only: bool) -> Any:
     """transformers' tokenizer of a model.
 
     Raises:
-        ValueError: it can not be had.
+        ValueError: it cannot be had.
     """
     from transformers import AutoTokenizer
 

@@ -27,7 +27,7 @@ class ClipT5Embedder(nn.Module):
         local_files_only: ask no hub; what was downloaded before is found.
 
     Raises:
-        ValueError: no such model, or it can not be loaded.
+        ValueError: no such model, or it cannot be loaded.
     """
 
     def __init__(

@@ -84,7 +84,7 @@ class ClipTextEmbedder(nn.Module):
         """b prompts -> tokens (b, chunks * max_length or 1, width), and with `return_pooled` the text (b, width).
 
         Raises:
-            ValueError: as `check`; the tokenizer can not be had.
+            ValueError: as `check`; the tokenizer cannot be had.
         """
         self.check(texts)
         device = next(self.transformer.parameters()).device

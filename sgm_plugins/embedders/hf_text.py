@@ -31,7 +31,7 @@ class HFTextEmbedder(nn.Module):
         local_files_only: ask no hub; what was downloaded before is found.
 
     Raises:
-        ValueError: no such model, or it can not be loaded; tokens that are to be normalized.
+        ValueError: no such model, or it cannot be loaded; tokens that are to be normalized.
     """
 
     def __init__(

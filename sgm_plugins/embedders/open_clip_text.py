@@ -82,7 +82,7 @@ class OpenClipTextEmbedder(nn.Module):
         """b prompts -> tokens (b, chunks * max_length, width), with `return_pooled` also the text (b, projection).
 
         Raises:
-            ValueError: as `check`; the tokenizer can not be had.
+            ValueError: as `check`; the tokenizer cannot be had.
         """
         self.check(texts)
         z, pooled = self.prompts.encode(texts, self.model.positional_embedding.device, self._encode)

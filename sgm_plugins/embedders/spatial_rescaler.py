@@ -94,7 +94,7 @@ class SpatialRescaler(nn.Module):
         return x if frames is None else rearrange(x, "(b t) c h w -> b c t h w", t=frames)
 
     def check(self, x: Tensor) -> None:
-        """Raise ValueError for a map that can not be rescaled so: of another rank or number of channels, too small."""
+        """Raise ValueError for a map that cannot be rescaled so: of another rank or number of channels, too small."""
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim not in (3, 4, 5):
             raise ValueError(f"the map is {describe(x)}; a floating-point tensor (b, c, *grid) can be rescaled")
         rank = 4 if self._wraps(x) else x.ndim

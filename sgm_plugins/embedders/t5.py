@@ -32,7 +32,7 @@ class T5TextEmbedder(nn.Module):
         local_files_only: ask no hub; what was downloaded before is found.
 
     Raises:
-        ValueError: no such model, or it can not be loaded.
+        ValueError: no such model, or it cannot be loaded.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ByT5TextEmbedder(T5TextEmbedder):
         local_files_only: ask no hub; what was downloaded before is found.
 
     Raises:
-        ValueError: no such model, or it can not be loaded.
+        ValueError: no such model, or it cannot be loaded.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ def load_encoder(model: str | Path, auto: Any, load_weights: bool, local_files_o
         load_weights: false gives random ones; so does measuring.
 
     Raises:
-        ValueError: no such model, or it can not be loaded.
+        ValueError: no such model, or it cannot be loaded.
     """
     from transformers import AutoConfig, AutoModel
 

@@ -61,7 +61,7 @@ def unet_settings(config: Config, shapes: Shapes, down: Sequence[Level], up: Seq
     if not up[0].attention:
         ups[0] = middle
     if ups != depths[::-1]:
-        raise SgmError(f"transformers of depth {ups} going up and {depths} going down are not to be had in diffusers")
+        raise SgmError(f"transformers of depth {ups} going up and {depths} going down do not exist in diffusers")
     if vector is not None:
         numbers = [slot["embedder"] for slot in value(config, "model.conditioner.embedders")]
         widths_of = {e.get("outdim") for e in numbers if isinstance(e, dict) and e.get("use") == "timestep"}

@@ -29,7 +29,7 @@ def convert_lora(given: Sequence[str], model: str, to: Literal["kohya", "peft", 
         How many layers have an update.
 
     Raises:
-        SgmError: a file or a model that can not be read; a LoRA for another model; there is such a file already.
+        SgmError: a file or a model that cannot be read; a LoRA for another model; there is such a file already.
     """
     if out.exists():
         raise SgmError(f"{out}: exists already; choose another --out, or remove it first")

@@ -44,7 +44,7 @@ def read_lora(path: Path, names: Names) -> Updates:
         names: of the model.
 
     Raises:
-        SgmError: there is none; it can not be read, is of another kind, or for another model.
+        SgmError: there is none; it cannot be read, is of another kind, or for another model.
     """
     files = _files_of(path)
     if files[0].name != WEIGHTS:
@@ -114,7 +114,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise SgmError(f"{path}: {'no such file' if not path.exists() else f'can not be read: {error}'}") from error
+        raise SgmError(f"{path}: {'no such file' if not path.exists() else f'cannot be read: {error}'}") from error
 
 
 def _layers(path: Path, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -124,7 +124,7 @@ def _layers(path: Path, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Te
         match = _FACTOR.fullmatch(key)
         if match is None:
             raise SgmError(
-                f"{path}: holds '{key}', which no plain LoRA has (DoRA, LoHa, LoKr and others can not be read)"
+                f"{path}: holds '{key}', which no plain LoRA has (DoRA, LoHa, LoKr and others cannot be read)"
             )
         layers[match[1]][_FACTORS[match[2]]] = value
     if not layers:

@@ -32,7 +32,7 @@ def load_lora(engine: TrainingEngine, path: Path | str, weight: float = 1.0) -> 
         How many layers it changed.
 
     Raises:
-        SgmError: there is none, it can not be read, or is for another model, which is then as before.
+        SgmError: there is none, it cannot be read, or is for another model, which is then as before.
     """
     state = engine.state_dict()
     updates = read_lora(Path(path), Names({key: value.shape for key, value in state.items()}))

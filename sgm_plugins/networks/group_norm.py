@@ -16,7 +16,7 @@ class GroupNorm(nn.GroupNorm):
     torch keeps a group's mean and inverse deviation in the dtype of the input, and bfloat16 has 8 bits.
 
     Raises:
-        ValueError: the channels can not be split into 32 groups.
+        ValueError: the channels cannot be split into 32 groups.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:

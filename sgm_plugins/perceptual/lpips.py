@@ -56,10 +56,10 @@ class LPIPS(nn.Module):
         """Images (b, c, h, w) in [-1, 1] and as many others -> their distances (b,), at least float32.
 
         Raises:
-            ValueError: they differ in shape; the features do not fit the heads, or can not be had of such images.
+            ValueError: they differ in shape; the features do not fit the heads, or cannot be had of such images.
         """
         if x.shape != y.shape:
-            raise ValueError(f"{describe(x)} can not be compared with {describe(y)}; give images of one shape")
+            raise ValueError(f"{describe(x)} cannot be compared with {describe(y)}; give images of one shape")
         heads = [self.get_buffer(f"head_{k}") for k in range(self.n_heads)]
         pairs = list(zip(self.features(x), self.features(y), strict=True))
         if heads and [f.shape[1] for f, _ in pairs] != [len(head) for head in heads]:

@@ -22,7 +22,7 @@ def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], what: str) -
         what: what it should be and where that comes from, for messages.
 
     Raises:
-        ValueError: the file is not there, can not be read, or lacks some of them.
+        ValueError: the file is not there, cannot be read, or lacks some of them.
     """
     if only_measured():
         return {name: torch.empty(shape) for name, shape in shapes.items()}
@@ -37,7 +37,7 @@ def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], what: str) -
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many kinds for a broken file; all of them mean this
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: can not be read ({reason}); it should be {what}") from error
+        raise ValueError(f"{path}: cannot be read ({reason}); it should be {what}") from error
     for name, shape in shapes.items():
         given = found.get(name) if isinstance(found, Mapping) else None
         if not isinstance(given, Tensor) or tuple(given.shape) != shape:

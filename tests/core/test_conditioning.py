@@ -35,7 +35,7 @@ def test_joining_and_slicing_are_inverse():
     ],
 )
 def test_parts_that_differ_in_their_entries_can_not_be_joined(other):
-    with pytest.raises(ValueError, match="can not be joined"):
+    with pytest.raises(ValueError, match="cannot be joined"):
         Conditioning.cat([make(1), other])
 
 

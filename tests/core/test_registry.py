@@ -276,7 +276,7 @@ def test_broken_plugins_are_listed_and_not_touched(broken):
 def test_a_broken_plugin_that_is_used_gives_one_message_with_the_reason(broken, name, reason):
     with pytest.raises(BrokenComponentError) as caught:
         sgm.resolve("embedders", name)
-    where = f"embedder '{name}' of sgm-broken 1.0 can not be loaded from throwaway_{name}:Thing: {reason}"
+    where = f"embedder '{name}' of sgm-broken 1.0 cannot be loaded from throwaway_{name}:Thing: {reason}"
     assert str(caught.value).startswith(where)
 
 
@@ -489,7 +489,7 @@ def test_another_definition_under_the_name_is_refused(register):
 
 
 def test_built_in_names_are_reserved_against_register(register):
-    with pytest.raises(RegistryError, match="embedder 'class' is built in and can not be replaced"):
+    with pytest.raises(RegistryError, match="embedder 'class' is built in and cannot be replaced"):
         register("embedders", "class")
 
 

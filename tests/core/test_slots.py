@@ -233,9 +233,9 @@ def test_without_a_mask_every_row_is_replaced() -> None:
 )
 def test_a_value_that_can_not_stand_in_is_refused_before_training(entry: Any, value: Any) -> None:
     slot = EmbedderSlot(nn.Identity(), input_key="a", ucg_value=value)
-    with pytest.raises(ValueError, match="can not replace"):
+    with pytest.raises(ValueError, match="cannot replace"):
         slot.check(slot.module, [entry])
-    with pytest.raises(ValueError, match="can not replace"):
+    with pytest.raises(ValueError, match="cannot replace"):
         slot.substitute([entry], KEEP)
 
 
@@ -245,7 +245,7 @@ def test_check_asks_the_embedder_about_the_entries_and_about_the_value() -> None
     with pytest.raises(ValueError, match="label 12"):
         fine.check(fine.module, [torch.tensor([0, 12])])
     beyond = EmbedderSlot(Labels(n=10), input_key="a", ucg_rate=0.1, ucg_value=10)
-    with pytest.raises(ValueError, match="ucg_value 10 can not be embedded: label 10"):
+    with pytest.raises(ValueError, match="ucg_value 10 cannot be embedded: label 10"):
         beyond.check(beyond.module, [torch.tensor([0, 9])])
 
 

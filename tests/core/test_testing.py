@@ -315,7 +315,7 @@ def test_params_that_the_schema_refuses_are_the_tests_own_mistake():
     [
         ("embedder", "class", None, "unknown kind 'embedder'. Did you mean 'embedders'"),
         ("embedders", "clas", None, "unknown embedder 'clas'. Did you mean 'class'"),
-        ("embedders", 3, None, "3 can not be checked"),
+        ("embedders", 3, None, "3 cannot be checked"),
         ("embedders", "identity", None, "needs inputs: the entries that it is called with"),
         ("samplers", "heun_edm", {"ordr": 2}, "takes no inputs 'ordr'. Did you mean 'order'"),
         ("networks", "unet", {"x": X}, "needs inputs: .'timesteps'"),

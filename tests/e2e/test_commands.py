@@ -130,7 +130,7 @@ def test_bad_files_of_an_image_folder_are_skipped_counted_and_listed_in_one_line
     arguments = [*[a for a in FAST if not a.startswith("data.")], data, "trainer.max_steps=4", "--name", "a"]
     done = sgm_forked("train", "digits", *arguments)
     assert done.wait() == 0, done.err
-    listed = [line for line in done.err.splitlines() if "can not be used" in line]
+    listed = [line for line in done.err.splitlines() if "cannot be used" in line]
     assert len(listed) == 1, done.err
     assert listed[0].startswith("warning: image folder photos: 1 of 7 image files")
     assert "class-0/broken.png" in listed[0]
@@ -140,7 +140,7 @@ def test_bad_files_of_an_image_folder_are_skipped_counted_and_listed_in_one_line
     ("arguments", "message"),
     [
         (["digits", "--name", "../x"], "plain folder name"),
-        (["digits", "--name", "a", "--runs", "file"], "can not be written"),
+        (["digits", "--name", "a", "--runs", "file"], "cannot be written"),
         (["digits", "data=null", "--name", "a"], "no data"),
         (["digits", "trainer.max_steps=1.5", "--name", "a"], "override 'trainer.max_steps=1.5'"),
         (["digits", "trainer.default_root_dir=elsewhere", "--name", "a"], "has no 'default_root_dir'"),

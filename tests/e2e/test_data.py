@@ -68,7 +68,7 @@ def test_training_goes_on_past_200_mutilated_files_and_all_bad_ones_are_listed(w
     assert {row["sample"] for row in rows} == {f"one/{name}" for name in bad}
     assert len(rows) == len(bad), "each of them once"
     assert all(row["reason"] for row in rows)
-    told = [line for line in done.stderr.splitlines() if "can not be used" in line]
+    told = [line for line in done.stderr.splitlines() if "cannot be used" in line]
     assert len(told) <= 3, "a line per epoch at most"
     assert "bad_samples.jsonl" in told[0]
 
@@ -92,9 +92,7 @@ def test_too_many_bad_files_end_the_run_with_one_message():
     done = sgm_in_its_own_process("train", "digits", *TINY, data, "trainer.max_steps=50", "--name", "a")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    message = re.search(
-        r"(\d+) of 200 image files can not be used, which is more than max_bad: 0.2 allows", done.stderr
-    )
+    message = re.search(r"(\d+) of 200 image files cannot be used, which is more than max_bad: 0.2 allows", done.stderr)
     assert message, done.stderr
     assert 40 < int(message[1]) < 110, "it ends with the batch that goes past it"
 
@@ -120,7 +118,7 @@ def photos() -> Path:
 def test_the_check_of_a_folder_says_what_is_in_it(sgm, photos):
     code, out, err = sgm("data", "check", "photos", "data.size=32", "data.buckets.step=8")
     assert (code, err) == (0, "")
-    assert out.splitlines()[0] == "image folder photos: 6 samples, 1 can not be used"
+    assert out.splitlines()[0] == "image folder photos: 6 samples, 1 cannot be used"
     for line in (
         "formats     PNG 5",
         "height      40 to 40, median 40",
@@ -157,7 +155,7 @@ def test_the_data_of_a_config_is_checked_with_the_configs_own_settings(sgm, phot
     Path("a.yaml").write_text("data: {use: image_folder, root: photos, size: 32, max_bad: 0.1}\n")
     code, out, _ = sgm("data", "check", "a.yaml")
     assert code == 1
-    assert out.endswith("more can not be used than max_bad: 0.1 allows\n")
+    assert out.endswith("more cannot be used than max_bad: 0.1 allows\n")
     assert "captions" not in out
     assert "buckets" not in out
     assert sgm("data", "check", "a.yaml", "data.num_workers=2")[1] == out, "workers find the same"

@@ -110,9 +110,9 @@ def test_a_family_that_fails_is_left_out_with_its_name(fresh, work):
     done = fresh.run("sgm", "inspect", "ours.safetensors", cwd=work, TINYFAMILY_BROKEN="1")
     assert done.returncode == 0
     assert "sgm-tinyfamily:tinyfamily 0.1.0: its family is left out: broken on request" in done.stderr
-    assert "no public one that is known here" in done.stdout
+    assert "not a public model that is known here" in done.stdout
     done = fresh.run("sgm", "inspect", "ours.safetensors", cwd=work, SGM_PLUGINS="off")
-    assert "no public one that is known here" in done.stdout
+    assert "not a public model that is known here" in done.stdout
     assert "left out" not in done.stderr
 
 

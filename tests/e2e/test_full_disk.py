@@ -1,4 +1,4 @@
-"""A disk that is full costs what can not be written, and nothing else: neither a run nor an older checkpoint."""
+"""A disk that is full costs what cannot be written, and nothing else: neither a run nor an older checkpoint."""
 
 import json
 import os
@@ -79,10 +79,10 @@ def test_a_disk_that_is_full_for_a_while_costs_the_checkpoints_and_metrics_of_th
         skipped = [line for line in said if "not saved" in line]
         assert skipped == [
             f"{run}/checkpoints/step-0000000{step}.ckpt: not saved: No space left on device; step-00000002.ckpt is "
-            "there as it was. Training goes on"
+            "there as it was. Training continues"
             for step in (4, 6)
         ]
-        assert sum("metrics.jsonl can not be written" in line for line in said) <= 1
+        assert sum("metrics.jsonl cannot be written" in line for line in said) <= 1
         steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert steps[:3] == [0, 1, 2]
         assert steps[-1] == 7
@@ -97,7 +97,7 @@ def test_a_disk_that_stays_full_is_a_clear_error_in_the_end_and_the_run_can_go_o
         run, _, error = train(disk, {3: lambda: fill(disk)})
         assert error == (
             f"{run}/checkpoints/step-00000008.ckpt: not saved: No space left on device; step-00000002.ckpt is there as "
-            f"it was. Make room, and go on with: sgm train --resume {run}"
+            f"it was. Make room, then resume: sgm train --resume {run}"
         )
         assert checkpoints(run) == {"last.ckpt": 2, "step-00000002.ckpt": 2}
         (disk / "ballast").unlink()
@@ -167,7 +167,7 @@ def test_a_table_loses_the_rows_that_found_no_room(tmp_path):
 def test_only_a_failing_write_is_tolerated():
     with pytest.raises(KeyError), Tolerant("it"):
         raise KeyError
-    with pytest.warns(UserWarning, match="it can not be written: no room; training goes on without"), Tolerant("it"):
+    with pytest.warns(UserWarning, match="it cannot be written: no room; training continues without"), Tolerant("it"):
         raise OSError("no room")
 
 
@@ -182,6 +182,6 @@ def test_a_logger_that_can_not_take_a_picture_is_a_warning(tmp_path):
     import torch
 
     logger = ImageLogger()
-    with pytest.warns(UserWarning, match="the pictures of a logger can not be written: No space left"):
+    with pytest.warns(UserWarning, match="the pictures of a logger cannot be written: No space left"):
         logger._write(Trainer(), {"samples": torch.zeros(1, 1, 8, 8)}, 3)
     assert (tmp_path / "images" / "samples-step-00000003.png").is_file()

@@ -179,7 +179,7 @@ def test_what_can_not_be_replayed_is_one_line(stopped, replayed, tmp_path):
         kept.write_bytes(content)
         code, _, err = replayed()
         assert code == 1
-        assert err.startswith(f"{kept}: can not be read: ")
+        assert err.startswith(f"{kept}: cannot be read: ")
         assert "Traceback" not in err
     assert not (tmp_path / "ran").exists()
     torch.save({"step": 3, "batches": [], "weights": {}}, kept)

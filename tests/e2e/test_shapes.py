@@ -166,15 +166,15 @@ BAD_BATCHES = [
     pytest.param(
         embedders(CLASS, "{input_key: image, output: crossattn, embedder: identity}"),
         [],
-        r"^bad\.yaml:6:9 model\.conditioner\.embedders\[1\]: .*can not be crossattn: that needs rank 3",
+        r"^bad\.yaml:6:9 model\.conditioner\.embedders\[1\]: .*cannot be crossattn: that needs rank 3",
         id="a rank that does not fit",
     ),
     pytest.param(
         embedders(CLASS, CONCAT, "{input_key: image, embedder: {use: rescaled, side: 4}}"),
         ["model.network.in_channels=3"],
-        r"^bad\.yaml:7:9 model\.conditioner\.embedders\[2\]: rescaled gives \(b, 1, 4, 4\), which can not be joined to "
+        r"^bad\.yaml:7:9 model\.conditioner\.embedders\[2\]: rescaled gives \(b, 1, 4, 4\), which cannot be joined to "
         r"\(b, 1, 8, 8\) of bad\.yaml:6:9 model\.conditioner\.embedders\[1\] \(identity\)",
-        id="two that can not be joined",
+        id="two that cannot be joined",
     ),
     pytest.param(
         embedders(CLASS, "{input_key: cls, output: tme_context, embedder: {use: class, embed_dim: 8}}"),
@@ -456,7 +456,7 @@ def test_a_model_that_can_not_be_measured_is_explained_with_the_reason(capsys, r
 
     Path("a.yaml").write_text("extends: digits\nmodel:\n" + embedders("{input_key: cls, embedder: gone}"))
     assert main(["explain", "a.yaml"]) == 0
-    assert "# not measured: the model can not be measured: a.yaml:5:36" in capsys.readouterr().out
+    assert "# not measured: the model cannot be measured: a.yaml:5:36" in capsys.readouterr().out
 
 
 def test_the_message_of_the_readme_is_the_one_that_is_printed(capsys, register):

@@ -72,7 +72,7 @@ def test_the_checkpoint_names_the_plugin_and_a_machine_without_it_says_what_to_i
 def test_where_the_plugin_is_switched_off_the_switch_is_named(fresh, run):
     done = fresh.run("sgm", "sample", str(run), "--cond", "cls=7", cwd=run, SGM_PLUGINS="off")
     assert done.returncode == 1
-    assert "embedders 'parity' can not be used: SGM_PLUGINS is 'off'" in done.stderr
+    assert "embedders 'parity' cannot be used: SGM_PLUGINS is 'off'" in done.stderr
     assert "pip install" not in done.stderr
 
 

@@ -31,7 +31,7 @@ the rest are exact."""
 
 
 class MismatchError(AssertionError):
-    """Ours differs from the reference, or the case can not be checked in full."""
+    """Ours differs from the reference, or the case cannot be checked in full."""
 
 
 class Case:

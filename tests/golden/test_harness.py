@@ -1,4 +1,4 @@
-"""The harness finds mistakes: a comparison that can not fail says nothing."""
+"""The harness finds mistakes: a comparison that cannot fail says nothing."""
 
 from __future__ import annotations
 

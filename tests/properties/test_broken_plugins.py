@@ -30,7 +30,7 @@ ENDS = {
     "closes": "import sys\nsys.stdout.close()\nsys.stderr.close()\nraise RuntimeError\n",
     "crash": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
 }
-"""After whose import a process can not go on, or has nowhere to say why."""
+"""After whose import a process cannot go on, or has nowhere to say why."""
 
 OBJECTS = {
     "number": "thing = 3\n",
@@ -88,7 +88,7 @@ def install(make_distribution, folder: Path, *, hooks: bool) -> None:
     odd = {"empty": "", "no_colon": "throwaway", "spaces": "a b:c d", "dots": "..x:y", "colons": "a:b:c", "quotes": "'"}
     make_distribution("sgm-values", {"sgm.samplers": odd}, {}, folder=folder)
     make_distribution("sgm-kinds", {"sgm.nokind": {"x": "y:z"}, "sgm.": {"x": "y:z"}, "sgm": {"x": "y"}}, folder=folder)
-    # metadata that importlib.metadata can not read is not among them: it breaks `import torch`, which reads all of it
+    # metadata that importlib.metadata cannot read is not among them: it breaks `import torch`, which reads all of it
 
 
 def distribution(name: str) -> str:
@@ -162,5 +162,5 @@ def test_what_is_installed_is_broken(make_distribution, tmp_path):
     """So that the tests above say something."""
     install(make_distribution, tmp_path, hooks=False)
     for name in ("import_error", "syntax_error", "runtime_error", "system_exit", "missing", "attribute"):
-        with pytest.raises(ValueError, match=f"'{name}' of {distribution(name)} 1.0 can not be loaded"):
+        with pytest.raises(ValueError, match=f"'{name}' of {distribution(name)} 1.0 cannot be loaded"):
             sgm.resolve("samplers", name)

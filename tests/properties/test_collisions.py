@@ -71,7 +71,7 @@ EXPECTED: dict[tuple[str, str], str | Callable[[str], str]] = {
     ("scalings", "dotted"): "SGM.Dotted 3.0",
     ("scalings", "sgm-dotted:dotted"): "SGM.Dotted 3.0",
     ("scalings", "sgm-b:solo"): f"{UNKNOWN}unknown scaling 'sgm-b:solo'.",
-    ("scalings", "broken"): f"{BROKEN}scaling 'broken' of sgm-broken 1.0 can not be loaded from throwaway_broken:",
+    ("scalings", "broken"): f"{BROKEN}scaling 'broken' of sgm-broken 1.0 cannot be loaded from throwaway_broken:",
     # two, three, and one registered here
     ("scalings", "twice"): f"{AMBIGUOUS}scaling 'twice' is offered by sgm-a 1.0 (throwaway_a:Twice) and sgm-b 2.0 "
     "(throwaway_b:Twice). Write 'sgm-a:twice' or 'sgm-b:twice'.",
@@ -204,5 +204,5 @@ def test_a_built_in_name_can_not_be_registered_whatever_the_order(folders):
     draw, base = random.Random(2), list(sys.path)
     for _ in range(20):
         reorder(base, folders, draw)
-        with pytest.raises(RegistryError, match="the scaling 'edm' is built in and can not be replaced"):
+        with pytest.raises(RegistryError, match="the scaling 'edm' is built in and cannot be replaced"):
             sgm.register("scalings", "edm")(type("Mine", (), {}))

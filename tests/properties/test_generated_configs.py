@@ -27,7 +27,7 @@ BEYOND_SCHEMA = {
     "the class of a component": r": \w+ '\w+' is not an? \w+, which is needed here$",
     "a key written twice is one key to a JSON reader": r": this key is written twice, first in line \d+$",
     "how deep a file may be": r": nested more than 100 deep$",
-    SENSELESS: r": [^\n]* can not be had like this: ",
+    SENSELESS: r": [^\n]* cannot be had like this: ",
 }
 """What the checker refuses and JSON Schema has no words for: rule -> the message behind the place."""
 

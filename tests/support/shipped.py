@@ -1,4 +1,4 @@
-"""The configs that are shipped, each with a mark where it can not be used here."""
+"""The configs that are shipped, each with a mark where it cannot be used here."""
 
 import pytest
 

@@ -32,7 +32,7 @@ def loose(optimizer, factor, **options):
     return None
 
 def nothing() -> None:
-    """It can not be called with an optimizer."""
+    """It cannot be called with an optimizer."""
 '''
 
 WRONG = '''
@@ -51,7 +51,7 @@ class Undocumented(Weighting):
         return sigma
 
 class Unreachable(Weighting):
-    """A config can not give it what it needs."""
+    """A config cannot give it what it needs."""
 
     def __init__(self, file: bytearray) -> None: ...
 
@@ -189,7 +189,7 @@ def test_every_broken_plugin_is_told_apart_in_one_run_and_a_good_one_is_fine(mak
         "it has no docstring",
     ]
     assert found["undocumented"]["problems"] == ["it has no docstring"]
-    assert found["unreachable"]["problems"][0].startswith("parameter 'file' can not come from a config")
+    assert found["unreachable"]["problems"][0].startswith("parameter 'file' cannot come from a config")
     assert found["noisy"]["output"] == "hello\nthere\nfrom outside"
     assert found["os_exit"]["output"] == "last words"
     assert found["hangs"]["output"] == "going\nto sleep"

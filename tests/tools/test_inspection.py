@@ -51,7 +51,7 @@ def test_a_public_model_is_known_by_its_keys_in_a_file_of_any_name(name, tmp_pat
     assert main(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
     assert all(config in out for config in configs)
-    assert ("its keys can not tell" in out) == (len(configs) > 1)
+    assert ("its keys cannot tell" in out) == (len(configs) > 1)
     assert "none (no EMA)" in out
 
 

@@ -132,7 +132,7 @@ def test_the_doctor_finds_nothing_in_them(packages, python):
         (["embedders", "class"], "snake_case"),
         (["embedders", "timestep"], "built in"),
         (["embedders", "onehot", "--package", "../x"], "not the name of a distribution"),
-        (["embedders", "onehot", "--package", "1x"], "can not import a package '1x'"),
+        (["embedders", "onehot", "--package", "1x"], "cannot import a package '1x'"),
         (["embedders", "onehot", "--package", "torch"], "a Python package 'torch' already"),
         (["embedders", "onehot", "--package", "sgm-core"], "a Python package 'sgm_core' already"),
         (["embedders", "onehot", "--package", "json"], "a Python package 'json' already"),

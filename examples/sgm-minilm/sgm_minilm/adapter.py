@@ -39,7 +39,7 @@ class MiniLMAdapter(nn.Module):
     ) -> None:
         super().__init__()
         if depth and width % heads:
-            raise ValueError(f"width {width} can not be split into {heads} heads: give a multiple of {heads}")
+            raise ValueError(f"width {width} cannot be split into {heads} heads: give a multiple of {heads}")
         self.encoder = FrozenMiniLM(max_length, memo)
         self.project = nn.Linear(WIDTH, width)
         self.layers = nn.ModuleList(

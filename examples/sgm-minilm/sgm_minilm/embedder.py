@@ -15,7 +15,7 @@ from sgm_minilm.encoder import WIDTH, FrozenMiniLM, check_texts
 class MiniLMEmbedder(nn.Module):
     """all-MiniLM-L6-v2: tokens (b, max_length, 384) for cross-attention, a vector (b, 384), or both.
 
-    It can not be trained: a slot with `trainable: true` is refused. `minilm_adapter` puts layers on top that can.
+    It cannot be trained: a slot with `trainable: true` is refused. `minilm_adapter` puts layers on top that can.
 
     Args:
         output: "tokens", zero beyond the end of a text; "pooled", their mean, of length 1, in which texts of like

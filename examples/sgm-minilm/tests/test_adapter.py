@@ -62,7 +62,7 @@ def test_padding_is_zero_and_takes_no_part():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ValueError, match="width 30 can not be split into 4 heads"):
+    with pytest.raises(ValueError, match="width 30 cannot be split into 4 heads"):
         MiniLMAdapter(width=30)
     assert MiniLMAdapter(width=30, depth=0)(["seven"]).shape == (1, 32, 30)
 

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
             if options.long:
                 sys.stdout.writelines(f"      {line}\n" for line in details(entry))
     if unavailable:
-        sys.stdout.write("can not be used\n")
+        sys.stdout.write("cannot be used\n")
     for entry, why in unavailable:
         sys.stdout.write(f"  {entry.kind}/{entry.name}  {entry.provider}: {why}\n")
     return 0

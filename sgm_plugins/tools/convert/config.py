@@ -25,7 +25,7 @@ def convert_config(paths: Sequence[Path]) -> str:
     """The text of our config for old ones, which are merged from left to right. Nothing is built or imported.
 
     Raises:
-        ConfigError: everything that has no counterpart, with file and line; a file that can not be read.
+        ConfigError: everything that has no counterpart, with file and line; a file that cannot be read.
     """
     tree, comments, problems = read_legacy(paths)
     rewriter = Rewriter(all_rules(), comments, problems)

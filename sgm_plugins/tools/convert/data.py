@@ -37,7 +37,7 @@ def convert_data(rewriter: Rewriter, node: Node, input_keys: set[str]) -> Block 
         return None
     for key, child in parts.items():
         if key not in ("target", "params"):
-            scope.problem(key, child, "nothing is known that stands beside 'target' and 'params' by this name")
+            scope.problem(key, child, "no key of this name is known beside 'target' and 'params'")
     given = dict(scope.pairs("params", parts.get("params")))
     if name in TOY:
         _toy(scope, parts["target"], given, *TOY[name])

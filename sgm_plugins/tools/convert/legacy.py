@@ -76,7 +76,7 @@ def read_legacy(paths: Iterable[Path]) -> tuple[Node, Comments, Problems]:
     """Old configs, merged from left to right as `main.py --base` does, `${...}` resolved; and what is wrong so far.
 
     Raises:
-        ConfigError: a file that can not be read at all.
+        ConfigError: a file that cannot be read at all.
     """
     problems, comments = Problems(), Comments()
     tree = Node({}, Origin("config"))

@@ -84,7 +84,7 @@ class Rewriter:
             scope.take(target)
         for key, child in node.value.items():
             if key not in ("target", "params", *beside):
-                scope.problem(str(key), child, "nothing is known that stands beside 'target' and 'params' by this name")
+                scope.problem(str(key), child, "no key of this name is known beside 'target' and 'params'")
         params = node.value.get("params")
         if params is not None and params.value is not None:
             scope.take(params)
@@ -160,7 +160,7 @@ class Scope:
         self.say(f"left out {key}: {self.show(node)} ({why})")
 
     def problem(self, key: str, node: Node, message: str) -> None:
-        """What can not be converted."""
+        """What cannot be converted."""
         self.rewriter.problems.add(node.where, self.path_of(key), message)
 
     def pairs(self, key: str, node: Node | None) -> list[tuple[str, Node]]:

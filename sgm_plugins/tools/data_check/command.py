@@ -119,7 +119,7 @@ def text(report: DataReport, first: int | None) -> str:
         first: as many of a list are written out; None means all.
     """
     bad = len(report.bad)
-    lines = [f"{report.title}: {_counted(report.samples, 'sample')}, {bad} can not be used"]
+    lines = [f"{report.title}: {_counted(report.samples, 'sample')}, {bad} cannot be used"]
     if report.formats:
         lines.append("formats     " + ", ".join(f"{name} {count}" for name, count in report.formats.items()))
     for name, spread in report.sizes.items():
@@ -132,13 +132,13 @@ def text(report: DataReport, first: int | None) -> str:
     if report.buckets:
         lines.append("buckets (height x width)")
         lines += _histogram(report.buckets)
-    lines += _list("can not be used", report.bad, first)
+    lines += _list("cannot be used", report.bad, first)
     if report.captions is not None:
         lines += _list("without a caption", report.missing_captions or (), first)
     lines += _list("of the same content", [" = ".join(group) for group in report.duplicates], first)
     lines += report.notes
     if report.too_bad:
-        lines.append(f"more can not be used than max_bad: {report.max_bad:g} allows")
+        lines.append(f"more cannot be used than max_bad: {report.max_bad:g} allows")
     return "\n".join(lines) + "\n"
 
 

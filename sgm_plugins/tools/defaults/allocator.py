@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Have this process keep the memory that it frees, for what it allocates next. Gives whether it does now.
 
     A step frees what it allocated: the activations, a GB. By default glibc gives such memory back to the system, which
-    clears each of its pages before the next step gets it again. Later it can not be given back: only for a process
+    clears each of its pages before the next step gets it again. Later it cannot be given back: only for a process
     that trains. Other C libraries, and allocators put before this one, are left as they are.
     """
     with suppress(OSError, AttributeError, TypeError):  # no mallopt here; Windows

@@ -108,7 +108,7 @@ def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
             reason = wrong_object(entry.kind, target)
             problems = [] if reason else contract_problems(entry.kind, target)
         except Exception as error:  # a class may answer questions about itself with code of its own
-            reason = f"it can not be inspected: {type(error).__name__}: {text_of(error)}"
+            reason = f"it cannot be inspected: {type(error).__name__}: {text_of(error)}"
     if not reason and entry.kind == "plugins":
         reason = wrong_hooks(entry, target)
     return {"reason": reason, "milliseconds": milliseconds, "problems": problems}
@@ -168,7 +168,7 @@ def requirements(entry: Entry) -> list[str]:
 
 
 def wrong_object(kind: str, target: Any) -> str:
-    """Why the object can not be a component of this kind, or nothing."""
+    """Why the object cannot be a component of this kind, or nothing."""
     if not callable(target):
         what = "a module" if inspect.ismodule(target) else f"{target!r:.60}"
         return f"it is {what}; a class or a function is needed"
@@ -195,7 +195,7 @@ def wrong_object(kind: str, target: Any) -> str:
 
 
 def wrong_hooks(entry: Entry, target: Any) -> str:
-    """Why the object can not be a plugin with hooks, or nothing."""
+    """Why the object cannot be a plugin with hooks, or nothing."""
     from sgm_core.hooks.loading import implementations
 
     try:
@@ -238,7 +238,7 @@ def contract_problems(kind: str, target: Any) -> list[str]:
         if name in written and written[name].annotation is inspect.Parameter.empty:
             problems.append(f"parameter '{name}' is not annotated, so that no config is checked against it")
         elif parameter.required and isinstance(parameter.type, Opaque):
-            problems.append(f"parameter '{name}' can not come from a config: it takes {describe(parameter.type)}")
+            problems.append(f"parameter '{name}' cannot come from a config: it takes {describe(parameter.type)}")
     if schema.open:
         problems.append("it takes **kwargs, so that a misspelt key is not found")
     if not (getattr(target, "__doc__", None) or "").strip():

@@ -33,7 +33,7 @@ _TICK = 0.1  # seconds between two looks at the clock
 
 @dataclass
 class Finding:
-    """One component. `reason` says in one line why it can not be used; it is empty if it can."""
+    """One component. `reason` says in one line why it cannot be used; it is empty if it can."""
 
     entry: Entry
     reason: str = ""

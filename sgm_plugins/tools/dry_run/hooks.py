@@ -25,7 +25,7 @@ def before_training(options: argparse.Namespace, config: Config, folder: Path) -
     if not options.dry_run:
         return None
     if options.resume is not None:
-        raise SgmError(f"--dry-run is of a new run: give it a config, e.g. {options.resume / 'config.yaml'}")
+        raise SgmError(f"--dry-run needs a new run: give it a config, e.g. {options.resume / 'config.yaml'}")
     from sgm_core.runs.run import Run
     from sgm_plugins.tools.dry_run.command import run_dry
 

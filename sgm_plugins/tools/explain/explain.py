@@ -34,7 +34,7 @@ class Default(NamedTuple):
 
 
 class Object(NamedTuple):
-    """A value that a config can not write: the object itself is not shown, what it is called is."""
+    """A value that a config cannot write: the object itself is not shown, what it is called is."""
 
     name: str
 

@@ -63,13 +63,13 @@ def measure(config: Config) -> Measured:
         with _unheard(), torch.device("meta"):
             engine = build_plan(model)
     except BuildError as error:
-        return Measured([], [f"the model can not be measured: {error}"])
+        return Measured([], [f"the model cannot be measured: {error}"])
     notes: list[str] = []
     sizes = sizes_of(engine)
     try:
         sizes.append(Size("model.optimizer", "moments", 0, 0, _moments(engine, _trained(engine))))
     except Exception as error:  # of any optimizer: it may need values
-        notes.append(f"model.optimizer can not be measured: {type(error).__name__}: {error}")
+        notes.append(f"model.optimizer cannot be measured: {type(error).__name__}: {error}")
     return Measured([size for size in sizes if size.bytes], notes)
 
 

@@ -36,7 +36,7 @@ def to_config(obj: Any, *, defaults: bool = False) -> Any:
         message = f"{article(name)} {name} object has no config: sgm.build and the like did not build this very object"
         if not can_remember(obj) and type(obj).__module__ != "builtins":
             message += (
-                f", or they did and could not remember it, for it can not be referred to weakly. Give {name} a slot "
+                f", or they did and could not remember it, for it cannot be referred to weakly. Give {name} a slot "
                 "'__weakref__' (a dataclass with slots: weakref_slot=True), or ask for the config of what holds it"
             )
         raise SgmError(message)

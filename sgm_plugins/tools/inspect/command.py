@@ -53,9 +53,9 @@ def described(found: Inspection) -> list[str]:
         reasons = [model.reason for model in found.known if model.reason]
         none = f", of which no config is shipped{f': {reasons[0]}' if reasons else ''}"
         told = f", config {' or '.join(configs)}" if configs else none
-        lines.append(f"  model       {titles}{told}{': its keys can not tell' if len(found.known) > 1 else ''}")
+        lines.append(f"  model       {titles}{told}{': its keys cannot tell' if len(found.known) > 1 else ''}")
     else:
-        lines.append("  model       no public one that is known here")
+        lines.append("  model       not a public model that is known here")
     if found.families:
         lines.append(f"  family      {' or '.join(found.families)}")
     for name, part in found.parts.items():

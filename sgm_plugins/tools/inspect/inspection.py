@@ -37,7 +37,7 @@ class Inspection:
         path: of the file, or of a folder of diffusers.
         layout: how its keys are named.
         families: of the models that it may be, by their names in the registry; none where no family knows it.
-        known: the public models that it may be; several where keys can not tell.
+        known: the public models that it may be; several where keys cannot tell.
         parts: by name; of a folder of diffusers by sub-folder.
         average: whether it has averaged weights (EMA).
         config: of the model, as YAML, if it says so; `components` the lock beside it.

@@ -84,13 +84,13 @@ def plan(kind: str, name: str, distribution: str | None = None) -> Package:
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise SgmError(f"'{name}' is not a component name: use snake_case and no word of Python, e.g. 'my_{noun}'")
     if any(entry.name == name and entry.distribution == BUILTIN for entry in index.entries(kind)):
-        raise SgmError(f"the {noun} '{name}' is built in, and its name can not be taken: choose another one")
+        raise SgmError(f"the {noun} '{name}' is built in, and its name cannot be taken: choose another one")
     package = Package(kind, name, distribution or f"sgm-{name.replace('_', '-')}")
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", package.distribution):
         raise SgmError(f"--package {package.distribution}: not the name of a distribution, e.g. 'sgm-{name}'")
     module = package.module
     if not module.isidentifier() or keyword.iskeyword(module):
-        raise SgmError(f"--package {package.distribution}: Python can not import a package '{module}'")
+        raise SgmError(f"--package {package.distribution}: Python cannot import a package '{module}'")
     if module in sys.stdlib_module_names or find_spec(module) is not None:
         raise SgmError(f"there is a Python package '{module}' already: choose another name with --package")
     if package.attribute in identifiers(kind):
@@ -101,7 +101,7 @@ def plan(kind: str, name: str, distribution: str | None = None) -> Package:
 
 
 def identifiers(kind: str) -> set[str]:
-    """The names that the templates of a kind use, and that the component can not have."""
+    """The names that the templates of a kind use, and that the component cannot have."""
     found: set[str] = set()
     for template in (f"{kind}.py", f"test_{kind}.py"):
         for node in ast.walk(ast.parse((TEMPLATES / template).read_text(encoding="utf-8"))):
@@ -118,7 +118,7 @@ def write(package: Package, out: Path) -> Path:
 
     Raises:
         SgmError: the folder exists.
-        OSError: it can not be written.
+        OSError: it cannot be written.
     """
     folder = out / package.distribution
     if os.path.lexists(folder):

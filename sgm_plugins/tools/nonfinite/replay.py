@@ -89,17 +89,17 @@ def read_evidence(path: Path) -> dict[str, Any]:
     """What a guard has kept. No code in it is ever run.
 
     Raises:
-        CheckpointError: it can not be read, or lacks what a replay needs.
+        CheckpointError: it cannot be read, or lacks what a replay needs.
     """
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file; all of them mean this
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: can not be read: {reason}") from error
+        raise CheckpointError(f"{path}: cannot be read: {reason}") from error
     lacking = [key for key in ("batches", "weights", "losses", PROVENANCE_KEY) if key not in kept]
     if lacking:
         raise CheckpointError(
-            f"{path}: can not be replayed: it has no {', '.join(lacking)}. It is of an older version, or of an engine "
+            f"{path}: cannot be replayed: it has no {', '.join(lacking)}. It is of an older version, or of an engine "
             "that was built from Python objects and no config"
         )
     return dict(kept)
@@ -118,7 +118,7 @@ def replay(path: Path, weights_of: Path | None = None, accelerator: str | None =
         accelerator: as of a `Trainer`; None is that of the run's config.
 
     Raises:
-        CheckpointError: it can not be read or replayed.
+        CheckpointError: it cannot be read or replayed.
         ConfigError, BuildError: its config does not build with the installed versions.
     """
     kept = read_evidence(path)

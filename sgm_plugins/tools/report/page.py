@@ -63,7 +63,7 @@ class Report:
 
 
 def components(lock: Path) -> list[dict[str, str]]:
-    """The rows of a `lock.json`; none where it can not be read."""
+    """The rows of a `lock.json`; none where it cannot be read."""
     try:
         rows = json.loads(lock.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -105,7 +105,7 @@ class Pictures:
                 album.notes.append(f"the pictures '{files.popitem()[0]}', which are too large")
         broken = [path.name for path, found in data.items() if found is None]
         if broken:
-            album.notes.append(f"{len(broken)} pictures that can not be read: {', '.join(broken)[:TEXT]}")
+            album.notes.append(f"{len(broken)} pictures that cannot be read: {', '.join(broken)[:TEXT]}")
         if late:
             album.notes.append(f"{len(late)} pictures for now, which have not been read yet")
         if len(chosen) < len(steps):

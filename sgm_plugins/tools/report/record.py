@@ -84,7 +84,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a run; of one without, or with one that can not be read, an empty one.
+    """The record of a run; of one without, or with one that cannot be read, an empty one.
 
     A run that claims to be running while its process is gone has the state "killed".
     """

@@ -29,7 +29,7 @@ PICTURE_SECONDS = 0.5
 class Reporter(Callback):
     """Writes `run.json` and `report.html`, on rank 0, from what the loggers have written: no step waits for the device.
 
-    A report that can not be written is a warning, once; training goes on.
+    A report that cannot be written is a warning, once; training goes on.
 
     Args:
         config: of the run.

@@ -252,7 +252,7 @@ def numbers(text: str, option: str, of: Callable[[str], Number]) -> tuple[Number
 
 
 def check_format(format_: str | None, is_video: bool) -> None:
-    """Refuse a format that the model's pictures do not have, or that can not be written, before they are drawn."""
+    """Refuse a format that the model's pictures do not have, or that cannot be written, before they are drawn."""
     if format_ is not None and not is_video:
         raise SgmError(f"--format {format_}: this model draws images, which are PNG files")
     if format_ == "mp4":

@@ -120,7 +120,7 @@ class Model:
         """What the conditioner is given for what guidance moves towards, and away from. See `entries_of`.
 
         Raises:
-            SgmError, ValueError: an entry is missing, or can not be embedded.
+            SgmError, ValueError: an entry is missing, or cannot be embedded.
         """
         recipe = replace(recipe, cond={key: values for key, values in recipe.cond.items() if key in self.keys})
         batch, away = entries_of(

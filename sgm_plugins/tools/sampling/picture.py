@@ -89,7 +89,7 @@ def load_image(source: ImageSource, size: tuple[int, int] | None, channels: int)
         channels: 1 or 3.
 
     Raises:
-        SgmError: it can not be read, or is a tensor of another shape.
+        SgmError: it cannot be read, or is a tensor of another shape.
     """
     if isinstance(source, Tensor):
         if source.ndim != 3 or len(source) != channels or (size is not None and source.shape[1:] != (size[1], size[0])):
@@ -130,7 +130,7 @@ def size_of(source: ImageSource) -> tuple[int, int]:
     """(width, height) of an image.
 
     Raises:
-        SgmError: it can not be read.
+        SgmError: it cannot be read.
     """
     if isinstance(source, Tensor):
         return source.shape[-1], source.shape[-2]

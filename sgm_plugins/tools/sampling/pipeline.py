@@ -93,7 +93,7 @@ class Pipeline:
             verify: see `load_engine`.
 
         Raises:
-            SgmError: it can not be read, fits no config, or draws nothing; offload without another device.
+            SgmError: it cannot be read, fits no config, or draws nothing; offload without another device.
         """
         if offload and torch.device(device).type == "cpu":
             raise SgmError("offload keeps idle parts on the CPU, and the device is the CPU: leave it out (--offload)")

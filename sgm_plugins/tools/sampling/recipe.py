@@ -173,7 +173,7 @@ class Recipe:
             given: dict[str, Any] = {key: tuple(value) if key in _TUPLES else value for key, value in data.items()}
             recipe = cls(**given)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise SgmError(f"its recipe can not be read: {error}") from error
+            raise SgmError(f"its recipe cannot be read: {error}") from error
         if not 0 <= index < recipe.n:
             raise SgmError(f"its recipe is of {recipe.n} pictures, and this would be number {index}")
         return recipe, index

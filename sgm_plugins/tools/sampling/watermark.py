@@ -27,7 +27,7 @@ LONGEST = 32
 def watermarked(images: Tensor, text: str) -> Tensor:
     """Images with a text in them, (n, 3, h, w) in [-1, 1], in the 256 levels of a PNG.
 
-    A warning tells of images in which it can not be read afterwards.
+    A warning tells of images in which it cannot be read afterwards.
 
     Args:
         images: (n, 3, h, w) in [-1, 1], of 256 x 256 or more.
@@ -44,7 +44,7 @@ def watermarked(images: Tensor, text: str) -> Tensor:
     result = torch.from_numpy(np.stack(marked)[..., ::-1].copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     lost = [i for i, found in enumerate(read_watermark(result, length)) if found != text]
     if lost:
-        message = f"the watermark can not be read in {len(lost)} of {len(images)} images; a shorter one may hold"
+        message = f"the watermark cannot be read in {len(lost)} of {len(images)} images; a shorter one may hold"
         warnings.warn(message, stacklevel=2)
     return result.to(images)
 

@@ -198,7 +198,7 @@ class Comparison:
                 self.problems.add(
                     part.place.origin,
                     part.place.path,
-                    f"{part.place.name} gives {_spell(part.shape)}, which can not be joined to {_spell(first.shape)} "
+                    f"{part.place.name} gives {_spell(part.shape)}, which cannot be joined to {_spell(first.shape)} "
                     f"of {first.place}; only the width may differ (dimension {part.axis + 1}). Bring both to one "
                     "shape, or give one of the slots another `output`",
                 )

@@ -83,7 +83,7 @@ def test_a_component_of_another_api_is_named_with_the_way_out(saved, tmp_path, m
     part = {"kind": "embedders", "name": "littlelm", "distribution": "sgm-littlelm", "version": "1.2"}
     path = tmp_path / "foreign.safetensors"
     save_weights(make_engine(), path, Provenance(checkpoint.provenance.config, [part]))
-    with pytest.raises(CheckpointError, match=r"'littlelm' can not be used: .* API 99 .*: pip install -U sgm-core"):
+    with pytest.raises(CheckpointError, match=r"'littlelm' cannot be used: .* API 99 .*: pip install -U sgm-core"):
         load_engine(path)
 
 

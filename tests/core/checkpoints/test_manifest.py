@@ -110,7 +110,7 @@ def test_a_malicious_pickle_is_passed_over_and_never_run(run, tmp_path, name, zi
     chosen, skipped = newest_valid(run, said.append)
     assert chosen == path_of(run, 6)
     assert len(skipped) == len(said) == 2
-    assert all("not a checkpoint to go on from" in line for line in said)
+    assert all("not a checkpoint to resume from" in line for line in said)
     assert not marker.exists()
 
 

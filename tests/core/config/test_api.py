@@ -266,7 +266,7 @@ def test_paths_are_saved_as_texts():
 
 
 def test_objects_of_python_can_not_be_saved():
-    with pytest.raises(ConfigError, match=r"config model\.network: an object of the type Origin can not be saved"):
+    with pytest.raises(ConfigError, match=r"config model\.network: an object of the type Origin cannot be saved"):
         config_from({"model": {"network": Origin("x")}, "a": 1}).to_yaml()
 
 

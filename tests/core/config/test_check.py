@@ -334,14 +334,14 @@ def test_a_constructor_with_keywords_takes_any_key(register):
 
 def test_a_component_that_can_not_be_built_is_reported(make_distribution):
     make_distribution("sgm-x", {"sgm.guiders": {"three": "throwaway_x:THREE"}}, {"throwaway_x.py": "THREE = 3"})
-    assert problem_of("three", Guider) == "guider 'three' is 3, which can not be built (sgm-x 1.0)"
+    assert problem_of("three", Guider) == "guider 'three' is 3, which cannot be built (sgm-x 1.0)"
 
 
 def test_a_broken_plugin_is_one_problem_among_others(make_distribution):
     make_distribution("sgm-x", {"sgm.guiders": {"broken": "throwaway_x:X"}}, {"throwaway_x.py": "1 / 0"})
     problems = problems_of("x: [broken, cgf]", list[Guider])
     assert problems[0] == (
-        "f.yaml:1:5 x[0]: guider 'broken' of sgm-x 1.0 can not be loaded from throwaway_x:X: "
+        "f.yaml:1:5 x[0]: guider 'broken' of sgm-x 1.0 cannot be loaded from throwaway_x:X: "
         "ZeroDivisionError: division by zero"
     )
     assert problems[1].startswith("f.yaml:1:13 x[1]: unknown guider 'cgf'. Did you mean 'cfg'?")

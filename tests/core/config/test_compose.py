@@ -244,7 +244,7 @@ def test_an_override_of_another_form_is_named(write, override):
         ("t.n=[1", ": not valid YAML: did not find expected ',' or ']'"),
         ("t.n=!!python/name:os.system", ": the tag !!python/name:os.system is not allowed: a config holds plain"),
         ("t.n=\udcff", ": not valid YAML: the character '\\udcff'"),
-        ("t.n=${nowhere}", "t.n: ${nowhere} can not be resolved"),
+        ("t.n=${nowhere}", "t.n: ${nowhere} cannot be resolved"),
     ],
 )
 def test_an_error_of_an_override_names_it(write, override, says):

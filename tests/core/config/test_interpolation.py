@@ -90,14 +90,14 @@ l: [1]
 """
     found, problems = resolve(text)
     assert problems == [
-        "f.yaml:1:4 a: ${nowhere} can not be resolved: there is no 'nowhere' at the top level.",
-        "f.yaml:2:4 b: x${v.nmae} can not be resolved: there is no 'nmae' in 'v'. Did you mean 'name'?",
-        "f.yaml:6:4 f: ${v.name.deeper} can not be resolved: 'v.name' is a plain value, it has no 'deeper'",
-        "f.yaml:7:4 g: ${l[3]} can not be resolved: there is no '3' in 'l'.",
-        "f.yaml:8:4 h: x${v} can not be resolved: a mapping or list can not stand inside a text",
-        "f.yaml:9:4 i: ${a can not be resolved: a '}' is missing",
-        "f.yaml:10:4 j: ${} can not be resolved: write ${key.path}",
-        "f.yaml:11:4 k: ${..a} can not be resolved: there is nothing above the top level",
+        "f.yaml:1:4 a: ${nowhere} cannot be resolved: there is no 'nowhere' at the top level.",
+        "f.yaml:2:4 b: x${v.nmae} cannot be resolved: there is no 'nmae' in 'v'. Did you mean 'name'?",
+        "f.yaml:6:4 f: ${v.name.deeper} cannot be resolved: 'v.name' is a plain value, it has no 'deeper'",
+        "f.yaml:7:4 g: ${l[3]} cannot be resolved: there is no '3' in 'l'.",
+        "f.yaml:8:4 h: x${v} cannot be resolved: a mapping or list cannot stand inside a text",
+        "f.yaml:9:4 i: ${a cannot be resolved: a '}' is missing",
+        "f.yaml:10:4 j: ${} cannot be resolved: write ${key.path}",
+        "f.yaml:11:4 k: ${..a} cannot be resolved: there is nothing above the top level",
     ]
     assert all(found[key] is INVALID for key in "abcdefghijk")
 
@@ -180,7 +180,7 @@ def test_an_environment_variable_that_is_listed_is_a_text(monkeypatch):
     found, problems = resolve(text)
     assert (found["a"], found["b"], found["c"]) == ("/data/${x}/train", "3", "/tmp")
     assert problems == [
-        "f.yaml:4:4 d: ${oc.env:UNSET} can not be resolved: the environment variable UNSET is not set; "
+        "f.yaml:4:4 d: ${oc.env:UNSET} cannot be resolved: the environment variable UNSET is not set; "
         "a default may follow: ${oc.env:UNSET,default}"
     ]
 

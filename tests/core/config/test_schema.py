@@ -336,7 +336,7 @@ class Table(typing.TypedDict):
         (object(), Embedder, False),
         (len, Calls, True),
         (object(), Calls, False),
-        (object(), Shape, True),  # a class that can not be asked
+        (object(), Shape, True),  # a class that cannot be asked
         ({}, Table, True),
     ],
 )

@@ -359,7 +359,7 @@ def test_a_file_that_does_not_exist_gets_the_nearest(tmp_path):
 
 
 def test_a_folder_can_not_be_read(tmp_path):
-    assert file_error(tmp_path) == f"{tmp_path}: can not be read: Is a directory"
+    assert file_error(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
 
 
 # --- paths and plain data ------------------------------------------------------------------------------------------

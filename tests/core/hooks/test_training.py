@@ -47,6 +47,6 @@ def test_an_option_that_exists_already_names_the_plugin(make_plugin, capsys):
 
 def test_a_dry_run_of_a_run_that_resumes_is_refused(tmp_path):
     options = Namespace(dry_run=True, resume=tmp_path / "a")
-    with pytest.raises(SgmError, match=r"--dry-run is of a new run: give it a config, e.g. .*a.config.yaml"):
+    with pytest.raises(SgmError, match=r"--dry-run needs a new run: give it a config, e.g. .*a.config.yaml"):
         before_training(options, sgm.load_config("digits"), options.resume)
     assert before_training(Namespace(dry_run=False, resume=None), sgm.load_config("digits"), tmp_path) is None

@@ -115,7 +115,7 @@ def test_what_is_learnt_may_not_change_unless_that_is_allowed(trained, capsys, o
     with pytest.raises(SgmError) as caught:
         resume_run(trained, ["trainer.max_steps=9", override])
     head, *lines, remedy = str(caught.value).splitlines()
-    assert head == f"--resume {trained}: its config is not the one that it was trained with:"
+    assert head == f"--resume {trained}: its config differs from the one it was trained with:"
     assert f"  {line} (override '{override}')" in lines
     assert "max_steps" not in str(caught.value)
     assert "--allow-change" in remedy

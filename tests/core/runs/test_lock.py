@@ -132,7 +132,7 @@ def test_another_host_is_named_with_the_way_out(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense"])
 def test_a_lock_that_says_nothing_is_not_removed(tmp_path, text):
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(SgmError, match="can not be read"), locked(tmp_path):
+    with pytest.raises(SgmError, match="cannot be read"), locked(tmp_path):
         pytest.fail("who knows")
     assert (tmp_path / FILE).read_text() == text
 

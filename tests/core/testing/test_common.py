@@ -177,7 +177,7 @@ class NamesADtype(nn.Module):
 
 @broken("embedders", "takes part in no gradient", FEATURES)
 class ThawsItself(nn.Module):
-    """A linear layer that can not be frozen."""
+    """A linear layer that cannot be frozen."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -292,7 +292,7 @@ def test_a_level_without_samples_in_this_interval_is_not_logged_again(tmp_path):
     for row in rows(tmp_path):
         expected = watched.means(levels, [row["step"]])
         assert {k: v for k, v in row.items() if k.startswith("loss/")} == pytest.approx(expected)
-        assert len(expected) <= 4, "four samples can not be at more levels"
+        assert len(expected) <= 4, "four samples cannot be at more levels"
 
 
 def test_what_is_logged_is_what_the_documentation_says(tmp_path):

@@ -110,7 +110,7 @@ def test_gradients_pass_through_tiles():
 
 @pytest.mark.parametrize("overlap", [8, 9, -1])
 def test_an_overlap_that_leaves_no_way_forward_is_refused(overlap):
-    with pytest.raises(ValueError, match=f"tiles of 8 can not overlap by {overlap}"):
+    with pytest.raises(ValueError, match=f"tiles of 8 cannot overlap by {overlap}"):
         Tiling(8, overlap)
 
 

@@ -220,7 +220,7 @@ def test_nothing_to_average_is_refused() -> None:
     with pytest.raises(ValueError, match="no parameter to average"):
         EMA().track({})
     for action in ("update", "reset", "swap"):
-        with pytest.raises(RuntimeError, match=f"can not {action} before"):
+        with pytest.raises(RuntimeError, match=f"cannot {action} before"):
             getattr(EMA(), action)()
 
 

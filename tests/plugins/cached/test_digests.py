@@ -44,7 +44,7 @@ def test_an_array_is_the_tensor_of_its_content():
 
 
 def test_what_has_no_content_is_refused():
-    with pytest.raises(ValueError, match=r"can not be cached: an? object"):
+    with pytest.raises(ValueError, match=r"cannot be cached: an? object"):
         digests([object()])
 
 

@@ -1,4 +1,4 @@
-"""Cached parts: the same outputs as uncached, computed once, and refused where that can not be."""
+"""Cached parts: the same outputs as uncached, computed once, and refused where that cannot be."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_an_output_that_fits_nowhere_names_its_slot(settings: Any, shape: tuple[
     [((2, 4, 3), (2, 5, 3)), ((2, 3), (4, 3)), ((2, 3, 4, 4), (2, 3, 8, 8)), ((2, 3, 4, 4), (2, 3, 2, 4, 4))],
 )
 def test_outputs_that_can_not_be_joined_name_both_slots(first: tuple[int, ...], second: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"embedders\[1\] \(Pass\).* can not be joined .*embedders\[0\] \(Pass\)"):
+    with pytest.raises(ValueError, match=r"embedders\[1\] \(Pass\).* cannot be joined .*embedders\[0\] \(Pass\)"):
         conditioner(passing("a"), passing("b"))({"a": torch.zeros(first), "b": torch.zeros(second)})
 
 
@@ -450,7 +450,7 @@ def test_conditioning_never_reads_a_tensor_back_from_its_device() -> None:
     ],
 )
 def test_an_embedder_follows_its_model_to_another_device(cls: Any, params: dict[str, Any], entry: Tensor) -> None:
-    """B25: the reference's kept the device of their construction. A meta tensor can not be read back either."""
+    """B25: the reference's kept the device of their construction. A meta tensor cannot be read back either."""
     model = conditioner(EmbedderSlot(cls(**params), input_key="x", ucg_rate=0.5)).to("meta")
     for c in (model({"x": entry.to("meta")}), model.unconditional({"x": entry.to("meta")})):
         parts = [part for part in (c.vector, c.crossattn, c.concat) if part is not None]

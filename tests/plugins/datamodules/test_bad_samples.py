@@ -63,7 +63,5 @@ def test_a_report_tells_of_what_is_new(tmp_path):
 def test_the_share_may_be_reached_and_not_passed():
     bad = BadSamples("folder x", "files", total=10, most=0.2)
     bad.meet({"a": "x", "b": "x"})
-    with pytest.raises(
-        SgmError, match=r"3 of 10 files can not be used, which is more than max_bad: 0\.2 .*c \(empty\)"
-    ):
+    with pytest.raises(SgmError, match=r"3 of 10 files cannot be used, which is more than max_bad: 0\.2 .*c \(empty\)"):
         bad.meet({"c": "empty"})

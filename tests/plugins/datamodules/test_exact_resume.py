@@ -71,7 +71,7 @@ def same(one: Any, other: Any) -> bool:
 
 @SOURCES
 @pytest.mark.parametrize("buckets", [None, BUCKETS])
-@pytest.mark.filterwarnings("ignore:.*can not be used")
+@pytest.mark.filterwarnings("ignore:.*cannot be used")
 def test_from_any_position_with_any_number_of_workers(make: Callable[..., Any], buckets, tmp_path):
     options = {**RANDOM, "buckets": buckets}
     loader = make(tmp_path, **options).train_dataloader()
@@ -128,7 +128,7 @@ class SaveEach(Callback):
 
 
 @SOURCES
-@pytest.mark.filterwarnings("ignore:.*can not be used")
+@pytest.mark.filterwarnings("ignore:.*cannot be used")
 def test_a_run_resumed_from_a_checkpoint_inside_an_epoch(make: Callable[..., Any], tmp_path):
     def fit(resume: int | None = None, callback: Callback | None = None, num_workers: int = 2) -> Recorder:
         trainer = Trainer(

@@ -109,7 +109,7 @@ def test_a_bad_row_is_replaced_and_reported(table, tmp_path, column, value, reas
     damaged = datasets.Dataset.from_dict(rows).cast_column("photo", datasets.Image())
     damaged.save_to_disk(tmp_path / "saved")
     data = HFDataset(str(tmp_path / "saved"), 8, batch_size=10, **OPTIONS)
-    with pytest.warns(UserWarning, match="1 of 10 image files can not be used"):
+    with pytest.warns(UserWarning, match="1 of 10 image files cannot be used"):
         texts = next(iter(data.train_dataloader()))["txt"]
     assert "number 4" not in texts
     assert data.bad_samples == {"row 4": reason}

@@ -119,7 +119,7 @@ def test_a_bad_file_is_replaced_by_the_next_and_reported_once(ten):
     (ten / "dog" / "7.png").write_bytes(whole[:-30])
     data = ImageFolder(ten, 4, batch_size=5, labels=True)
     loader = data.train_dataloader()
-    with pytest.warns(UserWarning, match=r"2 of 10 image files can not be used") as caught:
+    with pytest.warns(UserWarning, match=r"2 of 10 image files cannot be used") as caught:
         batches = list(loader)
     message = str(caught[0].message)
     assert "cat/4.png (cannot identify" in message
@@ -139,7 +139,7 @@ def test_a_bad_file_is_replaced_by_the_next_and_reported_once(ten):
 def test_bad_files_met_by_workers_are_reported_too(ten):
     (ten / "cat" / "4.png").write_bytes(b"not an image")
     data = ImageFolder(ten, 4, batch_size=5, num_workers=1)
-    with pytest.warns(UserWarning, match=r"1 of 10 image files can not be used.*cat/4.png"):
+    with pytest.warns(UserWarning, match=r"1 of 10 image files cannot be used.*cat/4.png"):
         list(data.train_dataloader())
 
 
@@ -169,7 +169,7 @@ def test_an_epoch_that_is_cut_short_reports_at_the_end_of_training(ten):
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
-    with pytest.warns(UserWarning, match=r"files can not be used"):
+    with pytest.warns(UserWarning, match=r"files cannot be used"):
         trainer.fit(Mean(), datamodule=ImageFolder(ten, 4, batch_size=2, max_bad=1.0))
 
 
@@ -337,7 +337,7 @@ def test_a_bad_file_in_a_bucket_is_replaced_by_one_of_its_shape(shapes):
     (shapes / "07.png").write_bytes(b"?")
     data = ImageFolder(shapes, 32, batch_size=2, buckets=Buckets(step=8), sizes=True)
     loader = data.train_dataloader()
-    with pytest.warns(UserWarning, match="of 20 image files can not be used"):
+    with pytest.warns(UserWarning, match="of 20 image files cannot be used"):
         batches = [batch for _ in range(4) for batch in loader]
     assert set(data.bad_samples) == {"06.png", "07.png"}
     for batch in batches:
@@ -358,7 +358,7 @@ def test_more_bad_files_than_may_be_are_an_error(ten):
     for i in (0, 2, 4):
         (ten / "cat" / f"{i}.png").write_bytes(b"?")
     data = ImageFolder(ten, 4, batch_size=10, max_bad=0.2)
-    with pytest.raises(SgmError, match=r"3 of 10 image files can not be used, which is more than max_bad: 0\.2 allows"):
+    with pytest.raises(SgmError, match=r"3 of 10 image files cannot be used, which is more than max_bad: 0\.2 allows"):
         list(data.train_dataloader())
     with pytest.warns(UserWarning, match="3 of 10"):
         list(ImageFolder(ten, 4, batch_size=10, max_bad=0.3).train_dataloader())

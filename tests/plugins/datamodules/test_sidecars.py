@@ -70,7 +70,7 @@ def test_an_image_without_the_column_is_a_bad_one(folder):
     table(folder / "metadata.jsonl", **{"a/0.png": {"score": 1}, "b/2.png": {"score": None}, "b/3.png": {"score": 2}})
     (folder / "b" / "3.json").write_text("[1]")
     data = ImageFolder(folder, 4, 4, columns={"score": "score"}, max_bad=0.75)
-    with pytest.warns(UserWarning, match="3 of 4 image files can not be used"):
+    with pytest.warns(UserWarning, match="3 of 4 image files cannot be used"):
         batch = next(iter(data.train_dataloader()))
     assert batch["score"].tolist() == [1] * 4
     assert data.bad_samples["a/1.png"].startswith("no column 'score': it has neither")

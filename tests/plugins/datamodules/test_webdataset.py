@@ -88,7 +88,7 @@ def damage(shards: str, sample: str, replacement: dict[str, bytes | None]) -> No
 def test_a_bad_sample_is_replaced_and_reported(shards, field, content, reason):
     damage(shards, "0006", {field: content})
     data = WebDataset(shards, 8, batch_size=13, columns=COLUMNS)
-    with pytest.warns(UserWarning, match="1 of 13 image files can not be used"):
+    with pytest.warns(UserWarning, match="1 of 13 image files cannot be used"):
         texts = next(iter(data.train_dataloader()))["txt"]
     assert "number 6" not in texts
     ((name, why),) = data.bad_samples.items()
@@ -105,7 +105,7 @@ def test_no_field_is_ever_unpickled(shards, tmp_path):
 
     damage(shards, "0006", {"npy": pickle.dumps(Evil()), "txt": pickle.dumps(Evil())})
     data = WebDataset(shards, 8, batch_size=13, columns=COLUMNS)
-    with pytest.warns(UserWarning, match="can not be used"):
+    with pytest.warns(UserWarning, match="cannot be used"):
         next(iter(data.train_dataloader()))
     assert not (tmp_path / "executed").exists()
 
@@ -116,7 +116,7 @@ def test_a_shard_that_ends_early_costs_its_last_sample_alone(shards, tmp_path):
     data = WebDataset(shards, 8, batch_size=12)
     with pytest.warns(UserWarning, match=r"shards that end early or are damaged: .*0002\.tar"):
         data.setup("fit")
-    with pytest.warns(UserWarning, match="1 of 13 image files can not be used"):
+    with pytest.warns(UserWarning, match="1 of 13 image files cannot be used"):
         assert len(next(iter(data.train_dataloader()))["image"]) == 12
 
 

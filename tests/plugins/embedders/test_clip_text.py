@@ -111,7 +111,7 @@ def test_a_folder_that_is_not_there_says_what_would_work():
 def test_a_model_of_the_hub_that_was_not_downloaded_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        ValueError, match=r"^somebody/model can not be had from the hub \(.*\). local_files_only is true"
+        ValueError, match=r"^somebody/model cannot be had from the hub \(.*\). local_files_only is true"
     ):
         ClipTextEmbedder("somebody/model", local_files_only=True)
 
@@ -124,7 +124,7 @@ def test_a_file_that_lacks_weights_is_refused(clip, tmp_path):
     weights = load_file(clip / "model.safetensors")
     del weights["text_model.final_layer_norm.bias"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"^{tmp_path} can not be loaded: its file has no .*final_layer_norm.bias"):
+    with pytest.raises(ValueError, match=rf"^{tmp_path} cannot be loaded: its file has no .*final_layer_norm.bias"):
         ClipTextEmbedder(tmp_path, 16)
 
 

@@ -70,7 +70,7 @@ def test_tokens_of_embedders_that_it_brought_to_one_width_follow_each_other():
     assert cond.shape == (2, 3 + 5, 4)
     assert torch.equal(cond[:, :3], together.embedders[0](TOKENS["few"]))
     apart = sgm.build("conditioners", {"use": "general", "embedders": SLOTS})
-    with pytest.raises(ValueError, match=r"crossattn output \(2, 5, 4\) can not be joined to \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"crossattn output \(2, 5, 4\) cannot be joined to \(2, 3, 4\)"):
         apart(TOKENS)
 
 

@@ -48,7 +48,7 @@ def test_autocast_does_not_reach_it(t5):
 def test_random_weights_need_no_file_of_weights(t5, tmp_path):
     (tmp_path / "config.json").write_bytes((t5 / "config.json").read_bytes())
     T5TextEmbedder(tmp_path, 12, load_weights=False)
-    with pytest.raises(ValueError, match=rf"^{tmp_path} can not be loaded: "):
+    with pytest.raises(ValueError, match=rf"^{tmp_path} cannot be loaded: "):
         T5TextEmbedder(tmp_path, 12)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 
 def test_a_missing_tensorboard_is_found_when_the_module_is_imported(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)  # how Python marks what can not be imported
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # how Python marks what cannot be imported
     monkeypatch.delitem(sys.modules, "sgm_plugins.loggers.tensorboard", raising=False)
     with pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module("sgm_plugins.loggers.tensorboard")

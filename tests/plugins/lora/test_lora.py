@@ -396,7 +396,7 @@ def test_files_that_are_none_or_of_another_model_are_refused_and_change_nothing(
     (tmp_path / "empty").mkdir()
     refused(base, tmp_path / "empty", "no LoRA here")
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    refused(base, tmp_path / "torn.safetensors", "can not be read")
+    refused(base, tmp_path / "torn.safetensors", "cannot be read")
     refused(base, file({}), "is empty")
     refused(base, file(changed(dora_scale=torch.ones(1))), "which no plain LoRA has")
     refused(base, file({"lora_unet_x.lora_down.weight": torch.ones(1, 2)}), "lacks one of its two factors")

@@ -39,7 +39,7 @@ def test_parameters_have_the_names_of_latent_diffusion():
 
 @pytest.mark.parametrize("block", [ResnetBlock(32), AttnBlock(32)])
 def test_norms_have_the_smaller_epsilon(block):
-    """The goldens can not tell: it moves outputs by less than their tolerance."""
+    """The goldens cannot tell: it moves outputs by less than their tolerance."""
     assert {module.eps for module in block.modules() if isinstance(module, GroupNorm)} == {1e-6}
 
 

@@ -68,7 +68,7 @@ def test_the_demo_configuration_builds_with_no_heads_given_and_one_in_the_middle
 
 
 def test_norms_of_transformers_have_a_smaller_epsilon():
-    """The goldens can not tell: it moves outputs by less than their tolerance."""
+    """The goldens cannot tell: it moves outputs by less than their tolerance."""
     norms = {key: module.eps for key, module in build().named_modules() if isinstance(module, GroupNorm)}
     assert {key.endswith(".1.norm") for key in norms} == {True, False}
     assert all(eps == (1e-6 if key.endswith(".1.norm") else 1e-5) for key, eps in norms.items())
@@ -149,7 +149,7 @@ def test_a_list_with_one_number_per_level_is_that_number():
 
 
 def test_a_config_may_repeat_the_width_of_the_context():
-    """B31: as sd_xl_refiner.yaml does, which the reference can not build: an OmegaConf list reached a layer."""
+    """B31: as sd_xl_refiner.yaml does, which the reference cannot build: an OmegaConf list reached a layer."""
     spec = OmegaConf.create({"use": "unet", **SMALL, "context_dim": [10, 10], "transformer_depth": [1, 1]})
     for given in (spec, {**SMALL, "use": "unet", "context_dim": spec.context_dim}):
         network = build_component("networks", given)

@@ -96,7 +96,7 @@ def test_a_context_of_the_clip_is_given_per_clip_or_per_row():
 
 
 def test_norms_of_transformers_have_a_smaller_epsilon():
-    """The goldens can not tell: it moves outputs by less than their tolerance."""
+    """The goldens cannot tell: it moves outputs by less than their tolerance."""
     norms = {key: module.eps for key, module in build().named_modules() if isinstance(module, GroupNorm)}
     assert {key.endswith(".1.norm") for key in norms} == {True, False}
     assert all(eps == (1e-6 if key.endswith(".1.norm") else 1e-5) for key, eps in norms.items())

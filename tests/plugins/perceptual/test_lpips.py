@@ -106,7 +106,7 @@ def test_heads_of_other_features_are_refused(heads: tuple[Path, list[Tensor]]) -
 
 
 def test_images_of_different_shapes_are_refused(uniform: LPIPS) -> None:
-    with pytest.raises(ValueError, match="can not be compared"):
+    with pytest.raises(ValueError, match="cannot be compared"):
         uniform(X, Y[:1])
 
 

@@ -347,7 +347,7 @@ BROKEN = {
     "hidden": ("from typing_extensions import deprecated\n\n@deprecated('x')\nclass f: ...\n", "decorator"),
     "own": ("class f:\n    __signature__ = None\n", "itself"),
     "lazy": ("def __getattr__(name): ...\n", "asked for"),
-    "null": ("\0", "SyntaxError|can not be read"),
+    "null": ("\0", "SyntaxError|cannot be read"),
 }
 
 

@@ -123,7 +123,7 @@ def test_a_broken_picture_is_named(tmp_path, content):
     (tmp_path / "samples-step-00000002.png").write_bytes(content)
     album = Pictures(tmp_path).read()
     assert album.shown["samples"] == [0, None]
-    assert album.notes == ["1 pictures that can not be read: samples-step-00000002.png"]
+    assert album.notes == ["1 pictures that cannot be read: samples-step-00000002.png"]
 
 
 def test_the_captions_of_the_latest_step(tmp_path):

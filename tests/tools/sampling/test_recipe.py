@@ -95,13 +95,13 @@ def test_what_no_model_could_draw_is_refused(change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "can not be read"),
-        ("[]", "can not be read"),
-        ('{"model": "x"}', "can not be read"),
-        ('{"index": 0}', "can not be read"),
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"model": "x"}', "cannot be read"),
+        ('{"index": 0}', "cannot be read"),
         ('{"index": 1, "model": "x"}', "of 1 pictures"),
         ('{"index": 0, "model": "x", "promptz": []}', "Did you mean 'prompts'"),
-        ('{"index": 0, "model": "x", "seeds": 3}', "can not be read"),
+        ('{"index": 0, "model": "x", "seeds": 3}', "cannot be read"),
         ('{"index": 0, "model": "x", "steps": 0}', "steps is 0"),
     ],
 )

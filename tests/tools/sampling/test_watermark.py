@@ -1,4 +1,4 @@
-"""Watermarks: what is written is read; what can not be written says why."""
+"""Watermarks: what is written is read; what cannot be written says why."""
 
 import importlib.util
 import io

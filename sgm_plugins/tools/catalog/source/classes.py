@@ -60,7 +60,7 @@ def base_of(cls: Definition, expression: ast.expr) -> Class:
     """What a class statement names as a base.
 
     Raises:
-        UntoldError: an expression, or a name that can not be followed.
+        UntoldError: an expression, or a name that cannot be followed.
     """
     if isinstance(expression, ast.Subscript):  # Base[int]
         expression = expression.value

@@ -23,7 +23,7 @@ def documentation_of(target: Definition) -> str:
 
 
 def _own(target: Definition) -> str | None:
-    """The docstring of this very class or function. One that can not be told is empty, not a base's."""
+    """The docstring of this very class or function. One that cannot be told is empty, not a base's."""
     if not isinstance(target.node, ast.ClassDef | Function):
         return None
     assigned = _assigned(target)
@@ -59,7 +59,7 @@ def _text(module: Module, node: ast.expr) -> str:
             found = resolve(module, node)
             if isinstance(found, Definition) and isinstance(found.node, ast.expr):
                 return _text(found.module, found.node)
-    raise UntoldError(f"the text '{ast.unparse(node)}' can not be told")
+    raise UntoldError(f"the text '{ast.unparse(node)}' cannot be told")
 
 
 def summary(text: str) -> str:

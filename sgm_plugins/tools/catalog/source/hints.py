@@ -145,7 +145,7 @@ class Hint:
                 return AnyType() if bound is None else self.inner(bound)
             case ast.Name() | ast.Attribute():
                 return self.plain(self.meaning(expression))
-        raise UntoldError(f"the hint '{ast.unparse(expression)}' can not be told")
+        raise UntoldError(f"the hint '{ast.unparse(expression)}' cannot be told")
 
     def meaning(self, reference: ast.expr) -> Meaning:
         """What a name in a hint stands for; a role is known even where it is imported for type checkers only."""
@@ -176,7 +176,7 @@ class Hint:
                 if name in _MAPPINGS:
                     return DictOf(AnyType(), AnyType())
                 if module == "typing" and name not in _TYPING_CLASSES:
-                    raise UntoldError(f"the hint 'typing.{name}' can not be told")
+                    raise UntoldError(f"the hint 'typing.{name}' cannot be told")
                 return Opaque(StaticClass(meaning))
             case External("pathlib", "Path"):
                 return PathType()
@@ -233,7 +233,7 @@ class Hint:
         if not isinstance(base, ModuleName) and base.canonical == "sgm_core.config.lazy:Lazy":
             return unbuilt(self.inner(args[0]))
         if isinstance(base, Definition) and not isinstance(base.node, ast.ClassDef):
-            raise UntoldError(f"the generic alias '{base.canonical}' can not be told")
+            raise UntoldError(f"the generic alias '{base.canonical}' cannot be told")
         return self.plain(base)
 
     def literal(self, args: list[ast.expr]) -> Type:
@@ -244,7 +244,7 @@ class Hint:
             except ValueError:
                 found = self.inner(arg)  # a Literal in a Literal
                 if not isinstance(found, Choice):
-                    raise UntoldError(f"'{ast.unparse(arg)}' in a Literal can not be told") from None
+                    raise UntoldError(f"'{ast.unparse(arg)}' in a Literal cannot be told") from None
                 values += found.values
         return Choice(tuple(values))
 
@@ -254,7 +254,7 @@ class Hint:
             try:
                 found = self.mark(mark)
             except UntoldError as error:
-                self.notes.append(f"the limit '{ast.unparse(mark)}' can not be told: {error}")
+                self.notes.append(f"the limit '{ast.unparse(mark)}' cannot be told: {error}")
                 continue
             if isinstance(found, Arguments):
                 return found
@@ -272,7 +272,7 @@ class Hint:
         """`Ge(0)` as the object; None for a mark that says nothing to us.
 
         Raises:
-            UntoldError: what it is can not be told.
+            UntoldError: what it is cannot be told.
         """
         module: Module = self.module
         if isinstance(mark, (ast.Name, ast.Attribute)):  # a limit with a name: POSITIVE = Gt(0)
@@ -320,7 +320,7 @@ def class_type(cls: Definition) -> Type:
     """A class in a hint.
 
     Raises:
-        UntoldError: it may fill a role through a base that can not be followed.
+        UntoldError: it may fill a role through a base that cannot be followed.
     """
     order = order_of(cls)
     kinds = [kind_of(base) for base in order.classes]

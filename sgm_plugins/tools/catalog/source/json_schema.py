@@ -1,7 +1,7 @@
 """One JSON Schema (draft 2020-12) for the configs that the installed components make possible.
 
 A file that `extends` another, and so may leave things out, is checked with the second set of definitions, `part/...`.
-What an editor can not know is left to `sgm check`: what `${...}` stands for, whether a component is of a wanted class;
+What an editor cannot know is left to `sgm check`: what `${...}` stands for, whether a component is of a wanted class;
 and 1.0 is an integer to JSON Schema.
 """
 
@@ -56,7 +56,7 @@ def config_schema() -> Schema:
     """The schema of a config file, for every installed component. Imports none of them.
 
     Raises:
-        UntoldError: our own sections can not be read.
+        UntoldError: our own sections cannot be read.
     """
     sections = definition_of(SECTIONS)
     assert isinstance(sections, Definition)
@@ -77,7 +77,7 @@ def config_schema() -> Schema:
             if isinstance(section, Definition):
                 properties[name] = {"$ref": writer.record(section)}
         properties["extends"] = {
-            "description": "Configs that this one goes on from: a file beside it, a shipped name, or a list of these.",
+            "description": "Configs that this one extends: a file beside it, a shipped name, or a list of these.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         }
     later = {
@@ -203,7 +203,7 @@ class _Writer:
         return self.define(cls.canonical, write)
 
     def arguments(self, target: str, taken: tuple[str, ...]) -> str:
-        """The arguments of a class that a config can not name, such as the trainer."""
+        """The arguments of a class that a config cannot name, such as the trainer."""
 
         def write() -> Schema:
             try:

@@ -22,7 +22,7 @@ KNOWN_BY_NAME = ("typing_extensions", "annotated_types")
 
 
 class UntoldError(Exception):
-    """What stands in the source can not be told without running it; the message says why."""
+    """What stands in the source cannot be told without running it; the message says why."""
 
 
 class MissingNameError(UntoldError):
@@ -210,7 +210,7 @@ def parse_file(name: str, path: Path, *, is_package: bool = False) -> Module:
     except SyntaxError as error:
         raise BrokenSourceError(f"{path}:{error.lineno or 1}: SyntaxError: {error.msg}") from None
     except (OSError, ValueError, RecursionError) as error:  # ValueError: null bytes
-        raise BrokenSourceError(f"{path} can not be read: {type(error).__name__}: {error}") from None
+        raise BrokenSourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
     _modules[name] = (path, changed, module)
     return module
 
@@ -318,7 +318,7 @@ def member(source: str, name: str, steps: int = 0) -> Meaning:
         if found.folders and find_module(f"{source}.{name}") is not None:
             return ModuleName(f"{source}.{name}")
         return External("typing" if top == "typing_extensions" else source, name)
-    if (source, name) == ("sgm_core", "register"):  # a method of an object, which can not be followed
+    if (source, name) == ("sgm_core", "register"):  # a method of an object, which cannot be followed
         return External(source, name)
     if found.path is not None:
         module = parse_file(source, found.path, is_package=bool(found.folders))
@@ -360,7 +360,7 @@ def class_member(owner: Definition, name: str) -> Definition:
     assert isinstance(owner.node, ast.ClassDef)
     found = [binding for bound, binding in owner.module.bindings_of(owner.node.body) if bound == name]
     if not found or (len(found) > 1 and found[-1].branch):
-        raise UntoldError(f"'{name}' of {owner.canonical} can not be told")
+        raise UntoldError(f"'{name}' of {owner.canonical} cannot be told")
     if isinstance(found[-1].what, _Import):
         raise UntoldError(f"'{name}' of {owner.canonical} is an import")
     return Definition(owner.module, f"{owner.name}.{name}", found[-1].what)
@@ -379,6 +379,6 @@ def definition_of(value: str) -> Meaning:
     meaning = member(module, first)
     for part in rest:
         if not (isinstance(meaning, Definition) and isinstance(meaning.node, ast.ClassDef)):
-            raise UntoldError(f"'{part}' of {value} can not be told")
+            raise UntoldError(f"'{part}' of {value} cannot be told")
         meaning = class_member(meaning, part)
     return meaning

@@ -78,7 +78,7 @@ def _signature(target: StaticClass, late: tuple[str, ...]) -> Signature | None:
 
 
 def _base_names(target: Any) -> set[str] | None:
-    """`module:name` of a class and its bases; None for what is no class, or has a base that can not be followed."""
+    """`module:name` of a class and its bases; None for what is no class, or has a base that cannot be followed."""
     if isinstance(target, StaticClass):
         if not (isinstance(target.meaning, Definition) and isinstance(target.meaning.node, ast.ClassDef)):
             return None

@@ -225,7 +225,7 @@ def _of_class(cls: Definition, order: Order) -> StaticSignature:
                 continue
             if base.canonical == "typing:Protocol":
                 return StaticSignature({}, open=True, note="a protocol has no constructor of its own")
-            raise UntoldError(f"the constructor of {base.canonical} can not be told")
+            raise UntoldError(f"the constructor of {base.canonical} cannot be told")
         if base.canonical == _MODULE:  # takes any arguments, to refuse them
             return NOTHING
         assert isinstance(base.node, ast.ClassDef)

@@ -28,7 +28,7 @@ class ExampleFirstStage(FirstStage):
             ValueError: the factor does not divide the size.
         """
         if any(size % self.factor for size in x.shape[-2:]):
-            raise ValueError(f"images of {tuple(x.shape[-2:])} can not be made smaller by {self.factor}")
+            raise ValueError(f"images of {tuple(x.shape[-2:])} cannot be made smaller by {self.factor}")
         return functional.avg_pool2d(x, self.factor)
 
     def decode(self, z: Tensor, **kwargs: Any) -> Tensor:
