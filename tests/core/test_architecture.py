@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.import_graph import ROOT, circles, graph, imported, modules, offences, tree
 
+from sgm_core.kinds import KINDS
 from sgm_core.registry import BUILTIN, index
 
 LEAF_KINDS = {"scalings", "discretizations", "samplers", "guiders", "weightings", "sigma_samplers", "lr_schedules"}
@@ -33,6 +34,31 @@ def test_imports_point_down():
 def test_there_is_no_circle():
     found = circles(graph())
     assert len(found) == KNOWN_CIRCLES, "\n".join(map(" <-> ".join, found))
+
+
+NAMED_IN_THE_CORE = {
+    ("sgm_core/config/check.py", "cached"),  # what `cache: true` is short for
+    ("sgm_core/testing/models.py", "general"),  # the kit tries embedders in it
+    ("sgm_core/training/base.py", "interval"),  # a word of Lightning's
+}
+"""Texts of the core that are the name of a built-in component. No other may come."""
+
+
+def test_the_core_names_no_built_in_component_and_no_module_of_the_plugins():
+    names = {entry.name for entry in index.entries() if entry.distribution == BUILTIN and entry.kind in KINDS}
+    found, modules_named = set(), []
+    for name, file in modules().items():
+        if not name.startswith("sgm_core"):
+            continue
+        place_of = file.relative_to(ROOT).as_posix()
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if node.value in names:
+                    found.add((place_of, node.value))
+                if node.value.startswith("sgm_plugins.") and " " not in node.value:
+                    modules_named.append(f"{place_of}:{node.lineno}: {node.value}")
+    assert found == NAMED_IN_THE_CORE
+    assert modules_named == []
 
 
 def test_a_formula_imports_nothing_heavier_than_torch():
