@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sgm_core.training.base import TrainingEngine
 from sgm_core.training.sharding import local
+from sgm_plugins.tools.defaults.fsdp2 import register_strategy
 from sgm_plugins.tools.dry_run.host_memory import HostMemory
 from sgm_plugins.tools.dry_run.live_memory import LiveMemory, tensors_in
 from sgm_plugins.tools.explain.sizes import Measured, Size, kept_of, measure, sizes_of, without_gradient
@@ -107,6 +108,7 @@ def dry_run(run: Run, planned_sizes: Callable[[Measured], None]) -> Findings:
     engine = build_engine(run.config)
     only_read(engine)
     probe = Probe()
+    register_strategy()  # the callbacks of plugins take no part here
     trainer: Trainer = run.config.build("trainer")(
         default_root_dir=run.folder,
         logger=False,
