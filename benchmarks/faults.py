@@ -36,7 +36,8 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.broken_files import BROKEN, flips, payloads, rewrite
-from support.killable import differences, kill, started, train_until_killed
+from support.killable import differences, train_until_killed
+from support.processes import Forked
 from support.small_disk import fill, mounted
 
 import sgm_core as sgm
@@ -123,6 +124,24 @@ def checkpoints(run: Path) -> list[Path]:
 # --- the rows ------------------------------------------------------------------------------------------------------
 
 
+def started(*arguments: str, tmpdir: Path | None = None) -> Forked:
+    """A command that runs; what it prints goes to a folder of its own.
+
+    Args:
+        arguments: of `sgm`.
+        tmpdir: where it puts temporary files; None is the system's place.
+    """
+    before = os.environ.get("TMPDIR")
+    if tmpdir is not None:
+        os.environ["TMPDIR"] = str(tmpdir)
+    try:
+        return Forked(arguments, Path(tempfile.mkdtemp()))
+    finally:
+        if tmpdir is not None:
+            os.environ.pop("TMPDIR")
+            os.environ |= {} if before is None else {"TMPDIR": before}
+
+
 def saving(row: Row, count: int, folder: Path) -> None:
     """kill -9 while a checkpoint is written, TMPDIR on another file system"""
     elsewhere = Path("/dev/shm")
@@ -133,14 +152,16 @@ def saving(row: Row, count: int, folder: Path) -> None:
     arguments = ["train", "digits", *SMALL, *large, "--runs", str(run.parent), "--name", run.name]
     for _ in range(count):
         before = {path.name for path in checkpoints(run)}
-        child, deadline = started(arguments, tmpdir=elsewhere), time.monotonic() + 120
-        while child.is_alive() and time.monotonic() < deadline and {p.name for p in checkpoints(run)} <= before:
+        child, deadline = started(*arguments, tmpdir=elsewhere), time.monotonic() + 120
+        while child.returncode is None and time.monotonic() < deadline and {p.name for p in checkpoints(run)} <= before:
             time.sleep(0.01)  # until this life has saved something
         time.sleep(draw.uniform(0, 0.1))
-        while child.is_alive() and time.monotonic() < deadline and not list((run / "checkpoints").glob(".*.tmp")):
+        while (
+            child.returncode is None and time.monotonic() < deadline and not list((run / "checkpoints").glob(".*.tmp"))
+        ):
             pass
         time.sleep(draw.uniform(0, 0.03))
-        kill(child)
+        child.kill()
         amid += bool(list((run / "checkpoints").glob(".*.tmp")))
         found = checkpoints(run)
         checked += len(found)
@@ -165,8 +186,7 @@ def kills(row: Row, count: int, folder: Path) -> None:
     runs, draw = folder / "runs", random.Random(1)
     arguments = ["train", "digits", *settings, "--runs", str(runs), "--name"]
     whole, run = runs / "whole", runs / "killed"
-    child = started([*arguments, "whole"])
-    child.join()
+    started(*arguments, "whole").wait()
 
     def logged(run: Path, key: str) -> dict[int, float]:
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
@@ -175,12 +195,11 @@ def kills(row: Row, count: int, folder: Path) -> None:
     expected = logged(whole, "loss")
     arguments = [*arguments, "killed"]
     for i in range(count):
-        train_until_killed(run, arguments, EACH * (i + 1) + draw.randrange(EACH), draw.uniform(0, 0.05))
+        train_until_killed(started, run, arguments, EACH * (i + 1) + draw.randrange(EACH), draw.uniform(0, 0.05))
         losses = logged(run, "loss")
         row.failures += not losses or list(losses.items()) != list(expected.items())[: len(losses)]
         arguments = ["train", "--resume", str(run)]
-    child = started(arguments)
-    child.join()
+    started(*arguments).wait()
     one, other = (torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (run, whole))
     apart = differences(one, other)
     same, validated = logged(run, "loss") == expected, logged(whole, "val_loss")
@@ -280,7 +299,7 @@ def disk(row: Row, count: int, folder: Path) -> None:
                 good &= all(fault(path) is None for path in checkpoints(run))
                 good &= read_step(run / "checkpoints" / "last.ckpt") == (8 if name == "some" else 2 + 2 * (i % 2))
                 if name == "end":
-                    good &= said.splitlines()[-1].endswith(f"go on with: sgm train --resume {run}")
+                    good &= said.splitlines()[-1].endswith(f"resume: sgm train --resume {run}")
                     (place / "ballast").unlink()
                     code, said = sgm_command("train", "--resume", str(run), "trainer.callbacks=[]")
                     good &= code == 0 and read_step(run / "checkpoints" / "last.ckpt") == 8

@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from toy import renamed
 
 import sgm_core as sgm
 from sgm_core.conditioning import Conditioning
 from sgm_core.config.api import Config
 from sgm_core.engine import DiffusionModel
-from sgm_plugins.tools.convert.diffusers.names import renamed
-from sgm_plugins.tools.convert.diffusers.settings import unet_settings
-from sgm_plugins.tools.convert.diffusers.unet import our_levels, unet_names
+from sgm_plugins.families.settings import unet_settings
+from sgm_plugins.families.unet import our_levels, unet_names
 
 SCALE = 5.0
 TOKENS = 77
@@ -108,9 +108,9 @@ def theirs(config: Config, network: nn.Module) -> Contender:
 
     state = network.state_dict()
     down, up = our_levels(state)
-    names, _ = renamed(state, unet_names(down, up))
+    names = renamed(state, unet_names(down, up))
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    settings = {k: v for k, v in unet_settings(config, shapes, down, up).items() if k != "_class_name"}
+    settings = {k: v for k, v in unet_settings(config.to_dict(), shapes, down, up).items() if k != "_class_name"}
     with torch.device("meta"):
         unet = UNet2DConditionModel(**settings)
     unet.load_state_dict({new: state[old].clone() for old, new in names.items()}, strict=True, assign=True)

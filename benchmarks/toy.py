@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import sgm_core as sgm
-from sgm_plugins.tools.convert.diffusers.names import Names, renamed
-from sgm_plugins.tools.convert.diffusers.settings import unet_settings
-from sgm_plugins.tools.convert.diffusers.unet import our_levels, unet_names
+from sgm_core.checkpoints.family import Rule, expanded
+from sgm_plugins.families.settings import unet_settings
+from sgm_plugins.families.unet import our_levels, unet_names
 
 CLASSES, LABEL = 10, 128
 """Labels, and the width of the vector that one becomes."""
@@ -45,6 +45,16 @@ class Size(NamedTuple):
             "num_classes": "sequential",
             "adm_in_channels": LABEL,
         }
+
+
+def renamed(keys: Iterable[str], table: Mapping[str, str]) -> dict[str, str]:
+    """Our keys -> those of diffusers.
+
+    Args:
+        table: our modules -> theirs.
+    """
+    pieces, _ = expanded([Rule(ours, theirs) for ours, theirs in table.items()], keys, back=True)
+    return {piece.ours: piece.theirs for piece in pieces}
 
 
 TOY = Size()
@@ -88,15 +98,15 @@ def theirs(size: Size, network: nn.Module) -> tuple[nn.Module, dict[str, str]]:
 
     state = network.state_dict()
     down, up = our_levels(state)
-    table: Names = unet_names(down, up) | {
+    table = unet_names(down, up) | {
         "label_emb.0.0": "class_embedding.linear_1",
         "label_emb.0.2": "class_embedding.linear_2",
     }
-    names, _ = renamed(state, table)
+    names = renamed(state, table)
     changes = [f"model.network.{key}={value}" for key, value in size.settings.items() if key != "use"]
     config = sgm.load_config("digits", overrides=changes)
     shapes = {key: tuple(value.shape) for key, value in state.items() if not key.startswith("label_emb.")}
-    settings = unet_settings(config, shapes, down, up)
+    settings = unet_settings(config.to_dict(), shapes, down, up)
     settings |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": LABEL}
     unet = UNet2DConditionModel(**{key: value for key, value in settings.items() if key != "_class_name"})
     unet.load_state_dict({new: state[old].clone() for old, new in names.items()}, strict=True)

@@ -443,8 +443,8 @@ def load(entry: Entry) -> Any:
         raise
     except BaseException as error:
         raise BrokenComponentError(
-            f"{noun_of(entry.kind)} '{entry.name}' of {entry.provider} can "
-            f"not be loaded from {entry.value}: {type(error).__name__}: {error}{remedy(entry, error)}"
+            f"{noun_of(entry.kind)} '{entry.name}' of {entry.provider} "
+            f"cannot be loaded from {entry.value}: {type(error).__name__}: {error}{remedy(entry, error)}"
         ) from error
     return obj
 

@@ -73,7 +73,7 @@ def dispatch(given: list[str]) -> int:
             parser = parser_of(offer.name, offer.command, str(offer.plugin))
             return run_command(offer.name, offer.command, parser, given[1:], opened)
         listing |= added.listing()
-    root_parser(listing).parse_args(given[:1] or ["--help"])  # exits
+    root_parser(listing).parse_args(given[:1])  # exits
     raise AssertionError
 
 

@@ -13,6 +13,7 @@ from sgm_core.checkpoints.files import read_step
 from sgm_core.checkpoints.manifest import fault, newest_valid
 from sgm_core.errors import SgmError
 from sgm_core.files import Tolerant
+from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.runs.metrics import JSONLMetrics
 from sgm_core.runs.run import resume_run, start_run
 from sgm_plugins.callbacks.image_logger import ImageLogger
@@ -44,7 +45,7 @@ def train(monkeypatch, tmp_path):
     """Trains; what is to be done before which step, and overrides: the folder, warnings, and what was raised."""
 
     def run(folder: Path, todo, *overrides: str):
-        monkeypatch.setattr("sgm_core.runs.run.added_callbacks", lambda config: [At(todo)])
+        monkeypatch.setattr("sgm_core.runs.run.added_callbacks", lambda run: [At(todo), *added_callbacks(run)])
         made = start_run(sgm.load_config("digits", overrides=[*FAST, *overrides]), folder, "a")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

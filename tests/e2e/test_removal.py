@@ -71,7 +71,7 @@ def test_the_help_lists_train_alone(bare, tmp_path):
 
 
 def test_digits_trains_and_resumes(bare, tmp_path):
-    short = ("trainer.max_steps=3", "data.batch_size=16")
+    short = ("trainer.max_steps=3", "data.batch_size=16", "trainer.log_every_n_steps=1")
     done = sgm(bare, "train", "digits", *short, "--name", "bare", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "bare"

@@ -26,6 +26,7 @@ from support.installed import usable_names
 from torch import nn
 
 import sgm_core as sgm
+from sgm_core.config.lazy import Lazy
 from sgm_core.config.sections import Checkpointing
 from sgm_core.kinds import KINDS
 
@@ -155,6 +156,8 @@ def value(draw: Draw, hint: Any, preferred: str) -> Any:
         return {value(draw, key, preferred): value(draw, item, preferred)}
     if origin is Path:
         return draw(st.sampled_from(["here", "/a/b c", "~/x"]))
+    if origin is Lazy:  # a config does not tell whether a part is built at once
+        return value(draw, args[0], preferred)
     if origin in roles():
         return component(draw, roles()[origin], None, preferred)
     bases = [base for base in getattr(origin, "__mro__", ()) if base in roles()]

@@ -111,7 +111,7 @@ def test_a_run_and_its_ckpt(tmp_path, monkeypatch, capsys):
     assert run.train() == 0
     assert main(["inspect", "runs/a"]) == 0
     out = capsys.readouterr().out
-    for line in ("step        2", "config      in the file", "averaged weights (EMA)", "no public one"):
+    for line in ("step        2", "config      in the file", "averaged weights (EMA)", "not a public model"):
         assert line in out
     again = inspect(run.folder)
     assert again.step == 2

@@ -27,9 +27,6 @@ MOVED = {"adafactor": "torch says that the class is of another module than its f
 
 COMPUTED = {
     ("adamw", "optimizer"): "a class",
-    ("euler_edm", "s_tmax"): "math.inf",
-    ("heun_edm", "s_tmax"): "math.inf",
-    ("interval", "sigma_hi"): "math.inf",
     ("diffusion", "optimizer"): "a class",
     ("autoencoder", "optimizer"): "a class",
     ("rich_progress_bar", "theme"): "a dataclass with its defaults",

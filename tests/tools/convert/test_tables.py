@@ -733,7 +733,7 @@ def test_what_has_no_counterpart_is_an_error(kind, target, params, message):
         ("scalings", {"params": {}}, "a scaling was expected here: a mapping with 'target:'"),
         ("scalings", "edm", "a scaling was expected here"),
         ("scalings", {"target": 3}, "a scaling was expected here"),
-        ("scalings", {"target": D + "x.EDMScaling", "sigma_data": 1}, "part.sigma_data: nothing is known"),
+        ("scalings", {"target": D + "x.EDMScaling", "sigma_data": 1}, "part.sigma_data: no key of this name is known"),
     ],
 )  # fmt: skip
 def test_a_target_that_is_not_known_is_an_error(kind, spec, message):
