@@ -388,7 +388,7 @@ def test_a_plugin_of_another_api_is_named_with_the_way_out_and_not_imported(make
     points = {**MINILM, "sgm.plugins": {"hooks": "throwaway_littlelm"}, "sgm.api": {api: "sgm_core"}}
     make_distribution("sgm-littlelm", points, SOURCE)
     assert "littlelm" not in sgm.names("embedders")
-    assert index.entries("plugins") == []
+    assert [entry for entry in index.entries("plugins") if entry.distribution != BUILTIN] == []
     with pytest.raises(UnknownNameError, match=re.escape(f"sgm-littlelm 1.0 was built for {way_out}")):
         sgm.resolve("embedders", "sgm-littlelm:littlelm")
     assert main(["list", "embedders"]) == 0

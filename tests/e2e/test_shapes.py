@@ -235,8 +235,8 @@ AT_RUN_TIME = [
     ),
     pytest.param(
         [SILENT.format(key="image", lengths=[2, 8]), SILENT.format(key="image", lengths=[3, 8])],
-        r"bad\.yaml:7:9 model\.conditioner\.embedders\[2\] \(Silent\): its crossattn output \(4, 3, 8\) can"
-        r" not be joined",
+        r"bad\.yaml:7:9 model\.conditioner\.embedders\[2\] \(Silent\): its crossattn output \(4, 3, 8\) cannot"
+        r" be joined",
         id="join",
     ),
     pytest.param(
