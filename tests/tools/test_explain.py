@@ -1,4 +1,6 @@
 import inspect
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,3 +269,23 @@ def test_a_path_to_nothing_says_what_there_is(toy, path, message):
 
 def test_origins_of_files_are_origins():
     assert isinstance(explain(sgm.load_config("digits")).at("seed").origin, Origin)
+
+
+@pytest.mark.parametrize("path", ["model.sampler", "trainer"])
+def test_a_part_is_shown_without_an_import_where_literals_tell_all_defaults(path):
+    code = (
+        "import sys\nfrom sgm_core.cli.app import main\ncode = main(['explain', 'digits', sys.argv[1]])\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"
+
+
+def test_what_source_tells_is_what_an_import_tells():
+    config = sgm.load_config("digits")
+    for path in ("model.sampler", "model.loss_fn", "data"):
+        static, imported = (explain(config, imports=imports).at(path) for imports in (False, True))
+        assert not any(item.incomplete for item in static.walk())
+        assert [(i.path, i.value, i.origin) for i in static.walk()] == [
+            (i.path, i.value, i.origin) for i in imported.walk()
+        ]

@@ -66,6 +66,9 @@ def test_the_built_in_plugins_give_every_run_its_guard_report_bar_and_grids():
         assert set(names(parts())) == usual
         assert set(names(parts(callbacks=[]))) == usual - {"ImageLogger"}
         assert set(names(parts("nonfinite.check=false"))) == usual - {"FiniteGuard"}
+        assert set(names(parts("report.write=false"))) == usual - {"Reporter"}
+        [reporter] = [c for c in added_callbacks(parts("report.interval=3")) if type(c).__name__ == "Reporter"]
+        assert reporter.interval == 3
         assert set(names(parts("trainer.enable_progress_bar=false"))) == usual - {"StepProgressBar"}
 
 
