@@ -205,7 +205,8 @@ points = found if sys.version_info >= (3, 12) else [point for group in found.val
 rows = [
     {"kind": point.group[4:], "name": point.name, "distribution": point.dist.name, "version": point.dist.version,
      "value": point.value, "qualified": f"{point.dist.name}:{point.name}"}
-    for point in points if point.group.startswith("sgm.") and point.group not in ("sgm.configs", "sgm.plugins")
+    for point in points if point.group.startswith("sgm.") and point.group[4:] not in (
+        "api", "commands", "configs", "plugins", "python", "readers", "sections")
 ]
 rows.sort(key=lambda row: [row[key] for key in ("kind", "name", "value", "distribution")])
 print(json.dumps(rows, indent=1))
