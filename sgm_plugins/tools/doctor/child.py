@@ -6,6 +6,7 @@ standard error goes to standard error. `sgm_plugins/tools/doctor/examine.py` rea
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -111,6 +112,11 @@ def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
             reason = f"it cannot be inspected: {type(error).__name__}: {text_of(error)}"
     if not reason and entry.kind == "plugins":
         reason = wrong_hooks(entry, target)
+    if not reason and entry.kind == "commands":
+        missing = [name for name in ("add_arguments", "run") if not callable(getattr(target, name, None))]
+        reason = f"it has no function {missing[0]}" if missing else ""
+    if not reason and entry.kind == "sections" and not (inspect.isclass(target) and dataclasses.is_dataclass(target)):
+        reason = f"it is {target!r:.60}; a dataclass is needed"
     return {"reason": reason, "milliseconds": milliseconds, "problems": problems}
 
 

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from sgm_core.errors import SgmError
-from sgm_core.kinds import KINDS
+from sgm_core.kinds import GROUPS, KINDS
 from sgm_core.registry import BUILTIN, LOCAL, Entry, did_you_mean, normalize, outside_window
 
 BASE_LIMIT = 300.0
 """Seconds for what is not the plugin's: starting Python, importing torch and Lightning."""
 
-_OTHER_GROUPS = ("plugins", "configs")
 _BOOT = "import sys; sys.path[:] = {path!r}; from sgm_plugins.tools.doctor.child import main; main(sys.argv[1])"
 _TICK = 0.1  # seconds between two looks at the clock
 
@@ -101,8 +100,8 @@ def examine_one(entries: Sequence[Entry], timeout: float, stop: threading.Event)
     """One distribution. If a component takes its process down, the others get a new one."""
     found: dict[Entry, Finding] = {}
     for entry in entries:
-        if entry.kind not in KINDS and entry.kind not in _OTHER_GROUPS:
-            near = did_you_mean(entry.kind, KINDS)
+        if entry.kind not in KINDS and entry.kind not in GROUPS:
+            near = did_you_mean(entry.kind, [*KINDS, *GROUPS])
             found[entry] = Finding(entry, f"'sgm.{entry.kind}' is no group of sgm: there is no such kind.{near}")
         elif reason := outside_window(entry):  # never imported, not here either
             found[entry] = Finding(entry, reason)
