@@ -309,3 +309,13 @@ def test_ctrl_c_ends_the_examined_processes_too(make_distribution, pids):
     finally:
         process.kill()
     assert not any(alive(int(pid)) for pid in pids.read_text().split())
+
+
+def test_commands_and_sections_are_examined(sgm, make_distribution):
+    files = {"throwaway_bad.py": "settings = 3\ndef add_arguments(parser): ...\n"}
+    points = {"sgm.commands": {"bad": "throwaway_bad"}, "sgm.sections": {"bad": "throwaway_bad:settings"}}
+    make_distribution("sgm-bad", points, files)
+    code, text = sgm("--json", "sgm-bad")
+    assert code == 1
+    for problem in ("it has no function run", "it is 3; a dataclass is needed"):
+        assert problem in text
