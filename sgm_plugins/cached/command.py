@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = read_config(options.config)
-    config.components  # noqa: B018 - a mistake in it should not have to wait for the imports
+    config.check()  # a mistake in it should not have to wait for the imports
     from sgm_plugins.cached.fill import fill
 
     filled, seconds = fill(config)
