@@ -14,7 +14,7 @@ test: lint
 
 # everything, for each submission
 test-all: lint
-	$(SUITE)
+	$(SUITE) --durations=25
 
 # the tests that draw examples, with fresh seeds; what they find becomes an @example
 fuzz: .venv/dev.done

@@ -359,7 +359,8 @@ CHANGES = [other_value, other_value, beyond, beyond, drop, misspell, extra_key, 
 
 def is_free(steps: Steps) -> bool:
     """Below these keys stands plain data that nobody looks into."""
-    return bool({"vars", "log_keys", "summarize_kwargs", "console_kwargs", "scheduling", "duration"} & {*steps[:-1]})
+    free = {"vars", "log_keys", "summarize_kwargs", "console_kwargs", "scheduling", "duration", "val_check_interval"}
+    return bool(free & {*steps[:-1]})
 
 
 # --- YAML ----------------------------------------------------------------------------------------------------------
