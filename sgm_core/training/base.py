@@ -152,6 +152,16 @@ class TrainingEngine(LightningModule, ABC):
             for optimizer in self.trainer.optimizers:
                 optimizer.zero_grad()
 
+    def on_after_backward(self) -> None:
+        """Make the gradient of an epoch's last step the mean over its batches: Lightning divides each loss by
+        `accumulate_grad_batches`, also where fewer are left."""
+        trainer = self.trainer
+        configured = trainer.accumulate_grad_batches
+        batches = trainer.fit_loop.batch_idx % configured + 1
+        if batches < configured and trainer.is_last_batch:
+            gradients = [p.grad for p in self.trained_parameters().values() if p.grad is not None]
+            torch._foreach_mul_(gradients, configured / batches)
+
     # --- metrics ---------------------------------------------------------------------------------------------------
 
     def log_step(self, values: Mapping[str, Tensor], batch_idx: int, prog_bar: Sequence[str] = ("loss",)) -> None:

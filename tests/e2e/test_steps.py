@@ -74,6 +74,18 @@ def assert_steps(folder: Path, steps: int) -> None:
     assert [row["lr_abs"] for row in logged] == pytest.approx([2e-3 * (1 - step / 100) for step in range(steps)])
 
 
+@pytest.mark.parametrize("accumulate", [7, 24])
+def test_a_step_cut_short_by_the_end_of_an_epoch_takes_the_mean_over_its_own_batches(accumulate):
+    sgd = ["model.optimizer={use: sgd, lr: 0.1}", "trainer.max_epochs=1", "trainer.max_steps=-1"]
+    weights = []
+    for configured in (BATCHES, accumulate):
+        changes = [*sgd, f"trainer.accumulate_grad_batches={configured}"]
+        assert main(["train", *SETTINGS, *changes, "--name", f"a{configured}"]) == 0
+        weights.append(torch.load(f"runs/a{configured}/checkpoints/last.ckpt", weights_only=True)["state_dict"])
+    full, short = weights
+    torch.testing.assert_close(short, full, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 4])
 def test_epochs_end_amid_an_accumulation_and_a_run_after_its_epochs(accumulate, drawn):
     limits = [f"trainer.accumulate_grad_batches={accumulate}", "trainer.max_epochs=2", "trainer.max_steps=-1"]
