@@ -20,6 +20,14 @@ class CheckpointError(SgmError):
     """A checkpoint that cannot be read, or does not fit the model."""
 
 
+class UnreadableNow(CheckpointError):
+    """The machine cannot read a file: a disk, memory, a permission. This says nothing about the file."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        super().__init__(f"{path}: cannot be read now: {reason}. Nothing was changed; try again")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What was read from a file.
@@ -50,9 +58,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except CheckpointError:
         raise
-    except Exception as error:  # the readers raise many kinds for a broken file; all of them mean this
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint: {reason}") from error
+    except Exception as error:
+        raise unreadable(path, error, "not a readable checkpoint") from error
+
+
+def unreadable(path: Path, error: Exception, what: str) -> CheckpointError:
+    """Torch and safetensors raise exceptions of many types for a broken file, and some of the same types for what is
+    wrong with the machine."""
+    text = str(error)
+    if isinstance(error, (OSError, MemoryError)) or re.search(
+        r"unable to (open|mmap|stat) |allocate memory|not enough memory|os error", text
+    ):
+        return UnreadableNow(path, error)
+    return CheckpointError(f"{path}: {what}: {text.partition(chr(10))[0] or type(error).__name__}")
 
 
 def read_weights(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
@@ -195,5 +213,5 @@ def read_step(path: Path) -> int:
     """
     try:
         return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except Exception as error:  # as in read_checkpoint
-        raise CheckpointError(f"{path}: not a checkpoint to resume from: {error}") from error
+    except Exception as error:
+        raise unreadable(path, error, "not a checkpoint to resume from") from error

@@ -12,9 +12,9 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sgm_core.checkpoints.files import CheckpointError, find_checkpoint, read_step, refuse_url
+from sgm_core.checkpoints.files import CheckpointError, UnreadableNow, find_checkpoint, read_step, refuse_url
 from sgm_core.files import replacing
 
 SUFFIX = ".sha256.json"
@@ -48,9 +48,9 @@ def sha256(path: Path) -> str:
 
 
 def mismatch(checkpoint: Path, content: bool = True) -> str | None:
-    """What its manifest says against a checkpoint; none if nothing, or if there is no manifest.
+    """How a checkpoint differs from what its manifest says was written; None if it does not, or if there is none.
 
-    `last.ckpt` has none of its own: it is a second name of a `step-*.ckpt`, and must be one that was written here.
+    `last.ckpt` has no manifest of its own: it is a second name, or a copy, of a `step-*.ckpt`.
 
     Args:
         checkpoint: the file.
@@ -58,52 +58,66 @@ def mismatch(checkpoint: Path, content: bool = True) -> str | None:
 
     Raises:
         OSError: it cannot be read.
+        CheckpointError: nothing tells which checkpoint `last.ckpt` is: it is torn.
     """
     size = checkpoint.stat().st_size
     if size == 0:
         return "it is empty"
-    own = manifest_of(checkpoint)
-    written = [_read(path) for path in ([own] if own.is_file() else _manifests(checkpoint.parent, checkpoint.name))]
-    if written and size not in [row.get("bytes") for row in written]:
-        wanted = max(int(row.get("bytes", 0)) for row in written)
-        return f"it has {size} bytes and was written with {wanted}"
-    if written and content and sha256(checkpoint) not in [row.get("sha256") for row in written]:
+    own = checkpoint
+    if checkpoint.name == "last.ckpt":
+        steps = checkpoint.parent.glob("step-*.ckpt")
+        own = next((path for path in steps if path.samefile(checkpoint)), None) or checkpoint.with_name(
+            f"step-{read_step(checkpoint):08d}.ckpt"
+        )
+    written = _read(manifest_of(own))
+    if written.get("bytes", size) != size:
+        return f"it has {size} bytes and was written with {written['bytes']}"
+    if "sha256" in written and content and sha256(checkpoint) != written["sha256"]:
         return "its content is not what was written (sha256)"
     return None
 
 
-def fault(checkpoint: Path, content: bool = True) -> str | None:
-    """Why a checkpoint is not one to go on from; none if it is. No code in it is ever run.
+class Fault(NamedTuple):
+    """Why a checkpoint is not one to resume from; `proven` if it differs from its manifest."""
 
-    Where there is no manifest at all, of a version that wrote none, only reading it can tell.
+    reason: str
+    proven: bool
+
+
+def fault(checkpoint: Path, content: bool = True) -> Fault | None:
+    """Why a checkpoint is not one to resume from; None if it is. No code in it is ever run.
+
+    Where there is no manifest, of a version that wrote none, only reading it can tell.
 
     Args:
         checkpoint: the file.
         content: as of `mismatch`.
+
+    Raises:
+        UnreadableNow: the machine cannot read it.
     """
     try:
         reason = mismatch(checkpoint, content)
         if reason is not None:
-            return reason
+            return Fault(reason, proven=True)
         read_step(checkpoint)
+    except (OSError, MemoryError) as error:
+        raise UnreadableNow(checkpoint, error) from error
+    except UnreadableNow:
+        raise
     except CheckpointError as error:
-        return str(error).removeprefix(f"{checkpoint}: ").splitlines()[0]
-    except (OSError, ValueError) as error:
-        return str(error).splitlines()[0]
+        return Fault(str(error).removeprefix(f"{checkpoint}: ").splitlines()[0], proven=False)
     return None
 
 
-def _manifests(folder: Path, name: str) -> list[Path]:
-    return list(folder.glob(f"step-*.ckpt{SUFFIX}")) if name == "last.ckpt" else []
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A manifest; one that is no manifest vouches for nothing."""
+def _read(manifest: Path) -> dict[str, Any]:
+    """Size and sum of a manifest; nothing if there is none, or if it is damaged: then it vouches for nothing."""
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
+        found = json.loads(manifest.read_bytes())
+    except (ValueError, RecursionError, FileNotFoundError):
         return {}
-    return found if isinstance(found, dict) else {}
+    wanted = {"bytes": int, "sha256": str}
+    return {key: found[key] for key, kind in wanted.items() if isinstance(found, dict) and type(found.get(key)) is kind}
 
 
 def to_load(path: Path, verify: bool | None = None) -> Path:
@@ -122,10 +136,13 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
         return file.stat().st_size <= READ_ANYWAY if verify is None else verify
 
     if path.is_file():
-        reason = mismatch(path, read_all(path))
+        try:
+            reason = mismatch(path, read_all(path))
+        except (OSError, MemoryError) as error:
+            raise UnreadableNow(path, error) from error
         if reason is not None:
             raise CheckpointError(f"{path}: {reason}")
-    if not path.is_dir() or not _candidates(path):
+    if not path.is_dir() or not candidates(path):
         return find_checkpoint(path)
     export = path / "model.safetensors"
 
@@ -133,7 +150,9 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
         warnings.warn(line, stacklevel=2)
 
     try:
-        return newest_valid(path, warn, lambda file: fault(file, read_all(file)))[0]
+        return newest_valid(path, warn, read_all)[0]
+    except UnreadableNow:
+        raise
     except CheckpointError:
         if not export.is_file():
             raise
@@ -141,38 +160,38 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
     return export
 
 
-def _candidates(run: Path) -> list[Path]:
-    """Newest first."""
+def candidates(run: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
     last = run / "checkpoints" / "last.ckpt"
     found = [path for path in last.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+\.ckpt", path.name)]
     return [*([last] if last.is_file() else []), *sorted(found, reverse=True)]
 
 
 def newest_valid(
-    run: Path, say: Callable[[str], None], fault_of: Callable[[Path], str | None] = fault
+    run: Path, say: Callable[[str], None], content: Callable[[Path], bool] = lambda checkpoint: True
 ) -> tuple[Path, list[Path]]:
-    """The newest valid checkpoint of a run, and those that were passed over for it.
+    """The newest valid checkpoint of a run, and newer ones that differ from their manifest.
 
     Args:
         run: the folder.
         say: told of each that is passed over, with the reason.
-        fault_of: why a checkpoint is not valid.
+        content: whether the sum of a checkpoint is compared.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or one cannot be read now.
     """
-    candidates = _candidates(run)
-    if not candidates:
+    found_here = candidates(run)
+    if not found_here:
         checkpoint = find_checkpoint(run)  # tells what was looked for
         raise CheckpointError(f"{run}: it has weights ({checkpoint.name}) but no checkpoint to resume from")
-    faults: dict[Path, str] = {}
-    for candidate in candidates:
+    faults: dict[Path, Fault] = {}
+    for candidate in found_here:
         twin = next((path for path in faults if path.exists() and path.samefile(candidate)), None)
-        reason = faults[twin] if twin else fault_of(candidate)
-        if reason is None:
-            return candidate, list(faults)
-        faults[candidate] = reason
-        say(f"skipped {candidate}: {reason}")
+        found = faults[twin] if twin else fault(candidate, content(candidate))
+        if found is None:
+            return candidate, [path for path, its in faults.items() if its.proven]
+        faults[candidate] = found
+        say(f"skipped {candidate}: {found.reason}")
     raise CheckpointError(
-        f"{run}: none of its {len(candidates)} checkpoints can be read; start a new run with another --name"
+        f"{run}: none of its {len(found_here)} checkpoints can be read; start a new run with another --name"
     )

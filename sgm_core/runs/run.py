@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 import time
 import warnings
@@ -24,6 +25,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -32,12 +34,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.loggers import Logger
 
 from sgm_core.checkpoints.files import read_provenance, read_step, refuse_url, save_weights
-from sgm_core.checkpoints.manifest import newest_valid
+from sgm_core.checkpoints.manifest import candidates, newest_valid
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
 from sgm_core.errors import SgmError, StopRun, tell
-from sgm_core.files import replacing, sweep
+from sgm_core.files import is_temporary, replacing, sweep
 from sgm_core.hooks.callbacks import added_callbacks
 from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.compartments import Compartments
@@ -51,6 +53,8 @@ from sgm_core.runs.ranks import agreed, is_first_process, slurm_job
 from sgm_core.runs.saving import AtomicCheckpoints, Saver, set_aside
 from sgm_core.runs.signals import Requests
 from sgm_core.training.base import TrainingEngine
+
+CONFIG = "config.yaml"
 
 _PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
 """How a message begins that is about a part of the model."""
@@ -66,9 +70,13 @@ class Run:
 
     config: Config
     folder: Path
+    resumes: bool = False
+    """It began before; without a checkpoint it starts from step 0."""
     resume_from: Path | None = None
-    skipped: list[Path] = field(default_factory=list)
-    """Checkpoints that are newer, and broken."""
+    damaged: list[Path] = field(default_factory=list)
+    """Newer checkpoints that differ from their checksum."""
+    begun: bool = False
+    """Training has started in this process."""
 
     def train(self) -> int:
         """Build, fit, export. Gives the exit code.
@@ -88,16 +96,16 @@ class Run:
         created = make_folder(self.folder)
         try:
             with locked(self.folder):
-                if self.resume_from is None and not created:
+                if not self.resumes:
                     refuse_taken(self.folder)  # a run may have begun here and ended since we looked
                 for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
                     sweep(folder)
                 if self.resume_from is not None:
-                    set_aside(self.resume_from, self.skipped)
+                    set_aside(self.resume_from, self.damaged)
                 return self._train()
         finally:
-            if created and not any(self.folder.iterdir()):
-                self.folder.rmdir()
+            if created and not self.begun:
+                shutil.rmtree(self.folder)
 
     def check(self) -> None:
         """Everything that can be known before anything is made.
@@ -134,15 +142,13 @@ class Run:
         requests = Requests()
         with requests.listening():
             trainer = self.trainer(requests)
+            if is_first_process():
+                self.write_config()  # before any other file: from here on the run can be resumed
             say(f"run: {self.folder}")
             try:
                 trainer.fit(engine, datamodule=data, ckpt_path=self.resume_from, weights_only=True)
             except Interrupted:
-                say(f"Interrupted at step {trainer.global_step}; saved. Resume with: sgm train --resume {self.folder}")
-                try:
-                    self.export(trainer, engine)
-                except SgmError as error:
-                    say(str(error))  # how a run ends that was told to is its exit code
+                self.interrupted(trainer, engine)
                 return 0 if is_child(trainer) else requests.exit_code
             except StopRun as error:
                 if not is_child(trainer):
@@ -159,6 +165,17 @@ class Run:
         if trainer.is_global_zero:
             self.report(trainer, time.monotonic() - started)
         return 0
+
+    def interrupted(self, trainer: Trainer, engine: LightningModule) -> None:
+        """Say what is saved, and how to resume."""
+        step = trainer.global_step
+        saved = f"Interrupted at step {step}; saved" if step else "Interrupted before the first step; nothing to save"
+        say(f"{saved}. Resume with: sgm train --resume {self.folder}")
+        if step:
+            try:
+                self.export(trainer, engine)
+            except SgmError as error:
+                say(str(error))  # the exit code of an interrupted run says that it was interrupted
 
     def located(self, error: ValueError) -> ValueError:
         """A refusal that names a part of the model, with the line of the config where that part stands."""
@@ -177,8 +194,7 @@ class Run:
         given = getattr(make, "keywords", {})
         own = given.get("callbacks")
         own = own if own is None or isinstance(own, list) else [own]
-        metrics, resumed = self.folder / METRICS, self.resume_from is not None
-        added = added_callbacks(RunParts(self.folder, self.config, metrics, resumed, own))
+        added = added_callbacks(RunParts(self.folder, self.config, self.folder / METRICS, self.resumes, own))
         checkpoint, writer = self.config.build("checkpoint"), AtomicCheckpoints()
         saver = Saver(
             self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted,
@@ -188,7 +204,7 @@ class Run:
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
             callbacks=[
-                WriteConfig(self),
+                Begun(self),
                 *(own or ()),
                 Compartments(current()),
                 saver,
@@ -210,19 +226,19 @@ class Run:
         """
         several = configured if isinstance(configured, list) else [configured]
         found = [JSONLMetrics(self.folder), *(logger for logger in several if isinstance(logger, Logger))]
-        step = None if self.resume_from is None else read_step(self.resume_from)
+        step = 0 if self.resume_from is None else read_step(self.resume_from)
         for logger in found:
             write_to, truncate_after = (getattr(logger, name, None) for name in ("write_to", "truncate_after"))
             if write_to is not None:
                 write_to(self.folder)
-            if truncate_after is not None and step is not None:
+            if truncate_after is not None and self.resumes:
                 truncate_after(step - 1)  # loggers count steps from 0
         return found
 
     def write_config(self) -> None:
         """Write `config.yaml` and `lock.json`."""
         _, components = self.config.checked
-        with replacing(self.folder / "config.yaml") as temporary:
+        with replacing(self.folder / CONFIG) as temporary:
             temporary.write_text(self.config.to_yaml(), encoding="utf-8")
         lock = [{**entry._asdict(), "qualified": entry.qualified} for entry in [*components, *hook_entries()]]
         for row in lock:
@@ -257,15 +273,14 @@ class Run:
                 engine.adapter.export(self.folder)
 
 
-class WriteConfig(Callback):
-    """Writes the run's config when training really starts: a run that fails before leaves nothing behind."""
+class Begun(Callback):
+    """Notes that training has started: a new run that fails before leaves nothing behind."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.run.write_config()
+        self.run.begun = True
 
 
 def start_run(config: Config, runs: Path, name: str) -> Run:
@@ -282,17 +297,25 @@ def start_run(config: Config, runs: Path, name: str) -> Run:
 
 
 def refuse_taken(folder: Path) -> None:
-    """A new run has a new folder.
+    """A new run has a new folder. What a run leaves that is killed before its `config.yaml` is written does not count.
 
     Raises:
         SgmError: there is something in it.
     """
-    if folder.exists() and (not folder.is_dir() or any(path.name not in (FILE, LOCK) for path in folder.iterdir())):
+    if (folder / CONFIG).exists():
         raise SgmError(f"{folder} exists already: choose another --name, or resume it: --resume {folder}")
+    if folder.exists() and not (folder.is_dir() and all(map(is_leftover, folder.iterdir()))):
+        raise SgmError(f"{folder} exists already and is no run: choose another --name")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a run left this file that was killed while it started."""
+    return path.name in (FILE, LOCK) or is_temporary(path)
 
 
 def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
-    """A run that goes on from its newest valid checkpoint; says what is wrong with those that are newer.
+    """A run that resumes from its newest valid checkpoint, or from step 0 if none was saved yet. Says what is wrong
+    with newer checkpoints.
 
     Args:
         folder: of the run.
@@ -303,22 +326,30 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
         SgmError: not a run folder, nothing saved in it that can be read, or its config was changed.
     """
     refuse_url(folder)
-    if not (folder / "config.yaml").is_file():
-        raise SgmError(f"--resume {folder}: not a run folder (it has no config.yaml)")
-    config = saved_config(folder / "config.yaml", overrides)
+    if not (folder / CONFIG).is_file():
+        started = folder.is_dir() and all(map(is_leftover, folder.iterdir()))
+        remedy = "; it ended before training started: repeat the command that started it" if started else ""
+        raise SgmError(f"--resume {folder}: not a run folder (it has no {CONFIG}){remedy}")
+    config = saved_config(folder / CONFIG, overrides)
     if is_first_process():
         refuse_held(folder)
     config.check()  # a mistake in it is told before what it changes
-    skipped: list[Path] = []
+    damaged: list[Path] = []
 
     def newest() -> str:
+        if not candidates(folder) and not (folder / "model.safetensors").exists():
+            say(f"{folder}: nothing was saved yet: it starts from step 0")
+            return ""
         checkpoint, broken = newest_valid(folder, say)
-        skipped.extend(broken)
+        damaged.extend(broken)
         return str(checkpoint)
 
-    checkpoint = Path(agreed("checkpoint", newest, newest))
+    found = agreed("checkpoint", newest, newest)
+    if not found:
+        return Run(config, folder, resumes=True)
+    checkpoint = Path(found)
     refuse_changes(config, folder, read_provenance(checkpoint), allow_change)
-    return Run(config, folder, checkpoint, skipped)
+    return Run(config, folder, resumes=True, resume_from=checkpoint, damaged=damaged)
 
 
 def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, allow: bool) -> None:
@@ -348,9 +379,8 @@ def make_folder(folder: Path) -> bool:
     try:
         created = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise SgmError(f"{folder}: cannot be written: {error.strerror}. Choose another folder with --runs") from error
     return created

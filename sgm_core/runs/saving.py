@@ -19,6 +19,7 @@ from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_core.runs.signals import Requests
+from sgm_core.training.moments import misfits
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -100,6 +101,8 @@ class Saver(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
         self.requests.listen()
+        if trainer.ckpt_path is not None:
+            refuse_misfits(trainer)
         if trainer.is_global_zero:
             self.sweep_manifests()  # a kill may have left one
 
@@ -189,6 +192,19 @@ class Saver(Checkpoint):
         return sorted(path for path in self.folder.glob("step-*.ckpt") if step_of(path) >= 0)
 
 
+def refuse_misfits(trainer: Trainer) -> None:
+    """Compare what the optimizers got from a checkpoint with what they would have made.
+
+    Raises:
+        SgmError: a tensor has another shape.
+    """
+    names = {parameter: name for name, parameter in trainer.lightning_module.named_parameters()}
+    for optimizer in trainer.optimizers:
+        for parameter, reason in misfits(optimizer):
+            name = names.get(parameter, "a parameter")
+            raise SgmError(f"{trainer.ckpt_path}: the optimizer's state of {name} does not fit: {reason}")
+
+
 def step_of(checkpoint: Path) -> int:
     """500, of `step-00000500.ckpt`; -1 for any other name."""
     found = re.fullmatch(r"step-(\d+)\.ckpt", checkpoint.name)
@@ -198,18 +214,19 @@ def step_of(checkpoint: Path) -> int:
 def make_last(path: Path) -> None:
     """Make `last.ckpt` the same file as `path`; a copy where the file system has no links."""
     with replacing(path.with_name("last.ckpt")) as temporary:
+        temporary.unlink()
         try:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)
 
 
-def set_aside(checkpoint: Path, skipped: list[Path]) -> None:
-    """Make `checkpoint` the last one, and the skipped ones no checkpoints: `step-00000500.ckpt.broken`.
+def set_aside(checkpoint: Path, damaged: list[Path]) -> None:
+    """Make `checkpoint` the last one, and the damaged ones no checkpoints: `step-00000500.ckpt.broken`.
 
     They would else count among the newest that are kept, in place of those that are written from now on.
     """
-    for path in skipped:
+    for path in damaged:
         if path.name == "last.ckpt":
             make_last(checkpoint)
         elif path.exists():
