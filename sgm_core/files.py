@@ -6,9 +6,8 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 
 @contextmanager
@@ -18,11 +17,15 @@ def replacing(path: Path) -> Iterator[Path]:
         with replacing(folder / "last.ckpt") as temporary:
             torch.save(checkpoint, temporary)
 
-    An exception inside leaves the old file as it was and no other behind.
+    An exception inside leaves the old file as it was and no other behind. The temporary file is empty and new, under a
+    name that nobody can foresee, so no link is followed. The new file has the permissions that the umask allows.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -34,11 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
 def sweep(folder: Path) -> None:
     """Remove the temporary files that killed processes have left in a folder. Nobody else may be writing there."""
     for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+        if re.fullmatch(r"\..+\.(\d+|[0-9a-f]{16})\.tmp", path.name):
             path.unlink(missing_ok=True)
 
 
-class Tolerant:
+class Tolerant(AbstractContextManager["Tolerant", bool]):
     """Makes a write that fails a warning, once until one succeeds again: training must not end for it.
 
         with self.tolerant:
@@ -52,12 +55,7 @@ class Tolerant:
         self.what = what
         self.failing = False
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         told, self.failing = self.failing, isinstance(error, OSError)
         if self.failing and not told:
             reason = getattr(error, "strerror", None) or error

@@ -198,6 +198,7 @@ def step_of(checkpoint: Path) -> int:
 def make_last(path: Path) -> None:
     """Make `last.ckpt` the same file as `path`; a copy where the file system has no links."""
     with replacing(path.with_name("last.ckpt")) as temporary:
+        temporary.unlink()
         try:
             os.link(path, temporary)
         except OSError:
