@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 
 @contextmanager
@@ -20,39 +17,26 @@ def replacing(path: Path) -> Iterator[Path]:
         with replacing(folder / "last.ckpt") as temporary:
             torch.save(checkpoint, temporary)
 
-    An exception inside leaves the old file as it was and no other behind. The name of the temporary file cannot be
-    guessed, and it is new: nobody can have put a link there. The file's mode follows the umask, whoever writes it. A
-    link at `path` is replaced, not followed.
+    An exception inside leaves the old file as it was and no other behind. The temporary file is empty and new, under a
+    name that nobody can foresee, so no link is followed. The new file has the permissions that the umask allows.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    mode = create(temporary)
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(mode)
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def create(path: Path) -> int:
-    """Create an empty file; gives its mode, which follows the umask.
-
-    Raises:
-        FileExistsError: there is something, be it a link to nowhere.
-    """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        return stat.S_IMODE(os.fstat(handle).st_mode)
-    finally:
-        os.close(handle)
-
-
 def is_temporary(path: Path) -> bool:
-    """Whether `replacing` made this file; older versions put their process into its name."""
-    return re.fullmatch(r"\..+\.([0-9a-f]{16}|\d+)\.tmp|\.writable", path.name) is not None
+    """Whether `replacing` made this file, today's or an earlier one."""
+    return re.fullmatch(r"\..+\.(\d+|[0-9a-f]{16})\.tmp|\.writable", path.name) is not None
 
 
 def sweep(folder: Path) -> None:
@@ -62,7 +46,7 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-class Tolerant:
+class Tolerant(AbstractContextManager["Tolerant", bool]):
     """Makes a write that fails a warning, once until one succeeds again: training must not end for it.
 
         with self.tolerant:
@@ -76,12 +60,7 @@ class Tolerant:
         self.what = what
         self.failing = False
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         told, self.failing = self.failing, isinstance(error, OSError)
         if self.failing and not told:
             reason = getattr(error, "strerror", None) or error

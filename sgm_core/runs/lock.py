@@ -92,7 +92,6 @@ def _holder(path: Path) -> tuple[str, int] | None:
 
 
 def _read(path: Path) -> str | None:
-    try:
+    with suppress(FileNotFoundError):
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
+    return None

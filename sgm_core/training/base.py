@@ -280,6 +280,9 @@ class TrainingEngine(LightningModule, ABC):
         """A run that is resumed draws what it would have drawn, unless it was given another seed."""
         if self.seed is None:
             self._seed_of_fit = checkpoint.get(SEED_KEY)
+        shape = (checkpoint.get(PROVENANCE_KEY) or {}).get("latent_shape")
+        if self.latent_shape is None and shape is not None:  # a run that is resumed at its end sees no batch
+            self.latent_shape = tuple(shape)
 
 
 def full_batch(trainer: Trainer, samples: int, rows: int) -> int:

@@ -12,6 +12,7 @@ from sgm_core.checkpoints.family import Family, Form, expanded
 from sgm_core.checkpoints.layouts import FIRST_STAGE, NETWORK, harmless
 from sgm_core.checkpoints.recognise import ask, recognise
 from sgm_core.errors import SgmError
+from sgm_core.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,7 +211,8 @@ def save(path: Path, weights: Mapping[str, Tensor]) -> None:
         return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: alone(value) for key, value in weights.items()}, path, metadata={"format": "pt"})
+    with replacing(path) as temporary:
+        save_file({key: alone(value) for key, value in weights.items()}, temporary, metadata={"format": "pt"})
 
 
 def copy_tokenizer(model: Any, target: Path) -> bool:

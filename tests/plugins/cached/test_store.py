@@ -1,14 +1,17 @@
 """The store: what was added comes back, and nothing else ever does."""
 
 import os
+import sys
 import time
 import warnings
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
+from support.failing_calls import each_call_fails_once
 
-from sgm_plugins.cached.store import CacheWarning, Store
+from sgm_plugins.cached.store import CacheReadError, CacheWarning, Store
 
 
 def key(i: int) -> bytes:
@@ -162,3 +165,69 @@ def test_a_full_disk_is_a_warning_and_what_was_kept_before_stays(tmp_path):
     assert store.get([bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32])[1:] == [None, None]
     assert len(Store(tmp_path / "c")) == 1
     assert not list(tmp_path.rglob(".*.tmp"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="system calls of Linux")
+def test_whatever_call_of_a_read_fails_once_no_file_is_lost(tmp_path):
+    filled(tmp_path, 1, 2)
+    filled(tmp_path, 3)
+    files = sorted(tmp_path.iterdir())
+    content = [path.read_bytes() for path in files]
+
+    def read() -> str:
+        found = Store(tmp_path).get([key(1), key(2), key(3)])
+        return str([row is not None and same(row, rows(i)[key(i)]) for i, row in enumerate(found, 1)])
+
+    failed = list(each_call_fails_once(read, [tmp_path, *files]))
+    assert failed[0].outcome == "[True, True, True]"
+    assert {one.call for one in failed} >= {"openat", "getdents64", "mmap", "fstat"}
+    wrong = [one for one in failed if one.outcome not in ("[True, True, True]", "CacheReadError")]
+    assert not wrong
+    assert sum(one.outcome == "CacheReadError" for one in failed) > 20
+    assert [path.read_bytes() for path in files] == content
+
+
+def test_what_the_machine_cannot_read_now_is_an_error_and_stays(tmp_path, monkeypatch):
+    filled(tmp_path, 1)
+
+    def fail(*args, **kwargs):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sgm_plugins.cached.store.safe_open", fail)
+        with pytest.raises(CacheReadError, match="cannot be read now: out of memory"):
+            Store(tmp_path).get([key(1)])
+        with pytest.warns(CacheWarning, match="no more outputs are kept here"):
+            filled(tmp_path, 2)
+    assert Store(tmp_path).get([key(1)]) != [None]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and links")
+def test_only_regular_files_are_opened_and_only_own_ones_deleted(tmp_path):
+    filled(tmp_path / "c", 1)
+    (shard,) = (tmp_path / "c").glob("*.safetensors")
+    others = [tmp_path / "c" / f"{name}.safetensors" for name in ("pipe", "folder", "link", "model", "page")]
+    os.mkfifo(others[0])
+    others[1].mkdir()
+    others[2].symlink_to(shard)
+    save_file({"weight": torch.ones(3)}, others[3])
+    others[4].write_text("<!doctype html>" * 100)
+    with pytest.warns(CacheWarning) as told:
+        assert len(Store(tmp_path / "c")) == 1
+    assert sorted(str(one.message).partition(".safetensors")[0].rpartition("/")[2] for one in told) == sorted(
+        path.stem for path in others
+    )
+    assert all("passed over" in str(one.message) for one in told)
+    assert all(path.exists() for path in others)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_of_a_cache_follow_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        filled(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json", ""}  # "": the lock
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
