@@ -20,7 +20,7 @@ class CheckpointError(SgmError):
     """A checkpoint that cannot be read, or does not fit the model."""
 
 
-class UnreadableNow(CheckpointError):
+class UnreadableNowError(CheckpointError):
     """The machine cannot read a file: a disk, memory, a permission. This says nothing about the file."""
 
     def __init__(self, path: Path, error: Exception) -> None:
@@ -69,7 +69,7 @@ def unreadable(path: Path, error: Exception, what: str) -> CheckpointError:
     if isinstance(error, (OSError, MemoryError)) or re.search(
         r"unable to (open|mmap|stat) |allocate memory|not enough memory|os error", text
     ):
-        return UnreadableNow(path, error)
+        return UnreadableNowError(path, error)
     return CheckpointError(f"{path}: {what}: {text.partition(chr(10))[0] or type(error).__name__}")
 
 

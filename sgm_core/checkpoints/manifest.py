@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgm_core.checkpoints.files import CheckpointError, UnreadableNow, find_checkpoint, read_step, refuse_url
+from sgm_core.checkpoints.files import CheckpointError, UnreadableNowError, find_checkpoint, read_step, refuse_url
 from sgm_core.files import replacing
 
 SUFFIX = ".sha256.json"
@@ -94,7 +94,7 @@ def fault(checkpoint: Path, content: bool = True) -> Fault | None:
         content: as of `mismatch`.
 
     Raises:
-        UnreadableNow: the machine cannot read it.
+        UnreadableNowError: the machine cannot read it.
     """
     try:
         reason = mismatch(checkpoint, content)
@@ -102,8 +102,8 @@ def fault(checkpoint: Path, content: bool = True) -> Fault | None:
             return Fault(reason, proven=True)
         read_step(checkpoint)
     except (OSError, MemoryError) as error:
-        raise UnreadableNow(checkpoint, error) from error
-    except UnreadableNow:
+        raise UnreadableNowError(checkpoint, error) from error
+    except UnreadableNowError:
         raise
     except CheckpointError as error:
         return Fault(str(error).removeprefix(f"{checkpoint}: ").splitlines()[0], proven=False)
@@ -139,7 +139,7 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
         try:
             reason = mismatch(path, read_all(path))
         except (OSError, MemoryError) as error:
-            raise UnreadableNow(path, error) from error
+            raise UnreadableNowError(path, error) from error
         if reason is not None:
             raise CheckpointError(f"{path}: {reason}")
     if not path.is_dir() or not candidates(path):
@@ -151,7 +151,7 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
 
     try:
         return newest_valid(path, warn, read_all)[0]
-    except UnreadableNow:
+    except UnreadableNowError:
         raise
     except CheckpointError:
         if not export.is_file():

@@ -1,5 +1,7 @@
 """Checkpoints that are not what was written are found, passed over, and never run."""
 
+import errno
+import os
 import pickle
 import shutil
 import warnings
@@ -12,7 +14,7 @@ from support.broken_files import BROKEN, flips, payloads, rewrite
 import sgm_core as sgm
 from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints import manifest
-from sgm_core.checkpoints.files import CheckpointError, read_step
+from sgm_core.checkpoints.files import CheckpointError, UnreadableNowError, read_step
 from sgm_core.checkpoints.manifest import fault, manifest_of, newest_valid, to_load
 from sgm_core.cli.app import main
 from sgm_core.runs.run import resume_run, start_run
@@ -58,10 +60,10 @@ def test_broken_ones_are_passed_over_with_path_and_reason(run, how):
     for step in (6, 4):
         rewrite(path_of(run, step), change(path_of(run, step).read_bytes()))
     said = []
-    chosen, skipped = newest_valid(run, said.append)
+    chosen, damaged = newest_valid(run, said.append)
     assert chosen == path_of(run, 2)
-    assert skipped == [run / "checkpoints" / "last.ckpt", path_of(run, 6), path_of(run, 4)]
-    assert [line.partition(": ")[0] for line in said] == [f"skipped {path}" for path in skipped]
+    assert damaged == [run / "checkpoints" / "last.ckpt", path_of(run, 6), path_of(run, 4)]
+    assert [line.partition(": ")[0] for line in said] == [f"skipped {path}" for path in damaged]
     assert all(reason in line for line in said)
 
 
@@ -76,10 +78,36 @@ def test_without_a_manifest_reading_tells(run, how):
 
 
 def test_a_manifest_that_says_nothing_vouches_for_nothing(run):
-    for text in ("", "[]", "{}", "\xff"):
+    for text in ("", "[]", "{}", "\xff", '{"bytes": "many", "sha256": 3}', "[" * 100_000):
         manifest_of(path_of(run, 4)).write_text(text, encoding="latin-1")
-        assert fault(path_of(run, 4)) is not None
-        assert fault(path_of(run, 6)) is None
+        assert fault(path_of(run, 4)) is None  # reading tells
+    rewrite(path_of(run, 4), BROKEN["truncated"][0](path_of(run, 4).read_bytes()))
+    assert fault(path_of(run, 4)).proven is False
+
+
+def test_a_lost_manifest_makes_no_checkpoint_bad(run):
+    manifest_of(path_of(run, 6)).unlink()
+    assert newest_valid(run, pytest.fail) == (run / "checkpoints" / "last.ckpt", [])
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError()])
+@pytest.mark.parametrize("call", ["sha256", "read_step", "_read"])
+def test_what_the_machine_cannot_read_is_not_bad(run, monkeypatch, call, error):
+    real, failed = getattr(manifest, call), []
+
+    def once(*args):
+        if not failed:
+            failed.append(call)
+            raise error
+        return real(*args)
+
+    monkeypatch.setattr(manifest, call, once)
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    with pytest.raises(UnreadableNowError, match=r"cannot be read now: .*try again"):
+        newest_valid(run, pytest.fail)
+    assert failed
+    assert newest_valid(run, pytest.fail)[0].name == "last.ckpt"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
 
 
 def test_last_may_be_a_copy_and_the_only_one(run):
@@ -107,9 +135,10 @@ def test_a_malicious_pickle_is_passed_over_and_never_run(run, tmp_path, name, zi
     for path in run.rglob("*.json"):  # nothing but reading is left to find it
         path.unlink()
     said = []
-    chosen, skipped = newest_valid(run, said.append)
+    chosen, damaged = newest_valid(run, said.append)
     assert chosen == path_of(run, 6)
-    assert len(skipped) == len(said) == 2
+    assert damaged == []  # without a manifest nothing proves damage: they stay where they are
+    assert len(said) == 2
     assert all("not a checkpoint to resume from" in line for line in said)
     assert not marker.exists()
 

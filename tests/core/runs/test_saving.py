@@ -111,7 +111,7 @@ def test_every_rank_takes_part_in_saving_and_the_first_keeps_the_folder(first, t
 class Trained:
     """What a `Saver` needs of a trainer: a step, and a checkpoint of it."""
 
-    is_global_zero, max_steps, world_size = True, 1000, 1
+    is_global_zero, max_steps, world_size, ckpt_path = True, 1000, 1, None
     strategy = SingleDeviceStrategy()
     _logger_connector = SimpleNamespace(update_train_step_metrics=lambda: None)
 
