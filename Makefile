@@ -18,7 +18,7 @@ test-all: lint
 
 # the tests that draw examples, with fresh seeds; what they find becomes an @example
 fuzz: .venv/dev.done
-	HYPOTHESIS_PROFILE=fuzz $(SUITE) -m hypothesis
+	HYPOTHESIS_PROFILE=fuzz SGM_SWEEP=1 $(SUITE) -m hypothesis
 
 lint: .venv/dev.done
 	$(BIN)/ruff format --check

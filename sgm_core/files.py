@@ -46,6 +46,15 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def links_out(folder: Path) -> Iterator[Path]:
+    """Every symbolic link below a folder that leads out of it. No link is followed."""
+    root = os.path.realpath(folder)
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):  # realpath takes loops
+                yield path
+
+
 class Tolerant(AbstractContextManager["Tolerant", bool]):
     """Makes a write that fails a warning, once until one succeeds again: training must not end for it.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_core.files import links_out, replacing
 
 FILE = ".running.json"
 """Who runs here, for people and for other hosts."""
@@ -30,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
     that process still runs.
 
     Raises:
-        SgmError: another run holds it; the message says which, and the way out.
+        SgmError: another run holds it; the message says which, and the way out. A link in it leads out of it.
     """
     lock, path = _acquired(folder), folder / FILE
     own = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
@@ -57,6 +57,11 @@ def refuse_held(folder: Path) -> None:
 
 
 def _acquired(folder: Path) -> BaseFileLock:
+    for link in links_out(folder):  # a run writes into its files: those of a folder that somebody else has made, too
+        raise SgmError(
+            f"{link}: a link that leads out of the run's folder; a run writes into its own folder only. "
+            "Replace it with what it points to"
+        )
     lock, path = FileLock(folder / LOCK), folder / FILE
     try:
         lock.acquire(blocking=False)

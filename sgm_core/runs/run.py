@@ -326,6 +326,8 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
         SgmError: not a run folder, nothing saved in it that can be read, or its config was changed.
     """
     refuse_url(folder)
+    if not folder.exists():
+        raise SgmError(f"--resume {folder}: there is no such run")
     if not (folder / CONFIG).is_file():
         started = folder.is_dir() and all(map(is_leftover, folder.iterdir()))
         remedy = "; it ended before training started: repeat the command that started it" if started else ""

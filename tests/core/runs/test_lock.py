@@ -41,6 +41,27 @@ def test_a_second_one_is_refused_and_the_first_keeps_it(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {FILE, LOCK}
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", LOCK, FILE, "images", "checkpoints/step-00000002.ckpt", "loop"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_with_a_link_that_leads_out_of_it_is_refused_and_nothing_is_written(tmp_path, name, there):
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    (folder / "checkpoints").mkdir(parents=True)
+    if there:
+        outside.write_text("precious")
+    (folder / name).symlink_to(outside)
+    with pytest.raises(SgmError, match=f"{name}: a link that leads out of the run's folder"), locked(folder):
+        pytest.fail("held")
+    assert outside.exists() == there
+    assert not there or outside.read_text() == "precious"
+
+
+def test_links_within_the_folder_are_fine(tmp_path):
+    (tmp_path / "last.ckpt").symlink_to("step-00000002.ckpt")
+    (tmp_path / "loop").symlink_to("loop")
+    with locked(tmp_path):
+        pass
+
+
 RACE = """
 import sys, pathlib
 from sgm_core.errors import SgmError
