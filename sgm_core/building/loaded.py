@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 
 from sgm_core.building.fresh import build_engine
-from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpoint, refuse_url
+from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpoint, refuse_url, shapes_of
 from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.load import NoValuesError, fill, load_into
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.pieces import in_our_form
-from sgm_core.checkpoints.recognise import form_of, recognise
+from sgm_core.checkpoints.recognise import recognise
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.checkpoints.weightless import weightless
 from sgm_core.config.api import Config, config_from, load_config
@@ -143,11 +143,11 @@ def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | s
         for line in (*provenance.changed(), *provenance.missing_plugins()):
             warnings.warn(f"{path}: {line}", stacklevel=3)
         return config_from(provenance.config, str(path))
-    shapes = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
-    claims = recognise(shapes)
-    known, layout = [model for claim in claims for model in claim.models], form_of(claims, shapes)
-    if layout.remedy:
-        raise CheckpointError(f"{path}: it is {layout.title}, not a model; {layout.remedy}")
+    claims = recognise(shapes_of(checkpoint.weights))
+    known = [model for claim in claims for model in claim.models]
+    form = next((claim.form for claim in claims if claim.form), None)
+    if form is not None and form.remedy:
+        raise CheckpointError(f"{path}: it is {form.title}, not a model; {form.remedy}")
     shipped = [model.config for model in known if model.config]
     if len(shipped) == 1:
         return load_config(shipped[0])

@@ -89,6 +89,11 @@ class Rule(NamedTuple):
     their_rows: Rows | None = None
     change: Literal["", "transposed", "pointwise"] = ""
 
+    @property
+    def is_name(self) -> bool:
+        """Whether theirs is ours, under another name."""
+        return self.rows is None and self.their_rows is None and not self.change
+
 
 class Filled(NamedTuple):
     """A tensor that a form leaves out, as nothing computes with it: its shape, and the value of all its numbers."""

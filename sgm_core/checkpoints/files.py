@@ -37,6 +37,11 @@ class Checkpoint:
     is_mapped: bool = True
 
 
+def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """As families are asked."""
+    return {key: tuple(value.shape) for key, value in weights.items()}
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sgm_core.checkpoints.files import shapes_of
 from sgm_core.checkpoints.layouts import by_part, part_of
 from sgm_core.checkpoints.recognise import identify, recognise
 
@@ -91,8 +92,7 @@ def compare(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 
 def reasons(report: LoadReport, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[str]:
     """What is likely wrong, in the order in which one would try; nothing where there is no telling."""
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    claims = recognise(shapes)
+    claims = recognise(shapes_of(weights))
     if claims and not claims[0].whole and (form := claims[0].form):
         yield f"it is {form.title}, not a model{f'; {form.remedy}' if form.remedy else ''}"
         return
@@ -100,7 +100,7 @@ def reasons(report: LoadReport, own: Mapping[str, Tensor], weights: Mapping[str,
         yield "it has an adapter: give the model the same, or merge it (sgm convert lora --to merged)"
         return
     theirs = [model for claim in claims for model in claim.models]
-    ours = identify({key: tuple(value.shape) for key, value in own.items()})
+    ours = identify(shapes_of(own))
     if theirs and not any(model in ours for model in theirs):
         names = " or ".join(model.title for model in theirs)
         configs = " or ".join(model.config for model in theirs if model.config)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from sgm_core.checkpoints.files import shapes_of
 from sgm_core.checkpoints.fit import LoadReport, compare
 from sgm_core.checkpoints.layouts import AVERAGE, SHADOW, harmless
 from sgm_core.checkpoints.recognise import own_names
@@ -48,8 +49,7 @@ def match(
         take_average: a model without an average takes averaged weights as its own, where the file has them.
     """
     own = engine.state_dict()
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    names = {name: key for key, name in own_names(shapes, own).items()}
+    names = {name: key for key, name in own_names(shapes_of(weights), own).items()}
     notes: list[str] = []
     averaged = {name for name in names if name.startswith(AVERAGE)}
     keeps_average = isinstance(engine, Trainable) and engine.model_ema is not None

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from sgm_core.checkpoints.family import Family, Form, Model, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import OWN, own_averages
-from sgm_core.registry import BUILTIN, Entry, index
+from sgm_core.registry import BUILTIN, index
 
 T = TypeVar("T")
-
-UNKNOWN = Form("unknown", "weights in a layout that is not known here", ())
 
 
 class Claim(NamedTuple):
     """What a family says of a file.
 
     Attributes:
-        name: of the family, in the registry.
+        name: of the family, in the registry; a plugin's with its distribution.
         family: itself.
         form: of the file; None where the family knows it by its network alone.
         models: those that it may be; several where keys cannot tell.
@@ -28,37 +26,39 @@ class Claim(NamedTuple):
     name: str
     family: Family
     form: Form | None
-    models: list[Model]
+    models: Sequence[Model] = ()
 
     @property
     def whole(self) -> bool:
         """Whether such a file is a model, and not something on top of one, or a part of one."""
         return bool(self.family.models) and not (self.form is not None and self.form.remedy)
 
+    def pieces(self, keys: Collection[str]) -> tuple[list[Rule], list[str]]:
+        """See `expanded`, by the keys of the file; nothing of a file in our layout."""
+        if self.form is None or self.form.name == OWN.name:
+            return [], []
+        return expanded(self.family.rules(self.form.name, keys), keys)
 
-def name_of(entry: Entry) -> str:
-    """The name of a family in the registry; a plugin's with its distribution."""
-    return entry.name if entry.distribution == BUILTIN else entry.qualified
 
-
-def ask(question: Callable[[Family], T], names: Container[str] | None = None) -> Iterator[tuple[Entry, Family, T]]:
+def ask(question: Callable[[str, Family], T], names: Container[str] | None = None) -> Iterator[T]:
     """What each installed family answers. A family of a plugin that fails is left out, with a warning that names it.
 
     Args:
+        question: is given the family with its name in the registry, see `Claim`.
         names: of those that are asked; None: all.
     """
     for entry in index.entries("families"):
-        if names is not None and name_of(entry) not in names:
+        name = entry.name if entry.distribution == BUILTIN else entry.qualified
+        if names is not None and name not in names:
             continue
         try:
-            family: Family = index.load(entry)()
-            answer = question(family)
+            answer = question(name, index.load(entry)())
         except (Exception, SystemExit) as error:
             if entry.distribution == BUILTIN:
                 raise
             warnings.warn(f"{entry.plugin}: its family is left out: {error}", stacklevel=2)
         else:
-            yield entry, family, answer
+            yield answer
 
 
 def recognise(shapes: Shapes, told: Mapping[str, Any] | None = None) -> list[Claim]:
@@ -69,19 +69,15 @@ def recognise(shapes: Shapes, told: Mapping[str, Any] | None = None) -> list[Cla
         told: the JSON files of a folder, see `Family.choose`.
     """
 
-    def question(family: Family) -> tuple[Form | None, list[Model]]:
-        form = family.recognises(shapes)
-        if not family.models:
-            return form, []
-        ours: Shapes = shapes if form is None or form.name == OWN.name else renamed(family, form, shapes)
-        found = [model for model in family.models if model.fits(ours)]
-        return form, list(family.choose(found, told)) if told is not None and len(found) > 1 else found
+    def claimed(name: str, family: Family) -> Claim:
+        claim = Claim(name, family, family.recognises(shapes))
+        ours = shapes
+        if family.models and claim.form is not None and claim.form.name != OWN.name:
+            ours = {piece.ours: shapes[piece.theirs] for piece in claim.pieces(shapes)[0] if piece.is_name}
+        models = [model for model in family.models if model.fits(ours)]
+        return claim._replace(models=family.choose(models, told) if told is not None and len(models) > 1 else models)
 
-    found = [
-        Claim(name_of(entry), family, form, models)
-        for entry, family, (form, models) in ask(question)
-        if form is not None or models
-    ]
+    found = [claim for claim in ask(claimed) if claim.form is not None or claim.models]
     return sorted(found, key=lambda claim: (not claim.whole, not claim.models, claim.form is None))
 
 
@@ -89,22 +85,6 @@ def identify(shapes: Shapes) -> list[Model]:
     """The published models whose keys and shapes these are: none, one, or several that cannot be told apart. A file of
     a network alone is of its model, too."""
     return [model for claim in recognise(shapes) for model in claim.models]
-
-
-def form_of(claims: Iterable[Claim], shapes: Shapes) -> Form:
-    """The form of a file that families claim so."""
-    return next((claim.form for claim in claims if claim.form), OWN if OWN.fits(shapes) else UNKNOWN)
-
-
-def renamed(family: Family, form: Form, values: Mapping[str, T]) -> dict[str, T]:
-    """What a file of a form holds by our keys, where no tensor has to be changed."""
-    pieces, _ = expanded(family.rules(form.name, values), values)
-    return {piece.ours: values[piece.theirs] for piece in pieces if is_name(piece)}
-
-
-def is_name(piece: Rule) -> bool:
-    """Whether theirs is ours, under another name."""
-    return piece.rows is None and piece.their_rows is None and not piece.change
 
 
 def own_names(shapes: Shapes, names: Iterable[str] = (), claims: Sequence[Claim] | None = None) -> dict[str, str]:
@@ -115,8 +95,7 @@ def own_names(shapes: Shapes, names: Iterable[str] = (), claims: Sequence[Claim]
         claims: what `recognise` says of the file, if it was asked before.
     """
     found = own_averages(shapes, names)
-    claim = next(iter(recognise(shapes) if claims is None else claims), None)
-    if claim is not None and claim.whole and claim.form is not None and claim.form.name != OWN.name:
-        pieces, _ = expanded(claim.family.rules(claim.form.name, shapes), shapes)
-        found |= {piece.theirs: piece.ours for piece in pieces if is_name(piece)}
+    for claim in (recognise(shapes) if claims is None else claims)[:1]:
+        if claim.whole:
+            found |= {piece.theirs: piece.ours for piece in claim.pieces(shapes)[0] if piece.is_name}
     return found

@@ -71,8 +71,8 @@ class Names:
         family would."""
         known = [claim.name for claim in recognise(self.shapes) if claim.whole]
         found: dict[Target, list[str]] = defaultdict(list)
-        for _, _, (pieces, prefixes) in ask(
-            lambda f: (list(f.lora_names(self.shapes)), f.lora_prefixes), known[:1] or None
+        for pieces, prefixes in ask(
+            lambda _, family: (list(family.lora_names(self.shapes)), family.lora_prefixes), known[:1] or None
         ):
             self.prefixes |= prefixes
             for piece in pieces:

@@ -14,12 +14,12 @@ from support.key_tables import TABLES, engine, shapes_of
 from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
-from sgm_core.checkpoints.recognise import ask, form_of, identify, own_names, recognise
+from sgm_core.checkpoints.recognise import ask, identify, own_names, recognise
 from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
 from sgm_plugins.tools.inspect.contents import read_contents
-from sgm_plugins.tools.inspect.inspection import inspect
+from sgm_plugins.tools.inspect.inspection import form_of, inspect
 
 LOOK_ALIKE = {"sd_2_1": ["sd_2_1", "sd_2_1_768"], "sd_2_1_768": ["sd_2_1", "sd_2_1_768"]}
 
@@ -65,7 +65,7 @@ def test_sdxl_by_its_numbers(tmp_path):
 
 def test_every_shipped_model_is_the_one_that_it_is_taken_for():
     """By the engine of its config, those without a table too."""
-    for model in [model for _, _, models in ask(lambda family: family.models) for model in models]:
+    for model in [model for models in ask(lambda _, family: family.models) for model in models]:
         if model.config:
             shapes = {key: tuple(value.shape) for key, value in engine(model.config).state_dict().items()}
             assert [m.config for m in identify(shapes)] == LOOK_ALIKE.get(model.config, [model.config])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.checkpoints.family import Family, Form, expanded
-from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights
+from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights, shapes_of
 from sgm_core.checkpoints.layouts import AVERAGE, OWN, harmless
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.provenance import Provenance
@@ -62,16 +62,12 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None, to
     if target.suffix and to in (None, OWN.name):
         return _write_file(target, checkpoint, found)
     _fitting(checkpoint, found)
-    ours = {name: checkpoint.weights[key] for key, name in own_names(_shapes(checkpoint.weights)).items()}
+    ours = {name: checkpoint.weights[key] for key, name in own_names(shapes_of(checkpoint.weights)).items()}
     dropped = [name for name in ours if name.startswith(AVERAGE)]
     kept = {name: value for name, value in ours.items() if not (name.startswith(AVERAGE) or harmless(name))}
     family, form = _form(kept, to, is_folder=not target.suffix)
     notes = write_folder(target, kept, found, family, form) if form.parts else _write_form(target, kept, family, form)
     return [*notes, *(["its averaged weights (EMA) are left out: this form has no place for them"] if dropped else [])]
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in weights.items()}
 
 
 def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tuple[Family, Form]:
@@ -80,7 +76,7 @@ def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tup
     Raises:
         SgmError: its family has no such form.
     """
-    claims = [claim for claim in recognise(_shapes(weights)) if claim.whole]
+    claims = [claim for claim in recognise(shapes_of(weights)) if claim.whole]
     forms = [(claim.family, form) for claim in claims for form in claim.family.forms if form.name != OWN.name]
     for family, form in forms:
         if bool(form.parts) == is_folder and to in (None, form.name):
@@ -95,10 +91,10 @@ def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tup
 
 def _write_form(target: Path, weights: Mapping[str, Tensor], family: Family, form: Form) -> list[str]:
     """One file by the keys of another form."""
-    from sgm_core.checkpoints.pieces import to_theirs
+    from sgm_core.checkpoints.pieces import translated
 
     pieces, unknown = expanded(family.rules(form.name, weights), weights, back=True)
-    save(target, to_theirs(pieces, weights))
+    save(target, translated(pieces, weights, back=True))
     return [f"{len(unknown)} tensors have no place in it and are left out: {unknown[0]}"] if unknown else []
 
 

@@ -27,7 +27,7 @@ LEFT_OVER = "sgm_left_over.safetensors"
 
 def folder_forms() -> list[Form]:
     """The forms of installed families that are folders."""
-    return [form for _, _, forms in ask(lambda family: family.forms) for form in forms if form.parts]
+    return [form for forms in ask(lambda _, family: family.forms) for form in forms if form.parts]
 
 
 def part_files(folder: Path) -> dict[str, list[Path]]:
@@ -79,8 +79,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[Model]
     Raises:
         SgmError: no such folder, one that no family knows, or keys that have no place with us.
     """
-    from sgm_core.checkpoints.files import read_checkpoint
-    from sgm_core.checkpoints.pieces import to_ours
+    from sgm_core.checkpoints.files import read_checkpoint, shapes_of
+    from sgm_core.checkpoints.pieces import translated
 
     files = part_files(folder)
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in files}
@@ -98,8 +98,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[Model]
     weights = {f"{part}.{key}": value for part, inner in parts.items() for key, value in inner.items()}
     pieces, unknown = expanded(family.rules(form.name, weights), weights)
     _all_placed(folder, [key for key in unknown if not harmless(key)], family)
-    ours = to_ours([piece for piece in pieces if not harmless(piece.ours)], weights) | kept
-    missing = family.filled(form.name, {key: tuple(value.shape) for key, value in ours.items()})
+    ours = translated([piece for piece in pieces if not harmless(piece.ours)], weights) | kept
+    missing = family.filled(form.name, shapes_of(ours))
     notes = [f"{_listed(missing)}, with which nothing is computed: filled in"] if missing else []
     return ours | _filled(missing, ours), notes, [model for claim in claims for model in claim.models]
 
@@ -172,16 +172,16 @@ def write_folder(folder: Path, weights: Mapping[str, Tensor], config: Config, fa
 
 
 def _write(folder: Path, weights: Mapping[str, Tensor], config: Config, family: Family, form: Form) -> list[str]:
-    from sgm_core.checkpoints.pieces import to_theirs
+    from sgm_core.checkpoints.files import shapes_of
+    from sgm_core.checkpoints.pieces import translated
 
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    files = family.folder(form.name, shapes, config.to_dict())
+    files = family.folder(form.name, shapes_of(weights), config.to_dict())
     if files is None:
         raise SgmError(f"{family.title} cannot be written as a folder of diffusers")
     pieces, unknown = expanded(family.rules(form.name, weights), weights, back=True)
     _all_placed(Path(), [key for key in unknown if key.startswith((NETWORK, FIRST_STAGE))], family)
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in to_theirs(pieces, weights).items():
+    for key, value in translated(pieces, weights, back=True).items():
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = value
     for part, inner in parts.items():

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from sgm_core.checkpoints.family import Form, Model
-from sgm_core.checkpoints.layouts import by_part, harmless, has_average
-from sgm_core.checkpoints.recognise import Claim, form_of, own_names, recognise
+from sgm_core.checkpoints.family import Form, Model, Shapes
+from sgm_core.checkpoints.layouts import OWN, by_part, harmless, has_average
+from sgm_core.checkpoints.recognise import Claim, own_names, recognise
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.inspect.contents import Contents, Stored, read_contents
 
 PROVENANCE_KEY = "sgm"
+UNKNOWN = Form("unknown", "weights in a layout that is not known here", ())
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,11 @@ def inspect(path: Path) -> Inspection:
         step=step if isinstance(step, int) else None,
         contents=[contents],
     )
+
+
+def form_of(claims: Iterable[Claim], shapes: Shapes) -> Form:
+    """The form of a file that families claim so."""
+    return next((claim.form for claim in claims if claim.form), OWN if OWN.fits(shapes) else UNKNOWN)
 
 
 def families_of(claims: list[Claim]) -> list[str]:
