@@ -12,7 +12,6 @@ import torch
 
 from sgm_core.building.fresh import build_engine
 from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpoint, refuse_url, shapes_of
-from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.load import NoValuesError, fill, load_into
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.pieces import in_our_form
@@ -35,8 +34,10 @@ def load_engine(
     verify: bool | None = None,
 ) -> DiffusionEngine:
     """The engine of a run folder, a `.ckpt` or a `.safetensors` file, ours or of a public model: built, loaded, in eval
-    mode. Beside the weights themselves it takes next to no memory. Of a run folder it is the newest checkpoint that is
-    whole, with a warning for each that is not.
+    mode. Of a run folder it is the newest checkpoint that is whole, with a warning for each that is not.
+
+    Nothing is held twice: a tensor that needs no other precision or device stays in the mapped file, which the system
+    reads as it is used; each other one is read, converted and let go of.
 
     Args:
         path: the folder or file.
@@ -57,17 +58,23 @@ def load_engine(
     """
     refuse_url(path)
     checkpoint = read_checkpoint(to_load(Path(path), verify))
-    engine, _ = load(
-        in_our_form(checkpoint),
-        choose_config(checkpoint, config),
+    filled = partial(
+        fill,
+        checkpoint=in_our_form(checkpoint),
+        take_average=take_average,
         dtype=dtype,
         first_stage_dtype=first_stage_dtype,
-        device=device,
-        take_average=take_average,
+        device=torch.device(device),
     )
-    if config is None and checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
-        engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
-    return cast(DiffusionEngine, engine)
+    chosen = choose_config(checkpoint, config)
+    try:
+        with weightless():
+            engine = built(chosen)
+        filled(engine)
+    except (BuildError, NoValuesError):  # a constructor that looks at the values of its parameters
+        engine = built(chosen)
+        filled(engine)
+    return engine if config is not None else _with_shape(engine, checkpoint)
 
 
 def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
@@ -78,50 +85,20 @@ def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
     """
     engine = built(choose_config(checkpoint, None))
     load_into(engine, checkpoint)
+    return _with_shape(engine, checkpoint)
+
+
+def _with_shape(engine: DiffusionEngine, checkpoint: Checkpoint) -> DiffusionEngine:
+    """The engine, which draws what the one in the checkpoint was trained on."""
     if checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
         engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
-    return cast(DiffusionEngine, engine)
+    return engine
 
 
-def load(
-    checkpoint: Checkpoint,
-    config: Config,
-    *,
-    dtype: torch.dtype | None = None,
-    first_stage_dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-    take_average: bool = True,
-) -> tuple[Any, LoadReport]:
-    """The engine of a config with the weights of a file, in eval mode, and how they fitted.
-
-    Nothing is held twice: a tensor that needs no other precision or device stays in the mapped file, which the system
-    reads as it is used; each other one is read, converted and let go of. See `load_engine` for the arguments.
-
-    Raises:
-        CheckpointError: the weights do not fit, with the reason if that is likely.
-        ConfigError, BuildError: the config does not build.
-    """
-    filled = partial(
-        fill,
-        checkpoint=checkpoint,
-        take_average=take_average,
-        dtype=dtype,
-        first_stage_dtype=first_stage_dtype,
-        device=torch.device(device),
-    )
-    try:
-        with weightless():
-            engine = built(config)
-        return engine, filled(engine)
-    except (BuildError, NoValuesError):  # a constructor that looks at the values of its parameters
-        engine = built(config)
-        return engine, filled(engine)
-
-
-def built(config: Config) -> Any:
+def built(config: Config) -> DiffusionEngine:
     """The engine of a config, whose weights are still to come from a file: it reads none, and caches nothing."""
     with restoring():
-        return build_engine(config)
+        return cast(DiffusionEngine, build_engine(config))
 
 
 def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | str | Path | None) -> Config:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
@@ -52,7 +54,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+                text = (file.metadata() or {}).get(PROVENANCE_KEY)
+            return Checkpoint(path, weights, Provenance.from_json(text) if text else None)
+        data, weights = open_torch(path)
+        held = data.get(PROVENANCE_KEY)
+        return Checkpoint(path, weights, Provenance.from_dict(held) if held else None)
     except CheckpointError:
         raise
     except Exception as error:  # the readers raise many kinds for a broken file; all of them mean this
@@ -60,33 +69,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a readable checkpoint: {reason}") from error
 
 
-def read_weights(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
-    """Some weights of a file that was read before, mapped anew and for as long as they are held.
+def reopened(checkpoint: Checkpoint) -> Callable[[str], Tensor]:
+    """Reads a weight by its key, from a file that is mapped anew and for as long as the function is held.
 
-    Each tensor of a `.safetensors` file that is asked for takes some pages of memory before any of its values is read.
+    Each tensor of a `.safetensors` file takes some pages of memory before any of its values is read.
     """
-    if path.suffix != ".safetensors":
-        weights = read_checkpoint(path).weights
-        return {key: weights[key] for key in keys}
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in keys}
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        text = (file.metadata() or {}).get(PROVENANCE_KEY)
-    return Checkpoint(path, weights, Provenance.from_json(text) if text else None)
-
-
-def _read_torch(path: Path) -> Checkpoint:
-    data, weights = open_torch(path)
-    provenance = data.get(PROVENANCE_KEY)
-    return Checkpoint(path, weights, Provenance.from_dict(provenance) if provenance else None)
+    if not checkpoint.is_mapped:
+        return checkpoint.weights.__getitem__
+    if checkpoint.path.suffix != ".safetensors":
+        return open_torch(checkpoint.path)[1].__getitem__
+    read: Callable[[str], Tensor] = safe_open(checkpoint.path, framework="pt").get_tensor
+    return read
 
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -137,9 +130,6 @@ def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenanc
     Raises:
         OSError: it cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
     for key, value in (engine.state_dict() if isinstance(engine, nn.Module) else engine).items():
@@ -154,29 +144,6 @@ def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenanc
             save_file(weights, temporary, metadata=metadata)
         except SafetensorError as error:
             raise OSError(str(error).rpartition("error: ")[2]) from error
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The newest checkpoint of a run folder; a file as it is.
-
-    Raises:
-        CheckpointError: a folder without a checkpoint.
-    """
-    if not path.is_dir():
-        return path
-    for candidate in (path / "checkpoints" / "last.ckpt", path / "last.ckpt", path / "model.safetensors"):
-        if candidate.is_file():
-            return candidate
-    raise CheckpointError(f"{path}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")
-
-
-def read_provenance(path: Path) -> Provenance | None:
-    """How the engine of a `.ckpt` was built; none for one that Python code gave objects.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    return read_checkpoint(path).provenance
 
 
 def refuse_url(path: Path | str) -> None:

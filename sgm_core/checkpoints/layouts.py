@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from sgm_core.checkpoints.family import Form
 
@@ -78,8 +78,3 @@ def by_part(keys: Iterable[str], others: Callable[[str], bool] = lambda key: Fal
     for key in keys:
         grouped["" if others(key) else part_of(key)].append(key)
     return {part: found for part, found in grouped.items() if found}
-
-
-def has_average(keys: Iterable[str] | Mapping[str, object]) -> bool:
-    """Whether averaged weights are among keys of ours."""
-    return any(key.startswith(SHADOW) for key in keys)

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sgm_core.checkpoints.files import CheckpointError, find_checkpoint, read_step, refuse_url
+from sgm_core.checkpoints.files import CheckpointError, read_step, refuse_url
 from sgm_core.files import replacing
 
 SUFFIX = ".sha256.json"
-CHUNK = 1 << 22
 
 READ_ANYWAY = 2 << 30
 """Bytes of a checkpoint up to which its sum is compared before images are drawn from it; 1.5 s of SHA-256."""
@@ -40,11 +39,8 @@ def write_manifest(content: Path, checkpoint: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def mismatch(checkpoint: Path, content: bool = True) -> str | None:
@@ -62,8 +58,10 @@ def mismatch(checkpoint: Path, content: bool = True) -> str | None:
     size = checkpoint.stat().st_size
     if size == 0:
         return "it is empty"
-    own = manifest_of(checkpoint)
-    written = [_read(path) for path in ([own] if own.is_file() else _manifests(checkpoint.parent, checkpoint.name))]
+    manifests = [manifest_of(checkpoint)]
+    if not manifests[0].is_file():
+        manifests = list(checkpoint.parent.glob(f"step-*.ckpt{SUFFIX}")) if checkpoint.name == "last.ckpt" else []
+    written = [_read(manifest) for manifest in manifests]
     if written and size not in [row.get("bytes") for row in written]:
         wanted = max(int(row.get("bytes", 0)) for row in written)
         return f"it has {size} bytes and was written with {wanted}"
@@ -83,18 +81,11 @@ def fault(checkpoint: Path, content: bool = True) -> str | None:
     """
     try:
         reason = mismatch(checkpoint, content)
-        if reason is not None:
-            return reason
-        read_step(checkpoint)
-    except CheckpointError as error:
-        return str(error).removeprefix(f"{checkpoint}: ").splitlines()[0]
+        if reason is None:
+            read_step(checkpoint)
     except (OSError, ValueError) as error:
-        return str(error).splitlines()[0]
-    return None
-
-
-def _manifests(folder: Path, name: str) -> list[Path]:
-    return list(folder.glob(f"step-*.ckpt{SUFFIX}")) if name == "last.ckpt" else []
+        reason = str(error).removeprefix(f"{checkpoint}: ").splitlines()[0]
+    return reason
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -121,23 +112,21 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
     def read_all(file: Path) -> bool:
         return file.stat().st_size <= READ_ANYWAY if verify is None else verify
 
-    if path.is_file():
-        reason = mismatch(path, read_all(path))
-        if reason is not None:
-            raise CheckpointError(f"{path}: {reason}")
-    if not path.is_dir() or not _candidates(path):
-        return find_checkpoint(path)
+    if path.is_file() and (reason := mismatch(path, read_all(path))) is not None:
+        raise CheckpointError(f"{path}: {reason}")
+    if not path.is_dir():
+        return path
+    if not _candidates(path):
+        return _others(path)
     export = path / "model.safetensors"
-
-    def warn(line: str) -> None:
-        warnings.warn(line, stacklevel=2)
-
     try:
-        return newest_valid(path, warn, lambda file: fault(file, read_all(file)))[0]
+        return newest_valid(path, warnings.warn, lambda file: fault(file, read_all(file)))[0]
     except CheckpointError:
         if not export.is_file():
             raise
-    warn(f"none of the checkpoints of {path} can be read; the weights are those of {export.name}")
+    warnings.warn(
+        f"none of the checkpoints of {path} can be read; the weights are those of {export.name}", stacklevel=2
+    )
     return export
 
 
@@ -146,6 +135,18 @@ def _candidates(run: Path) -> list[Path]:
     last = run / "checkpoints" / "last.ckpt"
     found = [path for path in last.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+\.ckpt", path.name)]
     return [*([last] if last.is_file() else []), *sorted(found, reverse=True)]
+
+
+def _others(folder: Path) -> Path:
+    """The weights of a folder that is no run with checkpoints.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    for path in (folder / "last.ckpt", folder / "model.safetensors"):
+        if path.is_file():
+            return path
+    raise CheckpointError(f"{folder}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")
 
 
 def newest_valid(
@@ -163,8 +164,7 @@ def newest_valid(
     """
     candidates = _candidates(run)
     if not candidates:
-        checkpoint = find_checkpoint(run)  # tells what was looked for
-        raise CheckpointError(f"{run}: it has weights ({checkpoint.name}) but no checkpoint to resume from")
+        raise CheckpointError(f"{run}: it has weights ({_others(run).name}) but no checkpoint to resume from")
     faults: dict[Path, str] = {}
     for candidate in candidates:
         twin = next((path for path in faults if path.exists() and path.samefile(candidate)), None)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import nn
 
-from sgm_core.checkpoints.files import shapes_of
-from sgm_core.checkpoints.fit import LoadReport, compare
+from sgm_core.checkpoints.files import Checkpoint, shapes_of
+from sgm_core.checkpoints.fit import compare
 from sgm_core.checkpoints.layouts import AVERAGE, SHADOW, harmless
 from sgm_core.checkpoints.recognise import own_names
 from sgm_core.roles import Adapter, Average
@@ -29,10 +28,8 @@ class Trainable(Protocol):
     def averaged_parameters(self) -> dict[str, nn.Parameter]: ...
 
 
-def match(
-    engine: nn.Module, path: Path, weights: dict[str, Tensor], *, take_average: bool = False
-) -> tuple[dict[str, str], LoadReport]:
-    """The key in the file of each key of the engine, and how all of them fit.
+def match(engine: nn.Module, checkpoint: Checkpoint, take_average: bool = False) -> tuple[dict[str, str], list[str]]:
+    """The key in the file of each key of the engine, and notes on what is no error.
 
     Files in our layout do, and those in a form of an installed family that only has other names. A module may have
     `ignored_keys`, what files hold of it that is no weight, and `computed_keys`, buffers that its constructor computes:
@@ -44,11 +41,14 @@ def match(
     beneath: averaged weights, where the file has them.
 
     Args:
-        path: of the file, for messages.
-        weights: by the file's keys.
+        engine: its keys, shapes and kinds of number count, not its values.
+        checkpoint: by the file's keys.
         take_average: a model without an average takes averaged weights as its own, where the file has them.
+
+    Raises:
+        CheckpointError: keys, shapes or kinds of number differ: see `compare`.
     """
-    own = engine.state_dict()
+    own, weights = engine.state_dict(), checkpoint.weights
     names = {name: key for key, name in own_names(shapes_of(weights), own).items()}
     notes: list[str] = []
     averaged = {name for name in names if name.startswith(AVERAGE)}
@@ -77,13 +77,12 @@ def match(
             del own[name]
     names = {n: key for n, key in names.items() if n in own or not (n in passed_over or harmless(n))}
     optional = tuple(f"{name}." for name, part in engine.named_modules() if getattr(part, "keys_optional", False))
-    report = compare(
-        path,
+    compare(
+        checkpoint.path,
         {name: value for name, value in own.items() if not name.startswith(optional)},
         {name: weights[key] for name, key in names.items() if not name.startswith(optional)},
     )
-    report.notes.extend(notes)
-    return names, report
+    return names, notes
 
 
 def _said(engine: nn.Module, attribute: str) -> Iterable[str]:

@@ -123,8 +123,6 @@ def _fitting(checkpoint: Checkpoint, config: Config) -> tuple[Any, dict[str, str
 
     with restoring(), weightless():
         engine: Any = build_engine(config)
-    names, report = match(engine, checkpoint.path, checkpoint.weights)
-    if not report.fits:
-        raise SgmError(str(report))
+    names, _ = match(engine, checkpoint)
     taken = set(names.values())
     return engine, names, [key for key in checkpoint.weights if key not in taken]

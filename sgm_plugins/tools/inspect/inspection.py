@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sgm_core.checkpoints.family import Form, Model, Shapes
-from sgm_core.checkpoints.layouts import OWN, by_part, harmless, has_average
+from sgm_core.checkpoints.layouts import OWN, SHADOW, by_part, harmless
 from sgm_core.checkpoints.recognise import Claim, own_names, recognise
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.inspect.contents import Contents, Stored, read_contents
@@ -121,7 +121,7 @@ def inspect(path: Path) -> Inspection:
             name or "others": part_of_tensors({key: ours[key] for key in keys})
             for name, keys in by_part(ours, others=harmless).items()
         },
-        average=has_average(ours),
+        average=any(key.startswith(SHADOW) for key in ours),
         config=told.get("config"),
         components=told.get("components", []),
         step=step if isinstance(step, int) else None,
