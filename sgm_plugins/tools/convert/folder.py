@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from sgm_core.errors import SgmError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sgm_core.checkpoints.family import Filled, Model
+    from sgm_core.checkpoints.family import Model
     from sgm_core.config.api import Config
     from sgm_plugins.tools.inspect.contents import Stored
 
@@ -113,7 +113,7 @@ def _unknown(parts: Mapping[str, object]) -> str:
     return f"no installed family has a model with these keys of {', '.join(parts)}"
 
 
-def _listed(missing: Mapping[str, Filled]) -> str:
+def _listed(missing: Collection[str]) -> str:
     """The tensors that are missing, by module."""
     keys = [key.split(".") for key in missing]
     shared = _shared(keys[0][:-1], keys[-1])
@@ -126,7 +126,7 @@ def _shared(one: Sequence[str], other: Sequence[str]) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _filled(missing: Mapping[str, Filled], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _filled(missing: Mapping[str, tuple[Sequence[int], float]], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the precision of what is nearest to them by name."""
     found = {}
     for key, (shape, value) in missing.items():
@@ -178,6 +178,7 @@ def _write(folder: Path, weights: Mapping[str, Tensor], config: Config, family: 
     files = family.folder(form.name, shapes_of(weights), config.to_dict())
     if files is None:
         raise SgmError(f"{family.title} cannot be written as a folder of diffusers")
+    index = files["model_index"]
     pieces, unknown = expanded(family.rules(form.name, weights), weights, back=True)
     _all_placed(Path(), [key for key in unknown if key.startswith((NETWORK, FIRST_STAGE))], family)
     parts: dict[str, dict[str, Tensor]] = {}
@@ -185,14 +186,13 @@ def _write(folder: Path, weights: Mapping[str, Tensor], config: Config, family: 
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = value
     for part, inner in parts.items():
-        save(folder / part / f"{stem_of(files.settings['model_index'][part])}.safetensors", inner)
-    for path, told in files.settings.items():
-        write_json(folder / f"{path}.json", told)
-    notes = [
-        f"{name} is not in it: a pipeline needs the files of CLIP's tokenizer there"
-        for name, source in files.copies.items()
-        if not copy_tokenizer(source, folder / name)
-    ]
+        save(folder / part / f"{stem_of(index[part])}.safetensors", inner)
+    notes: list[str] = []
+    for path, told in files.items():
+        if isinstance(told, Mapping):
+            write_json(folder / f"{path}.json", told)
+        elif not copy_tokenizer(told, folder / path):
+            notes.append(f"{path} is not in it: a pipeline needs the files of CLIP's tokenizer there")
     left = {key: weights[key] for key in unknown}
     if left:
         save(folder / LEFT_OVER, left)
