@@ -11,13 +11,13 @@ from typing import Any, cast
 import torch
 
 from sgm_core.building.fresh import build_engine
+from sgm_core.building.weightless import weightless
 from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpoint, refuse_url, shapes_of
 from sgm_core.checkpoints.load import NoValuesError, fill, load_into
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.pieces import in_our_form
 from sgm_core.checkpoints.recognise import recognise
 from sgm_core.checkpoints.restoring import restoring
-from sgm_core.checkpoints.weightless import weightless
 from sgm_core.config.api import Config, config_from, load_config
 from sgm_core.config.build import BuildError
 from sgm_core.engine import DiffusionEngine

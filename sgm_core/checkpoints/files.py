@@ -1,4 +1,4 @@
-"""Files of weights: read safely, found in a run folder, written whole."""
+"""Files of weights: read safely, written whole."""
 
 from __future__ import annotations
 
@@ -24,19 +24,12 @@ class CheckpointError(SgmError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read from a file.
-
-    Attributes:
-        path: of the file.
-        weights: by the file's keys, memory-mapped; or by ours, where tensors had to be changed.
-        provenance: what the file says of itself.
-        is_mapped: whether the weights are those of the file.
-    """
+    """What was read from a file."""
 
     path: Path
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor]  # by the file's keys
     provenance: Provenance | None
-    is_mapped: bool = True
+    is_mapped: bool = True  # False if tensors had to be changed: then the keys are ours
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -70,10 +63,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def reopened(checkpoint: Checkpoint) -> Callable[[str], Tensor]:
-    """Reads a weight by its key, from a file that is mapped anew and for as long as the function is held.
-
-    Each tensor of a `.safetensors` file takes some pages of memory before any of its values is read.
-    """
+    """Reads a weight by its key, from a file that is mapped anew and for as long as this function is held."""
     if not checkpoint.is_mapped:
         return checkpoint.weights.__getitem__
     if checkpoint.path.suffix != ".safetensors":
@@ -83,7 +73,7 @@ def reopened(checkpoint: Checkpoint) -> Callable[[str], Tensor]:
 
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a `.ckpt` holds, and of that the weights, mapped. Objects of Lightning's classes in it are left empty.
+    """The contents of a `.ckpt`, and the weights in it, mapped. Objects of Lightning's classes are left empty.
 
     Raises:
         CheckpointError: it holds no weights.
@@ -102,14 +92,14 @@ def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 class _Empty:
-    """Stands for an object that is no plain data, such as the callbacks of a training."""
+    """Stands in for an object that is no plain data, such as a callback."""
 
     def __setstate__(self, state: Any) -> None:
         return None
 
 
 def _lightning_classes(path: Path) -> list[str]:
-    """The classes of Lightning that a file names; any other would be refused."""
+    """The classes of Lightning that a file names. Any other is refused."""
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # of a broken file, whose reading says what is wrong
@@ -118,14 +108,9 @@ def _lightning_classes(path: Path) -> list[str]:
 
 
 def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
-    """Export the state dict as one `.safetensors` file that `load_engine` reads.
+    """Export the state dict as one `.safetensors` file that `load_engine` reads, with its provenance as metadata.
 
-    The averages are those keys that begin with `model_ema.`: `model_ema.shadow.NAME` is the average of the raw NAME.
-
-    Args:
-        engine: the engine, or weights by its keys.
-        path: of the file.
-        provenance: its config, goes into the metadata.
+    `model_ema.shadow.NAME` is the average of the raw NAME.
 
     Raises:
         OSError: it cannot be written.
@@ -147,11 +132,7 @@ def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenanc
 
 
 def refuse_url(path: Path | str) -> None:
-    """Checkpoints are read from disk.
-
-    Raises:
-        CheckpointError: this is an address in a network.
-    """
+    """Raise CheckpointError for an address in a network: checkpoints are read from disk."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a path that was an address has lost a slash
         raise CheckpointError(
             f"{path}: nothing is read from a network, where it could be another file tomorrow; download it, check its "

@@ -16,8 +16,7 @@ from sgm_core.roles import Adapter, Average
 
 @runtime_checkable
 class Trainable(Protocol):
-    """An engine that tells what it trains: `sgm_core.training.base.TrainingEngine`, where the attributes are described.
-    Any other LightningModule may be an engine too; it has no average and no adapter."""
+    """See `sgm_core.training.base.TrainingEngine`. Any other LightningModule has no average and no adapter."""
 
     model_ema: Average | None
     adapter: Adapter | None
@@ -31,19 +30,16 @@ class Trainable(Protocol):
 def match(engine: nn.Module, checkpoint: Checkpoint, take_average: bool = False) -> tuple[dict[str, str], list[str]]:
     """The key in the file of each key of the engine, and notes on what is no error.
 
-    Files in our layout do, and those in a form of an installed family that only has other names. A module may have
-    `ignored_keys`, what files hold of it that is no weight, and `computed_keys`, buffers that its constructor computes:
-    a file need not have them, and those that it has in a lower precision are passed over. One with `keys_optional`
-    takes what is there of it, and needs nothing.
+    The file is in our layout, or in a form of an installed family that only has other names. A module may list
+    `ignored_keys`, entries of files that are no weights, and `computed_keys`, buffers that its constructor computes: a
+    file need not have them, and values of lower precision are ignored. A module with `keys_optional` needs none.
 
     The average is optional on both sides. A model with one takes it from the file, or starts it from the file's
-    weights. A model without takes the live weights. A model with an adapter takes a file without it as what lies
-    beneath: averaged weights, where the file has them.
+    weights. A model without one takes the live weights. A model with an adapter takes a file without the adapter as
+    its base: averaged weights if the file has them.
 
     Args:
-        engine: its keys, shapes and kinds of number count, not its values.
-        checkpoint: by the file's keys.
-        take_average: a model without an average takes averaged weights as its own, where the file has them.
+        take_average: a model without an average takes averaged weights, if the file has them.
 
     Raises:
         CheckpointError: keys, shapes or kinds of number differ: see `compare`.

@@ -31,22 +31,18 @@ class Provenance:
     latent_shape: list[int] | None = None
 
     @staticmethod
-    def of(config: Mapping[str, Any], entries: Iterable[Entry]) -> Provenance:
+    def of(config: Mapping[str, Any], entries: Iterable[Entry], shape: Sequence[int] | None = None) -> Provenance:
         """The provenance of a checked config."""
-        return Provenance(
-            dict(config),
-            [{"kind": e.kind, "name": e.name, "distribution": e.distribution, "version": e.version} for e in entries],
-        )
+        fields = ("kind", "name", "distribution", "version")
+        components = [{name: getattr(entry, name) for name in fields} for entry in entries]
+        return Provenance(dict(config), components, None if shape is None else list(shape))
 
     @staticmethod
     def of_engine(engine: object) -> Provenance | None:
-        """What an engine was given as its `provenance`, with its present `latent_shape`. None where it has none: it was
-        not built from a config."""
+        """The `provenance` of an engine with its present `latent_shape`. None if it was not built from a config."""
         found: Provenance | None = getattr(engine, "provenance", None)
-        return None if found is None else found.with_shape(getattr(engine, "latent_shape", None))
-
-    def with_shape(self, shape: Sequence[int] | None) -> Provenance:
-        return replace(self, latent_shape=None if shape is None else list(shape))
+        shape = getattr(engine, "latent_shape", None)
+        return None if found is None else replace(found, latent_shape=None if shape is None else list(shape))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,14 +70,12 @@ class Provenance:
             try:
                 index.find(kind, name if distribution in (BUILTIN, LOCAL) else f"{distribution}:{name}")
             except RegistryError:
-                blocked = [
-                    (e, why) for e, why in index.unavailable(kind) if (e.name, e.distribution) == (name, distribution)
-                ]
+                blocked = {(entry.name, entry.distribution): reason for entry, reason in index.unavailable(kind)}
+                reason = blocked.get((name, distribution))
+                remedy = reason or f"pip install {distribution}=={part['version']}"
                 if distribution == LOCAL:
                     remedy = "it was registered in the process that trained; pass --code FILE.py with its definition"
-                else:
-                    remedy = blocked[0][1] if blocked else f"pip install {distribution}=={part['version']}"
-                lines.append(f"{kind} '{name}' {'cannot be used' if blocked else 'is missing'}: {remedy}")
+                lines.append(f"{kind} '{name}' {'cannot be used' if reason else 'is missing'}: {remedy}")
         return lines
 
     def missing_plugins(self) -> list[str]:

@@ -3,56 +3,44 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from sgm_core.checkpoints.family import Family, Form, Model, Rule, Shapes, expanded
-from sgm_core.checkpoints.layouts import OWN, own_averages
+from sgm_core.checkpoints.layouts import AVERAGE, OWN, SHADOW
 from sgm_core.registry import BUILTIN, index
 
 T = TypeVar("T")
 
 
 class Claim(NamedTuple):
-    """What a family says of a file.
+    """What a family says of a file."""
 
-    Attributes:
-        name: of the family, in the registry; a plugin's with its distribution.
-        family: itself.
-        form: of the file; None where the family knows it by its network alone.
-        models: those that it may be; several where keys cannot tell.
-    """
-
-    name: str
+    name: str  # of the family, in the registry; a plugin's with its distribution
     family: Family
-    form: Form | None
-    models: Sequence[Model] = ()
+    form: Form | None  # None if the family knows the file by its network alone
+    models: Sequence[Model] = ()  # several if keys cannot tell
 
     @property
     def whole(self) -> bool:
-        """Whether such a file is a model, and not something on top of one, or a part of one."""
+        """Whether such a file is a model, not an addition to one or a part of one."""
         return bool(self.family.models) and not (self.form is not None and self.form.remedy)
 
     def pieces(self, keys: Collection[str]) -> tuple[list[Rule], list[str]]:
-        """See `expanded`, by the keys of the file; nothing of a file in our layout."""
+        """See `expanded`, by the keys of the file. Empty for a file in our layout."""
         if self.form is None or self.form.name == OWN.name:
             return [], []
         return expanded(self.family.rules(self.form.name, keys), keys)
 
 
-def ask(question: Callable[[str, Family], T], names: Container[str] | None = None) -> Iterator[T]:
-    """What each installed family answers. A family of a plugin that fails is left out, with a warning that names it.
+def ask(question: Callable[[str, Family], T]) -> Iterator[T]:
+    """The answer of each installed family, which is asked with its name in the registry: see `Claim`.
 
-    Args:
-        question: is given the family with its name in the registry, see `Claim`.
-        names: of those that are asked; None: all.
+    A family of a plugin that fails is left out, with a warning that names it.
     """
     for entry in index.entries("families"):
-        name = entry.name if entry.distribution == BUILTIN else entry.qualified
-        if names is not None and name not in names:
-            continue
         try:
-            answer = question(name, index.load(entry)())
+            answer = question(entry.name if entry.distribution == BUILTIN else entry.qualified, index.load(entry)())
         except (Exception, SystemExit) as error:
             if entry.distribution == BUILTIN:
                 raise
@@ -82,19 +70,21 @@ def recognise(shapes: Shapes, told: Mapping[str, Any] | None = None) -> list[Cla
 
 
 def identify(shapes: Shapes) -> list[Model]:
-    """The published models whose keys and shapes these are: none, one, or several that cannot be told apart. A file of
-    a network alone is of its model, too."""
+    """The published models with these keys and shapes, or with this network if there is nothing else."""
     return [model for claim in recognise(shapes) for model in claim.models]
 
 
 def own_names(shapes: Shapes, names: Iterable[str] = (), claims: Sequence[Claim] | None = None) -> dict[str, str]:
-    """Our name of each key of a file. What has no place in our layout, or is not a tensor of ours, keeps its name.
+    """Our name of each key of a file. A key keeps its name if our layout has no place for it, or another tensor.
 
     Args:
-        names: of the model's weights, where they are known: see `own_averages`.
+        names: of the model's weights, if they are known. generative-models names an average like the parameter in
+            `model`, without its dots.
         claims: what `recognise` says of the file, if it was asked before.
     """
-    found = own_averages(shapes, names)
+    parameters = [key for key in (*shapes, *names) if key.startswith("model.")]
+    flat = {AVERAGE + key.removeprefix("model.").replace(".", ""): key for key in parameters}
+    found = {key: SHADOW + flat[key] if key in flat and not key.startswith(SHADOW) else key for key in shapes}
     for claim in (recognise(shapes) if claims is None else claims)[:1]:
         if claim.whole:
             found |= {piece.theirs: piece.ours for piece in claim.pieces(shapes)[0] if piece.is_name}

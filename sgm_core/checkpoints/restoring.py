@@ -20,10 +20,7 @@ _restoring: ContextVar[bool] = ContextVar("restoring", default=False)
 
 @contextmanager
 def restoring() -> Iterator[None]:
-    """Inside, an engine is built whose weights come from a checkpoint: parts and engines read no other file.
-
-    So a checkpoint is all that is needed, whatever became of the files that the training started from.
-    """
+    """Inside, parts and engines read no file: all weights of the engine that is built come from a checkpoint."""
     token = _restoring.set(True)
     try:
         yield
@@ -32,18 +29,17 @@ def restoring() -> Iterator[None]:
 
 
 def takes_weights() -> bool:
-    """Whether what is built takes weights from the files that its config names: not if it is restored, or measured."""
+    """Whether a part reads the files of weights that its config names: not if it is restored or only measured."""
     return not (_restoring.get() or only_measured())
 
 
 def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] = ()) -> None:
-    """Give a part of a model the weights that it has in a file or a run: all of them or none.
+    """Give a part of a model its weights in a file or a run, averaged ones if there are any: all of them or none.
 
     Args:
         part: the module.
-        path: a run folder, a `.ckpt` or a `.safetensors` file: of the whole model, or of the part alone. If the model
-            has averages of the part's weights, those are taken.
-        prefix: of the part's keys in a whole model, `first_stage_model.`; in a file without any such key all are its.
+        path: a run folder, a `.ckpt` or a `.safetensors` file: of the whole model, or of the part alone.
+        prefix: of the part's keys in a whole model, `first_stage_model.`; a file without such keys is of the part.
         ignore: beginnings of keys in the file, without the prefix, that do not matter.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,21 +105,19 @@ def _write_file(target: Path, checkpoint: Checkpoint, config: Config) -> list[st
     for name, value in engine.state_dict().items():  # tables that the file did not have
         if not value.is_meta:
             weights.setdefault(name, value)
-    found = Provenance.of(config.to_dict(), config.components)
-    if checkpoint.provenance is not None and checkpoint.provenance.latent_shape:
-        found = found.with_shape(checkpoint.provenance.latent_shape)
-    elif isinstance(engine, TrainingEngine):
-        found = found.with_shape(engine.latent_shape)
-    save_weights(weights, target, found)
+    shape: Sequence[int] | None = engine.latent_shape if isinstance(engine, TrainingEngine) else None
+    if checkpoint.provenance is not None:
+        shape = checkpoint.provenance.latent_shape or shape
+    save_weights(weights, target, Provenance.of(config.to_dict(), config.components, shape))
     return [f"{len(passed_over)} entries that are no weights are left out: {passed_over[0]}"] if passed_over else []
 
 
 def _fitting(checkpoint: Checkpoint, config: Config) -> tuple[Any, dict[str, str], list[str]]:
     """An engine without memory for weights, which key of the file is which of its own, and the keys that are none."""
     from sgm_core.building.fresh import build_engine
+    from sgm_core.building.weightless import weightless
     from sgm_core.checkpoints.match import match
     from sgm_core.checkpoints.restoring import restoring
-    from sgm_core.checkpoints.weightless import weightless
 
     with restoring(), weightless():
         engine: Any = build_engine(config)
