@@ -13,9 +13,9 @@ import torch
 from sgm_core.building.fresh import build_engine
 from sgm_core.building.weightless import weightless
 from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpoint, refuse_url, shapes_of
-from sgm_core.checkpoints.load import NoValuesError, fill, load_into
+from sgm_core.checkpoints.load import fill, load_into
 from sgm_core.checkpoints.manifest import to_load
-from sgm_core.checkpoints.pieces import in_our_form
+from sgm_core.checkpoints.pieces import translated
 from sgm_core.checkpoints.recognise import recognise
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, config_from, load_config
@@ -71,7 +71,7 @@ def load_engine(
         with weightless():
             engine = built(chosen)
         filled(engine)
-    except (BuildError, NoValuesError):  # a constructor that looks at the values of its parameters
+    except BuildError:  # a constructor that looks at the values of its parameters
         engine = built(chosen)
         filled(engine)
     return engine if config is not None else _with_shape(engine, checkpoint)
@@ -99,6 +99,16 @@ def built(config: Config) -> DiffusionEngine:
     """The engine of a config, whose weights are still to come from a file: it reads none, and caches nothing."""
     with restoring():
         return cast(DiffusionEngine, build_engine(config))
+
+
+def in_our_form(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with our tensors, if its form has others. If only names differ, it stays as it is."""
+    claim = next((claim for claim in recognise(shapes_of(checkpoint.weights)) if claim.whole), None)
+    pieces, unknown = claim.pieces(checkpoint.weights) if claim else ([], [])
+    if all(piece.is_name for piece in pieces):
+        return checkpoint
+    others = {key: checkpoint.weights[key] for key in unknown}
+    return Checkpoint(checkpoint.path, translated(pieces, checkpoint.weights) | others, checkpoint.provenance, False)
 
 
 def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | str | Path | None) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:  # the readers raise many kinds for a broken file; all of them mean this
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a readable checkpoint: {reason}") from error
-
-
-def reopened(checkpoint: Checkpoint) -> Callable[[str], Tensor]:
-    """Reads a weight by its key, from a file that is mapped anew and for as long as this function is held."""
-    if not checkpoint.is_mapped:
-        return checkpoint.weights.__getitem__
-    if checkpoint.path.suffix != ".safetensors":
-        return open_torch(checkpoint.path)[1].__getitem__
-    read: Callable[[str], Tensor] = safe_open(checkpoint.path, framework="pt").get_tensor
-    return read
 
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from sgm_core.checkpoints.files import CheckpointError, shapes_of
 from sgm_core.checkpoints.layouts import by_part, part_of
-from sgm_core.checkpoints.recognise import identify, recognise
+from sgm_core.checkpoints.recognise import recognise
 
 SHOWN = 3
 """Keys of a kind that a message names."""
@@ -18,8 +18,7 @@ SHOWN = 3
 MISSING, UNEXPECTED, SHAPES = "missing in the file", "not in the model", "of another shape"
 
 
-@dataclass(frozen=True)
-class LoadReport:
+class LoadReport(NamedTuple):
     """A checkpoint of which every key was loaded, and what its user may want to know: "no averaged weights"."""
 
     path: Path
@@ -69,7 +68,8 @@ def likely(found: Mapping[str, Sequence[str]], own: Mapping[str, Tensor], weight
         return f"it is {form.title}, not a model{f'; {form.remedy}' if form.remedy else ''}"
     if any(".lora_" in key for key in found[UNEXPECTED]):
         return "it has an adapter: give the model the same, or merge it (sgm convert lora --to merged)"
-    theirs, ours = [model for claim in claims for model in claim.models], identify(shapes_of(own))
+    theirs = [model for claim in claims for model in claim.models]
+    ours = [model for claim in recognise(shapes_of(own)) for model in claim.models]
     if theirs and not any(model in ours for model in theirs):
         names = " or ".join(model.title for model in theirs)
         configs = " or ".join(model.config for model in theirs if model.config)

@@ -33,7 +33,6 @@ _HARMLESS = re.compile(
 )
 """No weights: files have them, and what they say is computed from the config."""
 
-
 OWN = Form(
     "sgm",
     "a model in the layout of generative-models",

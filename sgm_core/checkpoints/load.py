@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.files import Checkpoint, reopened
+from sgm_core.checkpoints.files import Checkpoint, open_torch
 from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.layouts import AVERAGE, SHADOW
 from sgm_core.checkpoints.match import Trainable, match
+from sgm_core.config.build import BuildError
 from sgm_core.roles import FirstStage
 
 AT_ONCE = 2**27
@@ -31,10 +33,6 @@ def load_into(engine: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     return LoadReport(checkpoint.path, notes)
 
 
-class NoValuesError(Exception):
-    """Something in a model was made of parameters that had no values, and no file has it."""
-
-
 def fill(
     engine: nn.Module,
     *,
@@ -48,7 +46,7 @@ def fill(
 
     Raises:
         CheckpointError: they do not fit.
-        NoValuesError: the engine has to be built with memory for its weights.
+        BuildError: the engine has to be built with memory for its weights.
     """
     names, _ = match(engine, checkpoint, take_average)
     training = engine if isinstance(engine, Trainable) else None
@@ -78,7 +76,7 @@ def fill(
     if training is not None and average is not None:  # its values were those of parameters without any
         average.track(training.averaged_parameters())
     if any(tensor.is_meta for tensor in (*engine.parameters(), *engine.buffers())):
-        raise NoValuesError
+        raise BuildError("a constructor made tensors of parameters without values, and no file has them")
     engine.to(device)
     if average is not None and averaged:
         average.load_state_dict(averaged, strict=False)
@@ -107,9 +105,12 @@ def _shared(engine: nn.Module) -> dict[str, str]:
 
 def _read_anew(checkpoint: Checkpoint, keys: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
     """Some weights by other names, from a file that is mapped anew after each `AT_ONCE` bytes."""
+    read: Callable[[str], Tensor] = checkpoint.weights.__getitem__
     left = 0
     for name, key in keys.items():
-        if left <= 0:
-            read, left = reopened(checkpoint), AT_ONCE
+        if left <= 0 and checkpoint.is_mapped:
+            left, path = AT_ONCE, checkpoint.path
+            is_torch = path.suffix != ".safetensors"
+            read = open_torch(path)[1].__getitem__ if is_torch else safe_open(path, "pt").get_tensor
         left -= checkpoint.weights[key].nbytes
         yield name, read(key)

@@ -1,8 +1,4 @@
-"""The manifest beside a checkpoint, with its size and sha256, and the newest intact checkpoint of a run.
-
-Before training resumes or takes weights, the whole file is compared with its manifest. Before sampling, the size always
-is, and the content up to `READ_ANYWAY` bytes.
-"""
+"""The manifest beside a checkpoint, with its size and sha256, and the newest intact checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from sgm_core.files import replacing
 SUFFIX = ".sha256.json"
 
 READ_ANYWAY = 2 << 30
-"""Bytes of a checkpoint up to which its sum is compared before images are drawn from it; 1.5 s of SHA-256."""
+"""Bytes of a checkpoint up to which its sum is compared before sampling, in 1.5 s; before training it always is."""
 
 
 def manifest_of(checkpoint: Path) -> Path:

@@ -9,19 +9,7 @@ import torch
 from torch import Tensor
 
 from sgm_core.checkpoints.family import Rows, Rule
-from sgm_core.checkpoints.files import Checkpoint, shapes_of
-from sgm_core.checkpoints.recognise import recognise
 from sgm_core.errors import SgmError
-
-
-def in_our_form(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with our tensors, if its form has others. If only names differ, it stays as it is."""
-    claim = next((claim for claim in recognise(shapes_of(checkpoint.weights)) if claim.whole), None)
-    pieces, unknown = claim.pieces(checkpoint.weights) if claim else ([], [])
-    if all(piece.is_name for piece in pieces):
-        return checkpoint
-    others = {key: checkpoint.weights[key] for key in unknown}
-    return Checkpoint(checkpoint.path, translated(pieces, checkpoint.weights) | others, checkpoint.provenance, False)
 
 
 def translated(pieces: Iterable[Rule], weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:

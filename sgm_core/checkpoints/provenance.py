@@ -17,18 +17,12 @@ PROVENANCE_KEY = "sgm"
 
 @dataclass(frozen=True)
 class Provenance:
-    """How to build the engine again.
+    """How to build the engine again. The lock has every component of the config, and (of the kind `plugins`) the
+    plugins whose hooks took part."""
 
-    Attributes:
-        config: the resolved config.
-        components: the lock: kind, name, distribution and version of every component in it, and of the plugins (kind
-            `plugins`) whose hooks took part.
-        latent_shape: (c, *grid) of what it was trained on.
-    """
-
-    config: dict[str, Any]
-    components: list[dict[str, str]] = field(default_factory=list)
-    latent_shape: list[int] | None = None
+    config: dict[str, Any]  # resolved
+    components: list[dict[str, str]] = field(default_factory=list)  # the lock: kind, name, distribution, version
+    latent_shape: list[int] | None = None  # (c, *grid) of what it was trained on
 
     @staticmethod
     def of(config: Mapping[str, Any], entries: Iterable[Entry], shape: Sequence[int] | None = None) -> Provenance:
@@ -79,7 +73,7 @@ class Provenance:
         return lines
 
     def missing_plugins(self) -> list[str]:
-        """A line for each plugin that took part with its hooks and is not here, which keeps nothing from loading."""
+        """A line for each plugin that took part with its hooks and is not here. The checkpoint loads without it."""
         here = {(entry.distribution, entry.name) for entry in index.entries("plugins")}
         return [
             f"the plugin {part['distribution']}:{part['name']} {part['version']} took part, and is not here"

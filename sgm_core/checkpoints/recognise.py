@@ -69,11 +69,6 @@ def recognise(shapes: Shapes, told: Mapping[str, Any] | None = None) -> list[Cla
     return sorted(found, key=lambda claim: (not claim.whole, not claim.models, claim.form is None))
 
 
-def identify(shapes: Shapes) -> list[Model]:
-    """The published models with these keys and shapes, or with this network if there is nothing else."""
-    return [model for claim in recognise(shapes) for model in claim.models]
-
-
 def own_names(shapes: Shapes, names: Iterable[str] = (), claims: Sequence[Claim] | None = None) -> dict[str, str]:
     """Our name of each key of a file. A key keeps its name if our layout has no place for it, or another tensor.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.files import CheckpointError, read_checkpoint, refuse_url
+from sgm_core.checkpoints.files import CheckpointError, read_checkpoint
 from sgm_core.checkpoints.fit import compare
-from sgm_core.checkpoints.layouts import AVERAGE
+from sgm_core.checkpoints.layouts import AVERAGE, SHADOW
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.shapes import only_measured
 
@@ -47,13 +47,13 @@ def load_part(part: nn.Module, path: Path, prefix: str, ignore: tuple[str, ...] 
     """
     if not takes_weights():
         return
-    refuse_url(path)
-    if not path.exists():
+    file = to_load(path, verify=True)
+    if not file.exists():
         raise CheckpointError(f"{path}: no such run or checkpoint to take the weights from; train it first")
-    checkpoint = read_checkpoint(to_load(path, verify=True))
+    checkpoint = read_checkpoint(file)
     weights = checkpoint.weights
     found: dict[str, Tensor] = {}
-    for start in (prefix, f"{AVERAGE}shadow.{prefix}"):  # the average, where there is one, comes last
+    for start in (prefix, f"{SHADOW}{prefix}"):  # the average, where there is one, comes last
         found |= {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
     if not found:
         found = {key: value for key, value in weights.items() if not key.startswith(AVERAGE)}

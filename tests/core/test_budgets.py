@@ -28,13 +28,12 @@ ALLOWED_OVERRUN: dict[str, int] = {
     "root": 78,
     "config": 259,
     "hooks": 136,
-    "checkpoints": 367,
     "training": 30,
     "runs": 12,
     "cli": 17,
-    "together": 872,
-    "code": 401,
-    "testing": 74,
+    "together": 525,
+    "code": 197,
+    "testing": 73,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 

@@ -53,8 +53,7 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None, to
             raise SgmError(f"{source}: none of the models that are known here; say its config, --config NAME")
         found = load_config(config or chosen[0])
         return [*notes, *_write_file(target, Checkpoint(source, weights, None), found)]
-    from sgm_core.building.loaded import choose_config
-    from sgm_core.checkpoints.pieces import in_our_form
+    from sgm_core.building.loaded import choose_config, in_our_form
 
     checkpoint = read_checkpoint(to_load(source))
     found = choose_config(checkpoint, config)

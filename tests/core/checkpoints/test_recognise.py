@@ -3,10 +3,11 @@
 import warnings
 
 import pytest
+from support.recognised import models_of
 
 from sgm_core.checkpoints.family import Family, Form, Model, Rule, expanded
-from sgm_core.checkpoints.pieces import in_our_form, translated
-from sgm_core.checkpoints.recognise import identify, own_names, recognise
+from sgm_core.checkpoints.pieces import translated
+from sgm_core.checkpoints.recognise import own_names, recognise
 from sgm_core.errors import SgmError
 
 NETWORK = "model.diffusion_model"
@@ -43,8 +44,8 @@ def test_a_family_of_a_plugin_is_asked_like_a_built_in_one(register):
     register("families", "hats")(Hats)
     (claim,) = recognise(FELT)
     assert (claim.name, claim.form.name, claim.whole) == ("local:hats", "felt", True)
-    assert [model.config for model in identify(FELT)] == ["bowler"]
-    assert identify({**FELT, "brim.weight": (3, 3)}) == []
+    assert [model.config for model in models_of(FELT)] == ["bowler"]
+    assert models_of({**FELT, "brim.weight": (3, 3)}) == []
     veiled = {**FELT, "veil.x": (1,)}
     assert recognise(veiled) == []
     assert not recognise({"straw.a": (1,)})[0].whole
@@ -61,15 +62,15 @@ def test_a_family_that_fails_is_left_out_with_a_warning_that_names_it(register, 
 
     register("families", "hats")(type("Torn", (Hats,), {where: fail}))
     with pytest.warns(UserWarning, match=r"plugin local:hats: its family is left out: no hat today"):
-        assert identify(FELT) == []
+        assert models_of(FELT) == []
     with warnings.catch_warnings(action="ignore"):
-        assert [model.config for model in identify(XL)] == ["sd_xl_base"]
+        assert [model.config for model in models_of(XL)] == ["sd_xl_base"]
 
 
 def test_what_is_no_family_at_all_is_left_out_too(register):
     register("families", "hats")(type("Nothing", (), {}))
     with pytest.warns(UserWarning, match="local:hats"):
-        assert [model.config for model in identify(XL)] == ["sd_xl_base"]
+        assert [model.config for model in models_of(XL)] == ["sd_xl_base"]
 
 
 def test_the_longest_module_decides_and_what_has_no_rule_is_given_back():
@@ -118,6 +119,7 @@ def test_tensors_are_split_joined_turned_and_come_back():
 def test_a_checkpoint_in_another_form_is_read_as_ours(register, tmp_path):
     import torch
 
+    from sgm_core.building.loaded import in_our_form
     from sgm_core.checkpoints.files import Checkpoint
 
     register("families", "hats")(Hats)
