@@ -40,7 +40,7 @@ def compare(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]
         UNEXPECTED: [key for key in weights if key not in own],
         SHAPES: [f"{key} {tuple(b.shape)} for {tuple(a.shape)}" for key, a, b in both if a.shape != b.shape],
         "of another kind of number": [
-            f"{key} {b.dtype} for {a.dtype}".replace("torch.", "")
+            f"{key} " + f"{b.dtype} for {a.dtype}".replace("torch.", "")
             for key, a, b in both
             if a.is_floating_point() != b.is_floating_point()
         ],
