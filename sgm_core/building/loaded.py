@@ -11,14 +11,13 @@ from typing import Any, cast
 import torch
 
 from sgm_core.building.fresh import build_engine
-from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpoint, refuse_url
-from sgm_core.checkpoints.fit import LoadReport
-from sgm_core.checkpoints.load import NoValuesError, fill, load_into
+from sgm_core.building.weightless import weightless
+from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_checkpoint, refuse_url, shapes_of
+from sgm_core.checkpoints.load import fill, load_into
 from sgm_core.checkpoints.manifest import to_load
-from sgm_core.checkpoints.pieces import in_our_form
-from sgm_core.checkpoints.recognise import form_of, recognise
+from sgm_core.checkpoints.pieces import translated
+from sgm_core.checkpoints.recognise import recognise
 from sgm_core.checkpoints.restoring import restoring
-from sgm_core.checkpoints.weightless import weightless
 from sgm_core.config.api import Config, config_from, load_config
 from sgm_core.config.build import BuildError
 from sgm_core.engine import DiffusionEngine
@@ -35,8 +34,10 @@ def load_engine(
     verify: bool | None = None,
 ) -> DiffusionEngine:
     """The engine of a run folder, a `.ckpt` or a `.safetensors` file, ours or of a public model: built, loaded, in eval
-    mode. Beside the weights themselves it takes next to no memory. Of a run folder it is the newest checkpoint that is
-    whole, with a warning for each that is not.
+    mode. Of a run folder it is the newest checkpoint that is whole, with a warning for each that is not.
+
+    Nothing is held twice: a tensor that needs no other precision or device stays in the mapped file, which the system
+    reads as it is used; each other one is read, converted and let go of.
 
     Args:
         path: the folder or file.
@@ -57,17 +58,23 @@ def load_engine(
     """
     refuse_url(path)
     checkpoint = read_checkpoint(to_load(Path(path), verify))
-    engine, _ = load(
-        in_our_form(checkpoint),
-        choose_config(checkpoint, config),
+    filled = partial(
+        fill,
+        checkpoint=in_our_form(checkpoint),
+        take_average=take_average,
         dtype=dtype,
         first_stage_dtype=first_stage_dtype,
-        device=device,
-        take_average=take_average,
+        device=torch.device(device),
     )
-    if config is None and checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
-        engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
-    return cast(DiffusionEngine, engine)
+    chosen = choose_config(checkpoint, config)
+    try:
+        with weightless():
+            engine = built(chosen)
+        filled(engine)
+    except BuildError:  # a constructor that looks at the values of its parameters
+        engine = built(chosen)
+        filled(engine)
+    return engine if config is not None else _with_shape(engine, checkpoint)
 
 
 def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
@@ -78,50 +85,30 @@ def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
     """
     engine = built(choose_config(checkpoint, None))
     load_into(engine, checkpoint)
+    return _with_shape(engine, checkpoint)
+
+
+def _with_shape(engine: DiffusionEngine, checkpoint: Checkpoint) -> DiffusionEngine:
+    """The engine, which draws what the one in the checkpoint was trained on."""
     if checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
         engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
-    return cast(DiffusionEngine, engine)
+    return engine
 
 
-def load(
-    checkpoint: Checkpoint,
-    config: Config,
-    *,
-    dtype: torch.dtype | None = None,
-    first_stage_dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-    take_average: bool = True,
-) -> tuple[Any, LoadReport]:
-    """The engine of a config with the weights of a file, in eval mode, and how they fitted.
-
-    Nothing is held twice: a tensor that needs no other precision or device stays in the mapped file, which the system
-    reads as it is used; each other one is read, converted and let go of. See `load_engine` for the arguments.
-
-    Raises:
-        CheckpointError: the weights do not fit, with the reason if that is likely.
-        ConfigError, BuildError: the config does not build.
-    """
-    filled = partial(
-        fill,
-        checkpoint=checkpoint,
-        take_average=take_average,
-        dtype=dtype,
-        first_stage_dtype=first_stage_dtype,
-        device=torch.device(device),
-    )
-    try:
-        with weightless():
-            engine = built(config)
-        return engine, filled(engine)
-    except (BuildError, NoValuesError):  # a constructor that looks at the values of its parameters
-        engine = built(config)
-        return engine, filled(engine)
-
-
-def built(config: Config) -> Any:
+def built(config: Config) -> DiffusionEngine:
     """The engine of a config, whose weights are still to come from a file: it reads none, and caches nothing."""
     with restoring():
-        return build_engine(config)
+        return cast(DiffusionEngine, build_engine(config))
+
+
+def in_our_form(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with our tensors, if its form has others. If only names differ, it stays as it is."""
+    claim = next((claim for claim in recognise(shapes_of(checkpoint.weights)) if claim.whole), None)
+    pieces, unknown = claim.pieces(checkpoint.weights) if claim else ([], [])
+    if all(piece.is_name for piece in pieces):
+        return checkpoint
+    others = {key: checkpoint.weights[key] for key in unknown}
+    return Checkpoint(checkpoint.path, translated(pieces, checkpoint.weights) | others, checkpoint.provenance, False)
 
 
 def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | str | Path | None) -> Config:
@@ -143,11 +130,11 @@ def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | s
         for line in (*provenance.changed(), *provenance.missing_plugins()):
             warnings.warn(f"{path}: {line}", stacklevel=3)
         return config_from(provenance.config, str(path))
-    shapes = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
-    claims = recognise(shapes)
-    known, layout = [model for claim in claims for model in claim.models], form_of(claims, shapes)
-    if layout.remedy:
-        raise CheckpointError(f"{path}: it is {layout.title}, not a model; {layout.remedy}")
+    claims = recognise(shapes_of(checkpoint.weights))
+    known = [model for claim in claims for model in claim.models]
+    form = next((claim.form for claim in claims if claim.form), None)
+    if form is not None and form.remedy:
+        raise CheckpointError(f"{path}: it is {form.title}, not a model; {form.remedy}")
     shipped = [model.config for model in known if model.config]
     if len(shipped) == 1:
         return load_config(shipped[0])

@@ -1,65 +1,45 @@
-"""A family of public models, as plain data and small functions. Standard library only: recognising a file needs no
-torch."""
+"""A family of public models, as plain data and small functions: docs/families.md. Standard library only: recognising a
+file needs no torch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 Shapes = Mapping[str, Sequence[int]]
-"""Tensors of a file, by key. Of a folder each key begins with its sub-folder: `unet.conv_in.weight`."""
+"""Tensors of a file, by key. In a folder each key begins with its sub-folder: `unet.conv_in.weight`."""
 
 
 class Form(NamedTuple):
-    """One way in which files of a family are written.
+    """One way in which files of a family are written."""
 
-    Attributes:
-        name: short: "ldm", "diffusers", "original". `own` is the layout of this project, see `layouts`.
-        title: what such a file is, for people.
-        has: regular expressions; each matches the beginning of some key of every such file.
-        lacks: regular expressions that match the beginning of no key of it.
-        remedy: the way out, where such a file is no model: a LoRA, a text encoder alone.
-        parts: the sub-folders with weights, of a form that is a folder; empty for one file.
-    """
-
-    name: str
-    title: str
-    has: tuple[str, ...]
-    lacks: tuple[str, ...] = ()
-    remedy: str = ""
-    parts: tuple[str, ...] = ()
+    name: str  # short: "ldm", "diffusers", "original"; "sgm" is the layout of this project
+    title: str  # for people
+    has: tuple[str, ...]  # regular expressions; each matches the beginning of some key
+    lacks: tuple[str, ...] = ()  # regular expressions that match the beginning of no key
+    remedy: str = ""  # what to do with a file that is no model: a LoRA, a text encoder alone
+    parts: tuple[str, ...] = ()  # the sub-folders with weights, if the form is a folder
 
     def fits(self, keys: Collection[str]) -> bool:
         """Whether a file with these keys is written so."""
 
         def some(pattern: str) -> bool:
-            match = re.compile(pattern).match
-            return any(match(key) for key in keys)
+            return any(map(re.compile(pattern).match, keys))
 
         return all(map(some, self.has)) and not any(map(some, self.lacks))
 
 
 class Model(NamedTuple):
-    """A published model of a family.
+    """A published model of a family."""
 
-    Attributes:
-        title: for people.
-        config: the name of the config that builds it; empty where there is none.
-        shapes: what tells it from others, by our keys. None: there is no such key. What a file has nothing of at all,
-            such as a first stage, does not count, but the network does.
-        reason: why there is no config.
-    """
-
-    title: str
-    config: str = ""
-    shapes: Mapping[str, Sequence[int] | None] = {}
-    reason: str = ""
+    title: str  # for people
+    config: str = ""  # the name of the config that builds it; empty if there is none
+    shapes: Mapping[str, Sequence[int] | None] = {}  # what tells it from others, by our keys; None: no such key
+    reason: str = ""  # why there is no config
 
     def fits(self, shapes: Shapes) -> bool:
-        """Whether these are its shapes, by our keys."""
+        """Whether these are its shapes, by our keys. A part that a file lacks does not count, except the network."""
         parts = {"model", *(key.partition(".")[0] for key in shapes)}
         return bool(self.shapes) and all(
             (None if key not in shapes else tuple(shapes[key])) == (None if shape is None else tuple(shape))
@@ -73,85 +53,46 @@ Rows = tuple[int, int, int]
 
 
 class Rule(NamedTuple):
-    """A module or a tensor, here and in another form. What lies below a module keeps its name.
+    """A module or a tensor, here and in another form. Everything below a module keeps its name."""
 
-    Attributes:
-        ours: here, with its part: `model.diffusion_model.time_embed.0`.
-        theirs: there: `unet.time_embedding.linear_1`; "" stands in front of all keys.
-        rows: the rows of our tensor that theirs is, where ours holds several of theirs.
-        their_rows: the rows of their tensor that ours is.
-        change: "transposed", both axes swapped; "pointwise", a matrix there is a convolution of one pixel here.
-    """
+    ours: str  # with its part: "model.diffusion_model.time_embed.0"
+    theirs: str  # "unet.time_embedding.linear_1"; "" stands before all keys
+    rows: Rows | None = None  # the rows of our tensor that theirs is, if ours holds several of theirs
+    their_rows: Rows | None = None  # the rows of their tensor that ours is
+    change: Literal["", "transposed", "pointwise"] = ""  # both axes swapped; a matrix there, a 1x1 convolution here
 
-    ours: str
-    theirs: str
-    rows: Rows | None = None
-    their_rows: Rows | None = None
-    change: Literal["", "transposed", "pointwise"] = ""
+    @property
+    def is_name(self) -> bool:
+        """Whether only the names differ."""
+        return self.rows is None and self.their_rows is None and not self.change
 
 
-class Filled(NamedTuple):
-    """A tensor that a form leaves out, as nothing computes with it: its shape, and the value of all its numbers."""
+class Request(NamedTuple):
+    """A picture to draw, or a clip."""
 
-    shape: tuple[int, ...]
-    value: float = 0.0
-
-
-class Folder(NamedTuple):
-    """What a folder of diffusers holds beside weights: JSON by path, and sub-folders to copy (None: there is none)."""
-
-    settings: Mapping[str, Mapping[str, Any]]
-    copies: Mapping[str, Path | None] = {}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be drawn.
-
-    Attributes:
-        width, height: of the pictures, in pixels.
-        frames: of a clip; 1 for images.
-        options: what the user chose of `Family.options`, by the option's name.
-    """
-
-    width: int
+    width: int  # in pixels
     height: int
-    frames: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
+    frames: int = 1  # of a clip; 1 for images
+    options: Mapping[str, Any] = {}  # what the user chose of `Family.options`, by the option's name
 
 
 class Family:
-    """The role of the kind `families`. A subclass sets the attributes that it needs; no method must be overridden.
+    """The role of the kind `families`. A subclass sets the attributes that it needs; no method must be overridden."""
 
-    Attributes:
-        title: for people.
-        license: of the published weights, in a line.
-        forms: how its files are written; the first that fits is taken.
-        models: those that were published. A family without any is recognised only.
-        tables: by form, our modules -> theirs, where no key decides about the names; see `rules`.
-        lora_forms: the forms whose names files of LoRA use, beside ours.
-        lora_prefixes: how names in such files begin -> `unet_` for the network, `te1_` for the first text encoder.
-        prompt: the batch entry that a prompt is.
-        options: options of `sgm sample` that the family reads, by the batch entry that they set.
-        images: entries that are the image of `--init`, to make a video of -> the entry with the standard deviation of
-            the noise in it, or "".
-        sampler: the config of a sampler, for models whose config has none.
-    """
-
-    title: ClassVar[str] = ""
-    license: ClassVar[str] = ""
-    forms: ClassVar[tuple[Form, ...]] = ()
-    models: ClassVar[tuple[Model, ...]] = ()
-    tables: ClassVar[Mapping[str, Mapping[str, str]]] = {}
-    lora_forms: ClassVar[tuple[str, ...]] = ()
-    lora_prefixes: ClassVar[Mapping[str, str]] = {}
-    prompt: ClassVar[str] = "txt"
-    options: ClassVar[Mapping[str, str]] = {}
-    images: ClassVar[Mapping[str, str]] = {}
-    sampler: ClassVar[Mapping[str, Any]] = {}
+    title: ClassVar[str] = ""  # for people
+    license: ClassVar[str] = ""  # of the published weights, in a line
+    forms: ClassVar[tuple[Form, ...]] = ()  # how its files are written; the first that fits is taken
+    models: ClassVar[tuple[Model, ...]] = ()  # the published ones; a family without any is only recognised
+    tables: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # by form, our modules -> theirs: see `rules`
+    lora_forms: ClassVar[tuple[str, ...]] = ()  # the forms whose names LoRA files use, beside ours
+    lora_prefixes: ClassVar[Mapping[str, str]] = {}  # of names in such files -> "unet_" (network), "te1_" (first text)
+    prompt: ClassVar[str] = "txt"  # the batch entry that a prompt is
+    options: ClassVar[Mapping[str, str]] = {}  # options of `sgm sample` that it reads -> the entry that they set
+    images: ClassVar[Mapping[str, str]] = {}  # entries that are the image of `--init` -> the noise level's entry, or ""
+    sampler: ClassVar[Mapping[str, Any]] = {}  # the config of a sampler, for models whose config has none
 
     def recognises(self, shapes: Shapes) -> Form | None:
-        """The form of a file, of any width; None where it is of another family."""
+        """The form of a file, of any width; None if it is of another family."""
         return next((form for form in self.forms if form.fits(shapes)), None)
 
     def choose(self, models: Sequence[Model], told: Mapping[str, Any]) -> Sequence[Model]:
@@ -160,24 +101,20 @@ class Family:
         return models
 
     def rules(self, form: str, keys: Collection[str]) -> Iterable[Rule]:
-        """What is called how in a form.
-
-        Args:
-            form: one of `forms`, but `own`.
-            keys: all keys of a file, of either side: they say how many blocks there are.
-        """
+        """The names in a form. All keys of a file, of either side, say how many blocks there are."""
         return [Rule(ours, theirs) for ours, theirs in self.tables.get(form, {}).items()]
 
-    def filled(self, form: str, shapes: Shapes) -> Mapping[str, Filled]:
-        """What a form leaves out and our model has, by our keys.
+    def filled(self, form: str, shapes: Shapes) -> Mapping[str, tuple[Sequence[int], float]]:
+        """Tensors that a form leaves out because nothing computes with them: shape and value of each, by our keys.
 
         Args:
-            shapes: of what there is, by our keys.
+            shapes: of the tensors that are there, by our keys.
         """
         return {}
 
-    def folder(self, form: str, shapes: Shapes, config: Mapping[str, Any]) -> Folder | None:
-        """The files beside the weights, of a form that is a folder; None where the family cannot be written so.
+    def folder(self, form: str, shapes: Shapes, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The files beside the weights, of a form that is a folder: a JSON object by path without `.json`, and for a
+        tokenizer the `Path` of the folder to copy, None if there is none. No files: the family cannot be written so.
 
         Args:
             shapes: of the model's tensors, by our keys.
@@ -207,7 +144,7 @@ class Family:
 
 
 def expanded(rules: Iterable[Rule], keys: Iterable[str], back: bool = False) -> tuple[list[Rule], list[str]]:
-    """The rules for single tensors, and the keys that no rule is for. The rule of the longest module counts.
+    """The rules for single tensors, and the keys that have none. The rule of the longest module counts.
 
     Args:
         keys: theirs; ours if `back`.
@@ -221,15 +158,10 @@ def expanded(rules: Iterable[Rule], keys: Iterable[str], back: bool = False) -> 
         start = key
         while start not in table and start:
             start = start.rpartition(".")[0]
-        below = key[len(start) :].removeprefix(".")
-        found += [
-            rule._replace(ours=_below(rule.ours, below), theirs=_below(rule.theirs, below))
-            for rule in table.get(start, ())
-        ]
         if start not in table:
             unknown.append(key)
+        below = key[len(start) :].removeprefix(".")
+        for rule in table.get(start, ()):
+            ours, theirs = (".".join(filter(None, (module, below))) for module in (rule.ours, rule.theirs))
+            found.append(rule._replace(ours=ours, theirs=theirs))
     return found, unknown
-
-
-def _below(module: str, rest: str) -> str:
-    return f"{module}.{rest}" if module and rest else module or rest

@@ -1,14 +1,16 @@
-"""Files of weights: read safely, found in a run folder, written whole."""
+"""Files of weights: read safely, written whole."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
@@ -30,19 +32,17 @@ class UnreadableNowError(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read from a file.
-
-    Attributes:
-        path: of the file.
-        weights: by the file's keys, memory-mapped; or by ours, where tensors had to be changed.
-        provenance: what the file says of itself.
-        is_mapped: whether the weights are those of the file.
-    """
+    """What was read from a file."""
 
     path: Path
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor]  # by the file's keys
     provenance: Provenance | None
-    is_mapped: bool = True
+    is_mapped: bool = True  # False if tensors had to be changed: then the keys are ours
+
+
+def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """As families are asked."""
+    return {key: tuple(value.shape) for key, value in weights.items()}
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -55,7 +55,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+                text = (file.metadata() or {}).get(PROVENANCE_KEY)
+            return Checkpoint(path, weights, Provenance.from_json(text) if text else None)
+        data, weights = open_torch(path)
+        held = data.get(PROVENANCE_KEY)
+        return Checkpoint(path, weights, Provenance.from_dict(held) if held else None)
     except CheckpointError:
         raise
     except Exception as error:
@@ -73,37 +80,8 @@ def unreadable(path: Path, error: Exception, what: str) -> CheckpointError:
     return CheckpointError(f"{path}: {what}: {text.partition(chr(10))[0] or type(error).__name__}")
 
 
-def read_weights(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
-    """Some weights of a file that was read before, mapped anew and for as long as they are held.
-
-    Each tensor of a `.safetensors` file that is asked for takes some pages of memory before any of its values is read.
-    """
-    if path.suffix != ".safetensors":
-        weights = read_checkpoint(path).weights
-        return {key: weights[key] for key in keys}
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in keys}
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        text = (file.metadata() or {}).get(PROVENANCE_KEY)
-    return Checkpoint(path, weights, Provenance.from_json(text) if text else None)
-
-
-def _read_torch(path: Path) -> Checkpoint:
-    data, weights = open_torch(path)
-    provenance = data.get(PROVENANCE_KEY)
-    return Checkpoint(path, weights, Provenance.from_dict(provenance) if provenance else None)
-
-
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a `.ckpt` holds, and of that the weights, mapped. Objects of Lightning's classes in it are left empty.
+    """The contents of a `.ckpt`, and the weights in it, mapped. Objects of Lightning's classes are left empty.
 
     Raises:
         CheckpointError: it holds no weights.
@@ -122,14 +100,14 @@ def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 class _Empty:
-    """Stands for an object that is no plain data, such as the callbacks of a training."""
+    """Stands in for an object that is no plain data, such as a callback."""
 
     def __setstate__(self, state: Any) -> None:
         return None
 
 
 def _lightning_classes(path: Path) -> list[str]:
-    """The classes of Lightning that a file names; any other would be refused."""
+    """The classes of Lightning that a file names. Any other is refused."""
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # of a broken file, whose reading says what is wrong
@@ -138,21 +116,13 @@ def _lightning_classes(path: Path) -> list[str]:
 
 
 def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
-    """Export the state dict as one `.safetensors` file that `load_engine` reads.
+    """Export the state dict as one `.safetensors` file that `load_engine` reads, with its provenance as metadata.
 
-    The averages are those keys that begin with `model_ema.`: `model_ema.shadow.NAME` is the average of the raw NAME.
-
-    Args:
-        engine: the engine, or weights by its keys.
-        path: of the file.
-        provenance: its config, goes into the metadata.
+    `model_ema.shadow.NAME` is the average of the raw NAME.
 
     Raises:
         OSError: it cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
     for key, value in (engine.state_dict() if isinstance(engine, nn.Module) else engine).items():
@@ -169,35 +139,8 @@ def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenanc
             raise OSError(str(error).rpartition("error: ")[2]) from error
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The newest checkpoint of a run folder; a file as it is.
-
-    Raises:
-        CheckpointError: a folder without a checkpoint.
-    """
-    if not path.is_dir():
-        return path
-    for candidate in (path / "checkpoints" / "last.ckpt", path / "last.ckpt", path / "model.safetensors"):
-        if candidate.is_file():
-            return candidate
-    raise CheckpointError(f"{path}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")
-
-
-def read_provenance(path: Path) -> Provenance | None:
-    """How the engine of a `.ckpt` was built; none for one that Python code gave objects.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    return read_checkpoint(path).provenance
-
-
 def refuse_url(path: Path | str) -> None:
-    """Checkpoints are read from disk.
-
-    Raises:
-        CheckpointError: this is an address in a network.
-    """
+    """Raise CheckpointError for an address in a network: checkpoints are read from disk."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a path that was an address has lost a slash
         raise CheckpointError(
             f"{path}: nothing is read from a network, where it could be another file tomorrow; download it, check its "

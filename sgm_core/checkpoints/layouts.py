@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
 from sgm_core.checkpoints.family import Form
 
@@ -33,7 +33,6 @@ _HARMLESS = re.compile(
 )
 """No weights: files have them, and what they say is computed from the config."""
 
-
 OWN = Form(
     "sgm",
     "a model in the layout of generative-models",
@@ -43,43 +42,18 @@ OWN = Form(
 
 
 def harmless(key: str) -> bool:
-    """Whether a key of a file of generative-models or latent diffusion is no weight, and may be passed over."""
+    """Whether a key of a file of generative-models or latent diffusion is no weight, and may be ignored."""
     return _HARMLESS.fullmatch(key) is not None
 
 
-def own_averages(keys: Iterable[str], names: Iterable[str] = ()) -> dict[str, str]:
-    """The keys of a file, with our name of each average: generative-models calls averages by the parameter's name in
-    `model` without its dots.
-
-    Args:
-        keys: those of the file.
-        names: of the model's weights, where they are known: what an average without its dots may be.
-    """
-    keys = list(keys)
-    flat: dict[str, str] = {}
-    for key in (*keys, *names):
-        if key.startswith("model."):
-            flat[AVERAGE + key.removeprefix("model.").replace(".", "")] = key
-    return {key: SHADOW + flat[key] if key in flat and not key.startswith(SHADOW) else key for key in keys}
-
-
 def part_of(key: str) -> str:
-    """The part of a model that a key of ours is of; an average counts as such; empty for anything else."""
+    """The part that a key of ours belongs to; empty for any other key."""
     return next((part for prefix, part in PARTS.items() if key.startswith(prefix)), "")
 
 
-def by_part(keys: Iterable[str], others: Callable[[str], bool] = lambda key: False) -> dict[str, list[str]]:
-    """Keys of ours by part, in the order of `PARTS`; those for which `others` says so are of none, "".
-
-    Args:
-        others: such as `harmless`.
-    """
+def by_part(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Keys of ours by part, in the order of `PARTS`."""
     grouped: dict[str, list[str]] = {part: [] for part in (*PARTS.values(), "")}
     for key in keys:
-        grouped["" if others(key) else part_of(key)].append(key)
+        grouped[part_of(key)].append(key)
     return {part: found for part, found in grouped.items() if found}
-
-
-def has_average(keys: Iterable[str] | Mapping[str, object]) -> bool:
-    """Whether averaged weights are among keys of ours."""
-    return any(key.startswith(SHADOW) for key in keys)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.files import Checkpoint, CheckpointError, read_weights
+from sgm_core.checkpoints.files import Checkpoint, open_torch
 from sgm_core.checkpoints.fit import LoadReport
-from sgm_core.checkpoints.layouts import AVERAGE, has_average
+from sgm_core.checkpoints.layouts import AVERAGE, SHADOW
 from sgm_core.checkpoints.match import Trainable, match
+from sgm_core.config.build import BuildError
 from sgm_core.roles import FirstStage
 
 AT_ONCE = 2**27
@@ -24,17 +25,12 @@ def load_into(engine: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     Raises:
         CheckpointError: keys or shapes differ; the model is unchanged.
     """
-    names, report = match(engine, checkpoint.path, checkpoint.weights)
-    if not report.fits:
-        raise CheckpointError(str(report))
+    names, notes = match(engine, checkpoint)
     engine.load_state_dict({name: checkpoint.weights[key] for name, key in names.items()}, strict=False)
-    if isinstance(engine, Trainable) and engine.model_ema is not None and not has_average(names):
+    has_average = any(name.startswith(SHADOW) for name in names)
+    if isinstance(engine, Trainable) and engine.model_ema is not None and not has_average:
         engine.model_ema.track(engine.averaged_parameters())
-    return report
-
-
-class NoValuesError(Exception):
-    """Something in a model was made of parameters that had no values, and no file has it."""
+    return LoadReport(checkpoint.path, notes)
 
 
 def fill(
@@ -45,90 +41,76 @@ def fill(
     dtype: torch.dtype | None,
     first_stage_dtype: torch.dtype | None,
     device: torch.device,
-) -> LoadReport:
-    """Give an engine the weights of a file."""
-    names, report = match(engine, checkpoint.path, checkpoint.weights, take_average=take_average)
-    if not report.fits:
-        raise CheckpointError(str(report))
+) -> None:
+    """Give an engine the weights of a file, in eval mode.
+
+    Raises:
+        CheckpointError: they do not fit.
+        BuildError: the engine has to be built with memory for its weights.
+    """
+    names, _ = match(engine, checkpoint, take_average)
     training = engine if isinstance(engine, Trainable) else None
     if first_stage_dtype is None and (training is None or training.first_stage_autocast):
         first_stage_dtype = dtype  # else it stays as it is: what autocast is kept from overflows in half precision
     _cast(engine, dtype, first_stage_dtype)
     shared = _shared(engine)
     own = engine.state_dict()
-    live = {name: key for name, key in names.items() if not name.startswith(AVERAGE)}
     filled: dict[str, Tensor] = {}
+    averaged: dict[str, Tensor] = {}
     converted: dict[str, str] = {}
-    for name, key in live.items():
+    for name, key in names.items():
         stored = checkpoint.weights[key]
-        if device.type == "cpu" and (name not in own or stored.dtype == own[name].dtype):
+        if name.startswith(AVERAGE):
+            averaged[name.removeprefix(AVERAGE)] = stored
+        elif device.type == "cpu" and (name not in own or stored.dtype == own[name].dtype):
             filled[name] = stored
         else:
             converted[name] = key
-
-    def convert(name: str, tensor: Tensor) -> Tensor:
-        return tensor.to(device, own[name].dtype if name in own else None, copy=True)
-
-    for group in _groups(checkpoint, converted):
-        filled.update(_converted(checkpoint, group, convert))
+    for name, tensor in _read_anew(checkpoint, converted):
+        filled[name] = tensor.to(device, own[name].dtype if name in own else None, copy=True)
     engine.load_state_dict(filled, strict=False, assign=True)
-    for module, attribute, first in shared:
-        setattr(module, attribute, first())
+    for name, first in shared.items():
+        module, _, attribute = name.rpartition(".")
+        setattr(engine.get_submodule(module), attribute, engine.get_parameter(first))
     average = None if training is None else training.model_ema
     if training is not None and average is not None:  # its values were those of parameters without any
         average.track(training.averaged_parameters())
     if any(tensor.is_meta for tensor in (*engine.parameters(), *engine.buffers())):
-        raise NoValuesError
+        raise BuildError("a constructor made tensors of parameters without values, and no file has them")
     engine.to(device)
-    if average is not None:
-        shadows = {name.removeprefix(AVERAGE): key for name, key in names.items() if name.startswith(AVERAGE)}
-        if shadows:
-            average.load_state_dict({name: checkpoint.weights[key] for name, key in shadows.items()}, strict=False)
+    if average is not None and averaged:
+        average.load_state_dict(averaged, strict=False)
     engine.eval()
-    return report
 
 
 def _cast(module: nn.Module, dtype: torch.dtype | None, first_stage_dtype: torch.dtype | None) -> None:
     """Set the precision of a model, and that of the first stages in it, of a conditioner too. Parameters without
     values cost nothing here."""
     if isinstance(module, FirstStage):
-        module.to(dtype=first_stage_dtype) if first_stage_dtype is not None else None
+        dtype = first_stage_dtype
     elif any(isinstance(inner, FirstStage) for inner in module.modules()):
         for child in module.children():
             _cast(child, dtype, first_stage_dtype)
-    elif dtype is not None:
+        return
+    if dtype is not None:
         module.to(dtype=dtype)
 
 
-def _shared(engine: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """Where a parameter stands that another module has too: its module, its name there, and what gives the first."""
-    places: dict[int, tuple[nn.Module, str]] = {}
-    again = []
-    for module in engine.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in places:
-                owner, first = places[id(parameter)]
-                again.append((module, name, lambda owner=owner, first=first: getattr(owner, first)))
-            places.setdefault(id(parameter), (module, name))
-    return again
+def _shared(engine: nn.Module) -> dict[str, str]:
+    """The names of parameters that another module has too, and the first name of each."""
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(p), name) for name, p in engine.named_parameters(remove_duplicate=False)}
+    return {name: before for name, before in names.items() if name != before}
 
 
-def _groups(checkpoint: Checkpoint, keys: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The keys in groups of about `AT_ONCE` bytes."""
-    group: dict[str, str] = {}
-    size = 0
+def _read_anew(checkpoint: Checkpoint, keys: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
+    """Some weights by other names, from a file that is mapped anew after each `AT_ONCE` bytes."""
+    read: Callable[[str], Tensor] = checkpoint.weights.__getitem__
+    left = 0
     for name, key in keys.items():
-        group[name] = key
-        size += checkpoint.weights[key].nbytes
-        if size >= AT_ONCE:
-            yield group
-            group, size = {}, 0
-    yield group
-
-
-def _converted(
-    checkpoint: Checkpoint, group: Mapping[str, str], convert: Callable[[str, Tensor], Tensor]
-) -> dict[str, Tensor]:
-    """Tensors of a file, which is mapped anew, and not any longer when this is done."""
-    weights = read_weights(checkpoint.path, group.values()) if group and checkpoint.is_mapped else checkpoint.weights
-    return {name: convert(name, weights[key]) for name, key in group.items()}
+        if left <= 0 and checkpoint.is_mapped:
+            left, path = AT_ONCE, checkpoint.path
+            is_torch = path.suffix != ".safetensors"
+            read = open_torch(path)[1].__getitem__ if is_torch else safe_open(path, "pt").get_tensor
+        left -= checkpoint.weights[key].nbytes
+        yield name, read(key)

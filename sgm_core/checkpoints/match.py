@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import nn
 
-from sgm_core.checkpoints.fit import LoadReport, compare
+from sgm_core.checkpoints.files import Checkpoint, shapes_of
+from sgm_core.checkpoints.fit import compare
 from sgm_core.checkpoints.layouts import AVERAGE, SHADOW, harmless
 from sgm_core.checkpoints.recognise import own_names
 from sgm_core.roles import Adapter, Average
@@ -16,8 +16,7 @@ from sgm_core.roles import Adapter, Average
 
 @runtime_checkable
 class Trainable(Protocol):
-    """An engine that tells what it trains: `sgm_core.training.base.TrainingEngine`, where the attributes are described.
-    Any other LightningModule may be an engine too; it has no average and no adapter."""
+    """See `sgm_core.training.base.TrainingEngine`. Any other LightningModule has no average and no adapter."""
 
     model_ema: Average | None
     adapter: Adapter | None
@@ -28,28 +27,25 @@ class Trainable(Protocol):
     def averaged_parameters(self) -> dict[str, nn.Parameter]: ...
 
 
-def match(
-    engine: nn.Module, path: Path, weights: dict[str, Tensor], *, take_average: bool = False
-) -> tuple[dict[str, str], LoadReport]:
-    """The key in the file of each key of the engine, and how all of them fit.
+def match(engine: nn.Module, checkpoint: Checkpoint, take_average: bool = False) -> tuple[dict[str, str], list[str]]:
+    """The key in the file of each key of the engine, and notes on what is no error.
 
-    Files in our layout do, and those in a form of an installed family that only has other names. A module may have
-    `ignored_keys`, what files hold of it that is no weight, and `computed_keys`, buffers that its constructor computes:
-    a file need not have them, and those that it has in a lower precision are passed over. One with `keys_optional`
-    takes what is there of it, and needs nothing.
+    The file is in our layout, or in a form of an installed family that only has other names. A module may list
+    `ignored_keys`, entries of files that are no weights, and `computed_keys`, buffers that its constructor computes: a
+    file need not have them, and values of lower precision are ignored. A module with `keys_optional` needs none.
 
     The average is optional on both sides. A model with one takes it from the file, or starts it from the file's
-    weights. A model without takes the live weights. A model with an adapter takes a file without it as what lies
-    beneath: averaged weights, where the file has them.
+    weights. A model without one takes the live weights. A model with an adapter takes a file without the adapter as
+    its base: averaged weights if the file has them.
 
     Args:
-        path: of the file, for messages.
-        weights: by the file's keys.
-        take_average: a model without an average takes averaged weights as its own, where the file has them.
+        take_average: a model without an average takes averaged weights, if the file has them.
+
+    Raises:
+        CheckpointError: keys, shapes or kinds of number differ: see `compare`.
     """
-    own = engine.state_dict()
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    names = {name: key for key, name in own_names(shapes, own).items()}
+    own, weights = engine.state_dict(), checkpoint.weights
+    names = {name: key for key, name in own_names(shapes_of(weights), own).items()}
     notes: list[str] = []
     averaged = {name for name in names if name.startswith(AVERAGE)}
     keeps_average = isinstance(engine, Trainable) and engine.model_ema is not None
@@ -77,13 +73,12 @@ def match(
             del own[name]
     names = {n: key for n, key in names.items() if n in own or not (n in passed_over or harmless(n))}
     optional = tuple(f"{name}." for name, part in engine.named_modules() if getattr(part, "keys_optional", False))
-    report = compare(
-        path,
+    compare(
+        checkpoint.path,
         {name: value for name, value in own.items() if not name.startswith(optional)},
         {name: weights[key] for name, key in names.items() if not name.startswith(optional)},
     )
-    report.notes.extend(notes)
-    return names, report
+    return names, notes
 
 
 def _said(engine: nn.Module, attribute: str) -> Iterable[str]:

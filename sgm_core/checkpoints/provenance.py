@@ -17,36 +17,26 @@ PROVENANCE_KEY = "sgm"
 
 @dataclass(frozen=True)
 class Provenance:
-    """How to build the engine again.
+    """How to build the engine again. The lock has every component of the config, and (of the kind `plugins`) the
+    plugins whose hooks took part."""
 
-    Attributes:
-        config: the resolved config.
-        components: the lock: kind, name, distribution and version of every component in it, and of the plugins (kind
-            `plugins`) whose hooks took part.
-        latent_shape: (c, *grid) of what it was trained on.
-    """
-
-    config: dict[str, Any]
-    components: list[dict[str, str]] = field(default_factory=list)
-    latent_shape: list[int] | None = None
+    config: dict[str, Any]  # resolved
+    components: list[dict[str, str]] = field(default_factory=list)  # the lock: kind, name, distribution, version
+    latent_shape: list[int] | None = None  # (c, *grid) of what it was trained on
 
     @staticmethod
-    def of(config: Mapping[str, Any], entries: Iterable[Entry]) -> Provenance:
+    def of(config: Mapping[str, Any], entries: Iterable[Entry], shape: Sequence[int] | None = None) -> Provenance:
         """The provenance of a checked config."""
-        return Provenance(
-            dict(config),
-            [{"kind": e.kind, "name": e.name, "distribution": e.distribution, "version": e.version} for e in entries],
-        )
+        fields = ("kind", "name", "distribution", "version")
+        components = [{name: getattr(entry, name) for name in fields} for entry in entries]
+        return Provenance(dict(config), components, None if shape is None else list(shape))
 
     @staticmethod
     def of_engine(engine: object) -> Provenance | None:
-        """What an engine was given as its `provenance`, with its present `latent_shape`. None where it has none: it was
-        not built from a config."""
+        """The `provenance` of an engine with its present `latent_shape`. None if it was not built from a config."""
         found: Provenance | None = getattr(engine, "provenance", None)
-        return None if found is None else found.with_shape(getattr(engine, "latent_shape", None))
-
-    def with_shape(self, shape: Sequence[int] | None) -> Provenance:
-        return replace(self, latent_shape=None if shape is None else list(shape))
+        shape = getattr(engine, "latent_shape", None)
+        return None if found is None else replace(found, latent_shape=None if shape is None else list(shape))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,18 +64,16 @@ class Provenance:
             try:
                 index.find(kind, name if distribution in (BUILTIN, LOCAL) else f"{distribution}:{name}")
             except RegistryError:
-                blocked = [
-                    (e, why) for e, why in index.unavailable(kind) if (e.name, e.distribution) == (name, distribution)
-                ]
+                blocked = {(entry.name, entry.distribution): reason for entry, reason in index.unavailable(kind)}
+                reason = blocked.get((name, distribution))
+                remedy = reason or f"pip install {distribution}=={part['version']}"
                 if distribution == LOCAL:
                     remedy = "it was registered in the process that trained; pass --code FILE.py with its definition"
-                else:
-                    remedy = blocked[0][1] if blocked else f"pip install {distribution}=={part['version']}"
-                lines.append(f"{kind} '{name}' {'cannot be used' if blocked else 'is missing'}: {remedy}")
+                lines.append(f"{kind} '{name}' {'cannot be used' if reason else 'is missing'}: {remedy}")
         return lines
 
     def missing_plugins(self) -> list[str]:
-        """A line for each plugin that took part with its hooks and is not here, which keeps nothing from loading."""
+        """A line for each plugin that took part with its hooks and is not here. The checkpoint loads without it."""
         here = {(entry.distribution, entry.name) for entry in index.entries("plugins")}
         return [
             f"the plugin {part['distribution']}:{part['name']} {part['version']} took part, and is not here"

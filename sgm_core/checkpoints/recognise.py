@@ -3,62 +3,50 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from sgm_core.checkpoints.family import Family, Form, Model, Rule, Shapes, expanded
-from sgm_core.checkpoints.layouts import OWN, own_averages
-from sgm_core.registry import BUILTIN, Entry, index
+from sgm_core.checkpoints.layouts import AVERAGE, OWN, SHADOW
+from sgm_core.registry import BUILTIN, index
 
 T = TypeVar("T")
 
-UNKNOWN = Form("unknown", "weights in a layout that is not known here", ())
-
 
 class Claim(NamedTuple):
-    """What a family says of a file.
+    """What a family says of a file."""
 
-    Attributes:
-        name: of the family, in the registry.
-        family: itself.
-        form: of the file; None where the family knows it by its network alone.
-        models: those that it may be; several where keys cannot tell.
-    """
-
-    name: str
+    name: str  # of the family, in the registry; a plugin's with its distribution
     family: Family
-    form: Form | None
-    models: list[Model]
+    form: Form | None  # None if the family knows the file by its network alone
+    models: Sequence[Model] = ()  # several if keys cannot tell
 
     @property
     def whole(self) -> bool:
-        """Whether such a file is a model, and not something on top of one, or a part of one."""
+        """Whether such a file is a model, not an addition to one or a part of one."""
         return bool(self.family.models) and not (self.form is not None and self.form.remedy)
 
+    def pieces(self, keys: Collection[str]) -> tuple[list[Rule], list[str]]:
+        """See `expanded`, by the keys of the file. Empty for a file in our layout."""
+        if self.form is None or self.form.name == OWN.name:
+            return [], []
+        return expanded(self.family.rules(self.form.name, keys), keys)
 
-def name_of(entry: Entry) -> str:
-    """The name of a family in the registry; a plugin's with its distribution."""
-    return entry.name if entry.distribution == BUILTIN else entry.qualified
 
+def ask(question: Callable[[str, Family], T]) -> Iterator[T]:
+    """The answer of each installed family, which is asked with its name in the registry: see `Claim`.
 
-def ask(question: Callable[[Family], T], names: Container[str] | None = None) -> Iterator[tuple[Entry, Family, T]]:
-    """What each installed family answers. A family of a plugin that fails is left out, with a warning that names it.
-
-    Args:
-        names: of those that are asked; None: all.
+    A family of a plugin that fails is left out, with a warning that names it.
     """
     for entry in index.entries("families"):
-        if names is not None and name_of(entry) not in names:
-            continue
         try:
-            family: Family = index.load(entry)()
-            answer = question(family)
+            answer = question(entry.name if entry.distribution == BUILTIN else entry.qualified, index.load(entry)())
         except (Exception, SystemExit) as error:
             if entry.distribution == BUILTIN:
                 raise
             warnings.warn(f"{entry.plugin}: its family is left out: {error}", stacklevel=2)
         else:
-            yield entry, family, answer
+            yield answer
 
 
 def recognise(shapes: Shapes, told: Mapping[str, Any] | None = None) -> list[Claim]:
@@ -69,54 +57,30 @@ def recognise(shapes: Shapes, told: Mapping[str, Any] | None = None) -> list[Cla
         told: the JSON files of a folder, see `Family.choose`.
     """
 
-    def question(family: Family) -> tuple[Form | None, list[Model]]:
-        form = family.recognises(shapes)
-        if not family.models:
-            return form, []
-        ours: Shapes = shapes if form is None or form.name == OWN.name else renamed(family, form, shapes)
-        found = [model for model in family.models if model.fits(ours)]
-        return form, list(family.choose(found, told)) if told is not None and len(found) > 1 else found
+    def claimed(name: str, family: Family) -> Claim:
+        claim = Claim(name, family, family.recognises(shapes))
+        ours = shapes
+        if family.models and claim.form is not None and claim.form.name != OWN.name:
+            ours = {piece.ours: shapes[piece.theirs] for piece in claim.pieces(shapes)[0] if piece.is_name}
+        models = [model for model in family.models if model.fits(ours)]
+        return claim._replace(models=family.choose(models, told) if told is not None and len(models) > 1 else models)
 
-    found = [
-        Claim(name_of(entry), family, form, models)
-        for entry, family, (form, models) in ask(question)
-        if form is not None or models
-    ]
+    found = [claim for claim in ask(claimed) if claim.form is not None or claim.models]
     return sorted(found, key=lambda claim: (not claim.whole, not claim.models, claim.form is None))
 
 
-def identify(shapes: Shapes) -> list[Model]:
-    """The published models whose keys and shapes these are: none, one, or several that cannot be told apart. A file of
-    a network alone is of its model, too."""
-    return [model for claim in recognise(shapes) for model in claim.models]
-
-
-def form_of(claims: Iterable[Claim], shapes: Shapes) -> Form:
-    """The form of a file that families claim so."""
-    return next((claim.form for claim in claims if claim.form), OWN if OWN.fits(shapes) else UNKNOWN)
-
-
-def renamed(family: Family, form: Form, values: Mapping[str, T]) -> dict[str, T]:
-    """What a file of a form holds by our keys, where no tensor has to be changed."""
-    pieces, _ = expanded(family.rules(form.name, values), values)
-    return {piece.ours: values[piece.theirs] for piece in pieces if is_name(piece)}
-
-
-def is_name(piece: Rule) -> bool:
-    """Whether theirs is ours, under another name."""
-    return piece.rows is None and piece.their_rows is None and not piece.change
-
-
 def own_names(shapes: Shapes, names: Iterable[str] = (), claims: Sequence[Claim] | None = None) -> dict[str, str]:
-    """Our name of each key of a file. What has no place in our layout, or is not a tensor of ours, keeps its name.
+    """Our name of each key of a file. A key keeps its name if our layout has no place for it, or another tensor.
 
     Args:
-        names: of the model's weights, where they are known: see `own_averages`.
+        names: of the model's weights, if they are known. generative-models names an average like the parameter in
+            `model`, without its dots.
         claims: what `recognise` says of the file, if it was asked before.
     """
-    found = own_averages(shapes, names)
-    claim = next(iter(recognise(shapes) if claims is None else claims), None)
-    if claim is not None and claim.whole and claim.form is not None and claim.form.name != OWN.name:
-        pieces, _ = expanded(claim.family.rules(claim.form.name, shapes), shapes)
-        found |= {piece.theirs: piece.ours for piece in pieces if is_name(piece)}
+    parameters = [key for key in (*shapes, *names) if key.startswith("model.")]
+    flat = {AVERAGE + key.removeprefix("model.").replace(".", ""): key for key in parameters}
+    found = {key: SHADOW + flat[key] if key in flat and not key.startswith(SHADOW) else key for key in shapes}
+    for claim in (recognise(shapes) if claims is None else claims)[:1]:
+        if claim.whole:
+            found |= {piece.theirs: piece.ours for piece in claim.pieces(shapes)[0] if piece.is_name}
     return found

@@ -33,7 +33,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 
-from sgm_core.checkpoints.files import read_provenance, read_step, refuse_url, save_weights
+from sgm_core.checkpoints.files import read_checkpoint, read_step, refuse_url, save_weights
 from sgm_core.checkpoints.manifest import candidates, newest_valid
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import restoring
@@ -350,7 +350,7 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
     if not found:
         return Run(config, folder, resumes=True)
     checkpoint = Path(found)
-    refuse_changes(config, folder, read_provenance(checkpoint), allow_change)
+    refuse_changes(config, folder, read_checkpoint(checkpoint).provenance, allow_change)
     return Run(config, folder, resumes=True, resume_from=checkpoint, damaged=damaged)
 
 

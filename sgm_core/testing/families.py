@@ -11,7 +11,6 @@ from sgm_core.checkpoints.family import Family, Form, Request, Rule, Shapes, exp
 from sgm_core.checkpoints.layouts import OWN
 from sgm_core.checkpoints.recognise import ask
 from sgm_core.config.api import load_config
-from sgm_core.registry import BUILTIN
 from sgm_core.testing.contract import Constructed
 from sgm_core.testing.subject import Subject
 
@@ -57,13 +56,13 @@ class FamilyContract(Constructed):
         self.subject.expect(done.returncode == 0, "it is imported without torch", f"{module} imports it", advice)
 
     def _check_others(self, family: Family) -> None:
-        for entry, other, _ in ask(lambda other: None):
-            if entry.distribution != BUILTIN or type(other) is type(family):
+        for name, other in ask(lambda name, other: (name, other)):
+            if ":" in name or type(other) is type(family):  # of a plugin
                 continue
             for model in other.models:
                 shapes = {key: shape for key, shape in model.shapes.items() if shape is not None}
                 taken = [mine.title for mine in family.models if mine.fits(shapes)]
-                seen = f"{model.title} of {entry.name} would be {taken and taken[0]}"
+                seen = f"{model.title} of {name} would be {taken and taken[0]}"
                 advice = "name a key, or a shape, that only its own files have"
                 self.subject.expect(not taken, "it takes no file of another family for its own", seen, advice)
 

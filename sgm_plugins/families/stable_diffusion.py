@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from abc import ABC
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sgm_core.checkpoints.family import Family, Filled, Folder, Form, Rule, Shapes, expanded
+from sgm_core.checkpoints.family import Family, Form, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import FIRST_STAGE, NETWORK, OWN
 from sgm_core.errors import SgmError
 from sgm_plugins.families import settings, text, unet, vae
@@ -93,16 +93,16 @@ class StableDiffusion(Family, ABC):
         """Whether a text encoder is OpenAI's CLIP, not an OpenCLIP."""
         return part == "text_encoder" if self.is_xl else self.linear is False
 
-    def filled(self, form: str, shapes: Shapes) -> Mapping[str, Filled]:
+    def filled(self, form: str, shapes: Shapes) -> Mapping[str, tuple[Sequence[int], float]]:
         """See `Family`."""
-        found: dict[str, Filled] = {}
+        found: dict[str, tuple[Sequence[int], float]] = {}
         for part, index in self.towers.items():
             tower = f"conditioner.embedders.{index}.model"
             if form == "diffusers" and not self._is_clip(part) and f"{tower}.ln_final.weight" in shapes:
                 found |= text.filled_up(tower, shapes, ends=self.is_xl)
         return found
 
-    def folder(self, form: str, shapes: Shapes, config: Mapping[str, Any]) -> Folder | None:
+    def folder(self, form: str, shapes: Shapes, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """See `Family`."""
         if form != "diffusers":
             return None
@@ -111,12 +111,11 @@ class StableDiffusion(Family, ABC):
         if not network or "quant_conv.weight" not in stage:
             raise SgmError("only a model with all of its parts becomes a folder of diffusers")
         down, up = unet.our_levels(network)
-        told = {
+        told: dict[str, Any] = {
             "unet/config": settings.unet_settings(config, network, down, up),
             "vae/config": settings.vae_settings(config, stage, *vae.size(stage)),
             "scheduler/scheduler_config": settings.scheduler_settings(config),
         }
-        copies: dict[str, Path | None] = {}
         slots = settings.value(config, "model.conditioner.embedders") or []
         for part, index in self.towers.items():
             start = f"conditioner.embedders.{index}."
@@ -130,11 +129,11 @@ class StableDiffusion(Family, ABC):
             width = None if projection is None else projection[1]
             told[f"{part}/config"] = settings.text_settings(embedder, theirs, text.depth(theirs), width)
             model = embedder.get("model")
-            copies[part.replace("text_encoder", "tokenizer")] = None if model is None else Path(model)
+            told[part.replace("text_encoder", "tokenizer")] = None if model is None else Path(model)
         told["model_index"] = settings.model_index(
             [part for part in self.towers if f"{part}/config" in told], self.is_xl
         )
-        return Folder(told, copies)
+        return told
 
     def lora_names(self, keys: Collection[str]) -> Iterable[Rule]:
         """See `Family`."""

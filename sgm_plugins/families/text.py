@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from sgm_core.checkpoints.family import Filled, Rule, Shapes
+from sgm_core.checkpoints.family import Rule, Shapes
 from sgm_plugins.families.unet import inside, nested
 
 BLOCK = {
@@ -81,7 +81,7 @@ def open_clip_rules(
         yield Rule(f"{ours}.text_projection", f"{theirs}.text_projection.weight", change="transposed")
 
 
-def filled_up(ours: str, shapes: Shapes, ends: bool) -> dict[str, Filled]:
+def filled_up(ours: str, shapes: Shapes, ends: bool) -> dict[str, tuple[Sequence[int], float]]:
     """What diffusers leaves out of a tower of OpenCLIP, as nothing computes with it.
 
     Args:
@@ -89,15 +89,15 @@ def filled_up(ours: str, shapes: Shapes, ends: bool) -> dict[str, Filled]:
         shapes: of what there is, by our keys.
         ends: whether it has its last block and the projection, which Stable Diffusion 2 does not read.
     """
-    found: dict[str, Filled] = {}
+    found: dict[str, tuple[Sequence[int], float]] = {}
     if f"{ours}.logit_scale" not in shapes:
-        found[f"{ours}.logit_scale"] = Filled((), UNUSED_SCALE)
+        found[f"{ours}.logit_scale"] = ((), UNUSED_SCALE)
     if not ends and f"{ours}.text_projection" not in shapes:
         [width] = shapes[f"{ours}.ln_final.weight"]
-        found[f"{ours}.text_projection"] = Filled((width, width))  # as wide, in ViT-H
+        found[f"{ours}.text_projection"] = ((width, width), 0.0)  # as wide, in ViT-H
         tower = nested(shapes, f"{ours}.")
         first, last = f"{ours}.transformer.resblocks.0.", f"{ours}.transformer.resblocks.{depth(tower)}."
         for key in shapes:
             if key.startswith(first):
-                found[last + key.removeprefix(first)] = Filled(tuple(shapes[key]))
+                found[last + key.removeprefix(first)] = (shapes[key], 0.0)
     return found

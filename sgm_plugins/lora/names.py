@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sgm_core.checkpoints.family import Rows
+from sgm_core.checkpoints.family import Family, Rows, Rule
 from sgm_core.checkpoints.layouts import NETWORK
 from sgm_core.checkpoints.recognise import ask, recognise
 
@@ -69,11 +69,15 @@ class Names:
     def _names_of_others(self) -> dict[Target, list[str]]:
         """Paths of layers within their parts, as the family of the model calls them; of a model that none knows, as any
         family would."""
-        known = [claim.name for claim in recognise(self.shapes) if claim.whole]
+        known = [claim.name for claim in recognise(self.shapes) if claim.whole][:1]
+
+        def names_of(name: str, family: Family) -> tuple[list[Rule], Mapping[str, str]]:
+            if known not in ([], [name]):
+                return [], {}
+            return list(family.lora_names(self.shapes)), family.lora_prefixes
+
         found: dict[Target, list[str]] = defaultdict(list)
-        for _, _, (pieces, prefixes) in ask(
-            lambda f: (list(f.lora_names(self.shapes)), f.lora_prefixes), known[:1] or None
-        ):
+        for pieces, prefixes in ask(names_of):
             self.prefixes |= prefixes
             for piece in pieces:
                 target, path = Target(piece.ours, piece.rows), piece.theirs.partition(".")[2]

@@ -11,15 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.key_tables import TABLES, engine, shapes_of
+from support.recognised import models_of
 from support.tiny_public_models import write_checkpoint
 
 import sgm_core as sgm
-from sgm_core.checkpoints.recognise import ask, form_of, identify, own_names, recognise
+from sgm_core.checkpoints.recognise import ask, own_names, recognise
 from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
 from sgm_plugins.tools.inspect.contents import read_contents
-from sgm_plugins.tools.inspect.inspection import inspect
+from sgm_plugins.tools.inspect.inspection import form_of, inspect
 
 LOOK_ALIKE = {"sd_2_1": ["sd_2_1", "sd_2_1_768"], "sd_2_1_768": ["sd_2_1", "sd_2_1_768"]}
 
@@ -65,20 +66,20 @@ def test_sdxl_by_its_numbers(tmp_path):
 
 def test_every_shipped_model_is_the_one_that_it_is_taken_for():
     """By the engine of its config, those without a table too."""
-    for model in [model for _, _, models in ask(lambda family: family.models) for model in models]:
+    for model in [model for models in ask(lambda _, family: family.models) for model in models]:
         if model.config:
             shapes = {key: tuple(value.shape) for key, value in engine(model.config).state_dict().items()}
-            assert [m.config for m in identify(shapes)] == LOOK_ALIKE.get(model.config, [model.config])
+            assert [m.config for m in models_of(shapes)] == LOOK_ALIKE.get(model.config, [model.config])
 
 
 def test_a_network_alone_and_a_change_of_one_width():
     network = {key: shape for key, shape in shapes_of("sd_xl_base").items() if key.startswith("model.diffusion_model.")}
     bare = {key.removeprefix("model.diffusion_model."): shape for key, shape in network.items()}
-    assert [m.config for m in identify(network)] == [m.config for m in identify(bare)] == ["sd_xl_base"]
+    assert [m.config for m in models_of(network)] == [m.config for m in models_of(bare)] == ["sd_xl_base"]
     inpainting = {**network, "model.diffusion_model.input_blocks.0.0.weight": [320, 9, 3, 3]}
-    assert [m.title for m in identify(inpainting)] == ["Stable Diffusion XL for inpainting"]
-    assert identify({**network, "model.diffusion_model.label_emb.0.0.weight": [1280, 2817]}) == []
-    assert identify({}) == identify({"a": [1]}) == []
+    assert [m.title for m in models_of(inpainting)] == ["Stable Diffusion XL for inpainting"]
+    assert models_of({**network, "model.diffusion_model.label_emb.0.0.weight": [1280, 2817]}) == []
+    assert models_of({}) == models_of({"a": [1]}) == []
 
 
 def test_no_torch_is_imported_and_no_weight_is_read(tmp_path):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.checkpoints.family import Family, Form, expanded
-from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights
+from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights, shapes_of
 from sgm_core.checkpoints.layouts import AVERAGE, OWN, harmless
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.provenance import Provenance
@@ -53,8 +53,7 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None, to
             raise SgmError(f"{source}: none of the models that are known here; say its config, --config NAME")
         found = load_config(config or chosen[0])
         return [*notes, *_write_file(target, Checkpoint(source, weights, None), found)]
-    from sgm_core.building.loaded import choose_config
-    from sgm_core.checkpoints.pieces import in_our_form
+    from sgm_core.building.loaded import choose_config, in_our_form
 
     checkpoint = read_checkpoint(to_load(source))
     found = choose_config(checkpoint, config)
@@ -62,16 +61,12 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None, to
     if target.suffix and to in (None, OWN.name):
         return _write_file(target, checkpoint, found)
     _fitting(checkpoint, found)
-    ours = {name: checkpoint.weights[key] for key, name in own_names(_shapes(checkpoint.weights)).items()}
+    ours = {name: checkpoint.weights[key] for key, name in own_names(shapes_of(checkpoint.weights)).items()}
     dropped = [name for name in ours if name.startswith(AVERAGE)]
     kept = {name: value for name, value in ours.items() if not (name.startswith(AVERAGE) or harmless(name))}
     family, form = _form(kept, to, is_folder=not target.suffix)
     notes = write_folder(target, kept, found, family, form) if form.parts else _write_form(target, kept, family, form)
     return [*notes, *(["its averaged weights (EMA) are left out: this form has no place for them"] if dropped else [])]
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in weights.items()}
 
 
 def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tuple[Family, Form]:
@@ -80,7 +75,7 @@ def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tup
     Raises:
         SgmError: its family has no such form.
     """
-    claims = [claim for claim in recognise(_shapes(weights)) if claim.whole]
+    claims = [claim for claim in recognise(shapes_of(weights)) if claim.whole]
     forms = [(claim.family, form) for claim in claims for form in claim.family.forms if form.name != OWN.name]
     for family, form in forms:
         if bool(form.parts) == is_folder and to in (None, form.name):
@@ -95,10 +90,10 @@ def _form(weights: Mapping[str, Tensor], to: str | None, is_folder: bool) -> tup
 
 def _write_form(target: Path, weights: Mapping[str, Tensor], family: Family, form: Form) -> list[str]:
     """One file by the keys of another form."""
-    from sgm_core.checkpoints.pieces import to_theirs
+    from sgm_core.checkpoints.pieces import translated
 
     pieces, unknown = expanded(family.rules(form.name, weights), weights, back=True)
-    save(target, to_theirs(pieces, weights))
+    save(target, translated(pieces, weights, back=True))
     return [f"{len(unknown)} tensors have no place in it and are left out: {unknown[0]}"] if unknown else []
 
 
@@ -109,26 +104,22 @@ def _write_file(target: Path, checkpoint: Checkpoint, config: Config) -> list[st
     for name, value in engine.state_dict().items():  # tables that the file did not have
         if not value.is_meta:
             weights.setdefault(name, value)
-    found = Provenance.of(config.to_dict(), config.components)
-    if checkpoint.provenance is not None and checkpoint.provenance.latent_shape:
-        found = found.with_shape(checkpoint.provenance.latent_shape)
-    elif isinstance(engine, TrainingEngine):
-        found = found.with_shape(engine.latent_shape)
-    save_weights(weights, target, found)
+    shape: Sequence[int] | None = engine.latent_shape if isinstance(engine, TrainingEngine) else None
+    if checkpoint.provenance is not None:
+        shape = checkpoint.provenance.latent_shape or shape
+    save_weights(weights, target, Provenance.of(config.to_dict(), config.components, shape))
     return [f"{len(passed_over)} entries that are no weights are left out: {passed_over[0]}"] if passed_over else []
 
 
 def _fitting(checkpoint: Checkpoint, config: Config) -> tuple[Any, dict[str, str], list[str]]:
     """An engine without memory for weights, which key of the file is which of its own, and the keys that are none."""
     from sgm_core.building.fresh import build_engine
+    from sgm_core.building.weightless import weightless
     from sgm_core.checkpoints.match import match
     from sgm_core.checkpoints.restoring import restoring
-    from sgm_core.checkpoints.weightless import weightless
 
     with restoring(), weightless():
         engine: Any = build_engine(config)
-    names, report = match(engine, checkpoint.path, checkpoint.weights)
-    if not report.fits:
-        raise SgmError(str(report))
+    names, _ = match(engine, checkpoint)
     taken = set(names.values())
     return engine, names, [key for key in checkpoint.weights if key not in taken]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from sgm_core.files import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sgm_core.checkpoints.family import Filled, Model
+    from sgm_core.checkpoints.family import Model
     from sgm_core.config.api import Config
     from sgm_plugins.tools.inspect.contents import Stored
 
@@ -28,7 +28,7 @@ LEFT_OVER = "sgm_left_over.safetensors"
 
 def folder_forms() -> list[Form]:
     """The forms of installed families that are folders."""
-    return [form for _, _, forms in ask(lambda family: family.forms) for form in forms if form.parts]
+    return [form for forms in ask(lambda _, family: family.forms) for form in forms if form.parts]
 
 
 def part_files(folder: Path) -> dict[str, list[Path]]:
@@ -80,8 +80,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[Model]
     Raises:
         SgmError: no such folder, one that no family knows, or keys that have no place with us.
     """
-    from sgm_core.checkpoints.files import read_checkpoint
-    from sgm_core.checkpoints.pieces import to_ours
+    from sgm_core.checkpoints.files import read_checkpoint, shapes_of
+    from sgm_core.checkpoints.pieces import translated
 
     files = part_files(folder)
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in files}
@@ -99,8 +99,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[Model]
     weights = {f"{part}.{key}": value for part, inner in parts.items() for key, value in inner.items()}
     pieces, unknown = expanded(family.rules(form.name, weights), weights)
     _all_placed(folder, [key for key in unknown if not harmless(key)], family)
-    ours = to_ours([piece for piece in pieces if not harmless(piece.ours)], weights) | kept
-    missing = family.filled(form.name, {key: tuple(value.shape) for key, value in ours.items()})
+    ours = translated([piece for piece in pieces if not harmless(piece.ours)], weights) | kept
+    missing = family.filled(form.name, shapes_of(ours))
     notes = [f"{_listed(missing)}, with which nothing is computed: filled in"] if missing else []
     return ours | _filled(missing, ours), notes, [model for claim in claims for model in claim.models]
 
@@ -114,7 +114,7 @@ def _unknown(parts: Mapping[str, object]) -> str:
     return f"no installed family has a model with these keys of {', '.join(parts)}"
 
 
-def _listed(missing: Mapping[str, Filled]) -> str:
+def _listed(missing: Collection[str]) -> str:
     """The tensors that are missing, by module."""
     keys = [key.split(".") for key in missing]
     shared = _shared(keys[0][:-1], keys[-1])
@@ -127,7 +127,7 @@ def _shared(one: Sequence[str], other: Sequence[str]) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _filled(missing: Mapping[str, Filled], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _filled(missing: Mapping[str, tuple[Sequence[int], float]], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the precision of what is nearest to them by name."""
     found = {}
     for key, (shape, value) in missing.items():
@@ -173,27 +173,27 @@ def write_folder(folder: Path, weights: Mapping[str, Tensor], config: Config, fa
 
 
 def _write(folder: Path, weights: Mapping[str, Tensor], config: Config, family: Family, form: Form) -> list[str]:
-    from sgm_core.checkpoints.pieces import to_theirs
+    from sgm_core.checkpoints.files import shapes_of
+    from sgm_core.checkpoints.pieces import translated
 
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    files = family.folder(form.name, shapes, config.to_dict())
+    files = family.folder(form.name, shapes_of(weights), config.to_dict())
     if files is None:
         raise SgmError(f"{family.title} cannot be written as a folder of diffusers")
+    index = files["model_index"]
     pieces, unknown = expanded(family.rules(form.name, weights), weights, back=True)
     _all_placed(Path(), [key for key in unknown if key.startswith((NETWORK, FIRST_STAGE))], family)
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in to_theirs(pieces, weights).items():
+    for key, value in translated(pieces, weights, back=True).items():
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = value
     for part, inner in parts.items():
-        save(folder / part / f"{stem_of(files.settings['model_index'][part])}.safetensors", inner)
-    for path, told in files.settings.items():
-        write_json(folder / f"{path}.json", told)
-    notes = [
-        f"{name} is not in it: a pipeline needs the files of CLIP's tokenizer there"
-        for name, source in files.copies.items()
-        if not copy_tokenizer(source, folder / name)
-    ]
+        save(folder / part / f"{stem_of(index[part])}.safetensors", inner)
+    notes: list[str] = []
+    for path, told in files.items():
+        if isinstance(told, Mapping):
+            write_json(folder / f"{path}.json", told)
+        elif not copy_tokenizer(told, folder / path):
+            notes.append(f"{path} is not in it: a pipeline needs the files of CLIP's tokenizer there")
     left = {key: weights[key] for key in unknown}
     if left:
         save(folder / LEFT_OVER, left)

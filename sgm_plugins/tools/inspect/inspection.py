@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from sgm_core.checkpoints.family import Form, Model
-from sgm_core.checkpoints.layouts import by_part, harmless, has_average
-from sgm_core.checkpoints.recognise import Claim, form_of, own_names, recognise
+from sgm_core.checkpoints.family import Form, Model, Shapes
+from sgm_core.checkpoints.layouts import OWN, SHADOW, by_part, harmless
+from sgm_core.checkpoints.recognise import Claim, own_names, recognise
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.inspect.contents import Contents, Stored, read_contents
 
 PROVENANCE_KEY = "sgm"
+UNKNOWN = Form("unknown", "weights in a layout that is not known here", ())
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ def inspect(path: Path) -> Inspection:
     claims = recognise(contents.shapes)
     names = own_names(contents.shapes, claims=claims)
     ours = {names[key]: stored for key, stored in contents.tensors.items()}
+    parts = by_part(key for key in ours if not harmless(key))
+    others = [*parts.pop("", []), *filter(harmless, ours)]
+    parts |= {"": others} if others else {}
     told = _provenance(contents)
     step = contents.extras.get("global_step")
     return Inspection(
@@ -115,16 +120,18 @@ def inspect(path: Path) -> Inspection:
         form_of(claims, contents.shapes),
         families_of(claims),
         known=[model for claim in claims for model in claim.models],
-        parts={
-            name or "others": part_of_tensors({key: ours[key] for key in keys})
-            for name, keys in by_part(ours, others=harmless).items()
-        },
-        average=has_average(ours),
+        parts={name or "others": part_of_tensors({key: ours[key] for key in keys}) for name, keys in parts.items()},
+        average=any(key.startswith(SHADOW) for key in ours),
         config=told.get("config"),
         components=told.get("components", []),
         step=step if isinstance(step, int) else None,
         contents=[contents],
     )
+
+
+def form_of(claims: Iterable[Claim], shapes: Shapes) -> Form:
+    """The form of a file that families claim so."""
+    return next((claim.form for claim in claims if claim.form), OWN if OWN.fits(shapes) else UNKNOWN)
 
 
 def families_of(claims: list[Claim]) -> list[str]:

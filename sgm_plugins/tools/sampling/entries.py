@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sgm_core.checkpoints.family import Family, Request
-from sgm_core.checkpoints.recognise import ask, name_of
+from sgm_core.checkpoints.recognise import ask
 from sgm_core.conditioning import as_entry
 from sgm_core.errors import SgmError
 from sgm_core.registry import did_you_mean
@@ -30,13 +30,12 @@ def families_of(keys: Sequence[str], own: Collection[str] = ()) -> list[Family]:
         own: names of the families that the model's weights may be of.
     """
 
-    def rank(family: Family) -> tuple[int, int]:
+    def rank(name: str, family: Family) -> tuple[tuple[int, bool, int], Family]:
         known = {family.prompt, *family.images, *family.entries(Request(1, 1))}
-        return len(known & set(keys)), -len(known - set(keys))
+        return (len(known & set(keys)), name in own, -len(known - set(keys))), family
 
-    found = [(filled, name_of(entry) in own, idle, family) for entry, family, (filled, idle) in ask(rank)]
-    found.sort(key=lambda row: row[:3], reverse=True)
-    return [family for filled, _, _, family in found if filled]
+    found = sorted(ask(rank), key=lambda row: row[0], reverse=True)
+    return [family for (filled, _, _), family in found if filled]
 
 
 def prompt_key(keys: Sequence[str], families: Sequence[Family] = ()) -> str | None:
@@ -46,7 +45,7 @@ def prompt_key(keys: Sequence[str], families: Sequence[Family] = ()) -> str | No
 
 def makes_videos(keys: Sequence[str]) -> bool:
     """Whether a model that reads these entries makes a video of an image."""
-    return any(key in keys for _, _, images in ask(lambda family: family.images) for key in images)
+    return any(key in keys for images in ask(lambda _, family: family.images) for key in images)
 
 
 def check_options(recipe: Recipe, keys: Sequence[str], also: Sequence[str] = ()) -> None:
@@ -78,7 +77,7 @@ def check_options(recipe: Recipe, keys: Sequence[str], also: Sequence[str] = ())
     only(for_text, "models that read a prompt", "prompts", "negative")
     only(video, "models that make a video of an image", "frames", "fps")
     for option in OPTIONS[1:]:  # the first of them is of each file with frames, too
-        read = dict.fromkeys(known[option] for _, _, known in ask(lambda family: family.options) if option in known)
+        read = dict.fromkeys(known[option] for known in ask(lambda _, family: family.options) if option in known)
         only(any(key in keys for key in read), f"models that read {' or '.join(read)}", option)
     only(not video, "models that draw images", "strength", "mask", "refiner")
     if video and recipe.init is None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgm_core.checkpoints.files import shapes_of
 from sgm_core.checkpoints.recognise import recognise
 from sgm_core.conditioning import Conditioning
 from sgm_core.engine import DiffusionEngine
@@ -43,8 +44,7 @@ class Model:
         self.engine = engine.eval().requires_grad_(False)
         self.device = device
         self.keys: tuple[str, ...] = engine.conditioner.input_keys
-        shapes = {key: tuple(value.shape) for key, value in engine.state_dict().items()}
-        own = [claim.name for claim in recognise(shapes) if claim.whole]
+        own = [claim.name for claim in recognise(shapes_of(engine.state_dict())) if claim.whole]
         self.families = families_of(self.keys, own)
         cast(engine, dtype)
         self.parts = Parts(engine, device, offload)

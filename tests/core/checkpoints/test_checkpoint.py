@@ -35,7 +35,7 @@ def saved(request, engine, tmp_path) -> Path:
     if request.param == ".ckpt":
         trainer.save_checkpoint(path)
     else:
-        save_weights(engine, path, engine.provenance.with_shape(engine.latent_shape))
+        save_weights(engine, path, Provenance.of_engine(engine))
     return path
 
 

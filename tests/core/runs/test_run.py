@@ -10,7 +10,8 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 import sgm_core as sgm
-from sgm_core.checkpoints.files import find_checkpoint, read_step, save_weights
+from sgm_core.checkpoints.files import read_step, save_weights
+from sgm_core.checkpoints.manifest import to_load
 from sgm_core.roles import Loss
 from sgm_core.runs.run import Run, resume_run, start_run
 from sgm_core.runs.signals import Requests
@@ -94,7 +95,7 @@ def test_a_failure_leaves_the_last_good_checkpoint_as_it_was(tmp_path, register)
     run = failing_run(tmp_path, register, after=3)
     with pytest.raises(RuntimeError, match="NCCL"):
         run.train()
-    last = find_checkpoint(run.folder)
+    last = to_load(run.folder)
     assert last.name == "last.ckpt"
     assert read_step(last) == 2
     assert last.read_bytes() == (last.parent / "step-00000002.ckpt").read_bytes()

@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.key_tables import engine
+from support.recognised import models_of
 from support.tiny_public_models import tiny_config, write_checkpoint
 from support.tiny_transformers import write_clip
 
 import sgm_core as sgm
 from sgm_core.checkpoints.family import expanded
-from sgm_core.checkpoints.recognise import identify
 from sgm_core.cli.app import main
 from sgm_plugins.families.sd_1 import StableDiffusion1
 from sgm_plugins.families.stable_diffusion import BARE
@@ -70,7 +70,7 @@ def test_it_is_known_by_its_keys_in_each_form():
     bare = {p.theirs: ours[p.ours] for p in expanded(family.rules(BARE.name, ours), network, back=True)[0]}
     assert "cond_stage_model.transformer.text_model.final_layer_norm.weight" in latent
     for shapes in (ours, latent, network, bare):
-        assert [model.config for model in identify(shapes)] == ["sd_1_5"]
+        assert [model.config for model in models_of(shapes)] == ["sd_1_5"]
 
 
 @pytest.fixture(scope="module")
