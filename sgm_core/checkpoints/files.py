@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
+
+
+MOST_OBJECTS = 64 << 20
+"""Bytes of the objects in a `.ckpt`, without the numbers of its tensors; those of SDXL have 0.5 MB."""
 
 
 class CheckpointError(SgmError):
@@ -77,42 +82,69 @@ def unreadable(path: Path, error: Exception, what: str) -> CheckpointError:
         r"unable to (open|mmap|stat) |allocate memory|not enough memory|os error", text
     ):
         return UnreadableNowError(path, error)
-    return CheckpointError(f"{path}: {what}: {text.partition(chr(10))[0] or type(error).__name__}")
+    with path.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        reason = "it is a Git LFS pointer, not the file itself: run git lfs pull"
+    elif start.startswith((b"<!doctype html", b"<html")):
+        reason = "it is a web page: download the file itself, logged in if need be"
+    elif start.startswith(b"pk\x03\x04") and not zipfile.is_zipfile(path):
+        reason = "it is cut short: download or copy it again"
+    else:
+        reason = text.partition("\n")[0].partition(". This file can still be")[0] or type(error).__name__
+    return CheckpointError(f"{path}: {what}: {reason}")
 
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The contents of a `.ckpt`, and the weights in it, mapped. Objects of Lightning's classes are left empty.
+    """The contents of a `.ckpt`, and the weights in it, mapped. Whatever is no plain data is an `Inert`.
 
     Raises:
         CheckpointError: it holds no weights.
     """
-    with torch.serialization.safe_globals([(_Empty, name) for name in _lightning_classes(path)]):
-        try:
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            data = torch.load(path, map_location="cpu", weights_only=True)  # as files were before torch 1.6
+    data = _load(path)
     weights = data.get("state_dict", data) if isinstance(data, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{path}: holds no state_dict of tensors")
+    if not all(isinstance(key, str) for key in weights):
+        raise CheckpointError(f"{path}: the keys of its state_dict are not all text")
     return data, weights
 
 
-class _Empty:
-    """Stands in for an object that is no plain data, such as a callback."""
+class Inert:
+    """Stands in for an object in a checkpoint that is no plain data, and does nothing: a callback, a path."""
 
-    def __setstate__(self, state: Any) -> None:
-        return None
+    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
 
 
-def _lightning_classes(path: Path) -> list[str]:
-    """The classes of Lightning that a file names. Any other is refused."""
-    try:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # of a broken file, whose reading says what is wrong
-        return []
-    return [name for name in named if name.startswith(("pytorch_lightning.", "lightning."))]
+def _load(path: Path) -> Any:
+    """As `torch.load` for plain data; neither a class nor a function that the file names is looked up.
+
+    Raises:
+        CheckpointError: its parts are compressed, which torch never does, or its list of objects is too long.
+        Exception: of many types, for a broken file.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for part in archive.infolist():
+                if part.compress_type != zipfile.ZIP_STORED:
+                    raise CheckpointError(f"{path}: {part.filename} in it is compressed: torch wrote no such file")
+                if part.filename.endswith(".pkl") and part.file_size > MOST_OBJECTS:
+                    raise CheckpointError(f"{path}: its list of objects has {part.file_size} bytes, above the limit")
+    named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    with torch.serialization.safe_globals([(Inert, name) for name in named]):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)  # as files were before torch 1.6
 
 
 def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
@@ -155,6 +187,8 @@ def read_step(path: Path) -> int:
         CheckpointError: it cannot be read.
     """
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        return int(_load(path)["global_step"])
+    except CheckpointError:
+        raise
     except Exception as error:
         raise unreadable(path, error, "not a checkpoint to resume from") from error

@@ -8,9 +8,9 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sgm_core.checkpoints.files import CheckpointError, read_step, refuse_url
+from sgm_core.checkpoints.files import CheckpointError, UnreadableNowError, read_step, refuse_url
 from sgm_core.files import replacing
 
 SUFFIX = ".sha256.json"
@@ -39,51 +39,70 @@ def sha256(path: Path) -> str:
 def mismatch(checkpoint: Path, verify: bool | None = True) -> str | None:
     """How a checkpoint differs from its manifest; None if it does not, or has no manifest.
 
-    `last.ckpt` is a second name of a `step-*.ckpt`, so it may match any manifest of its folder.
+    `last.ckpt` is a second name, or a copy, of a `step-*.ckpt`, and has the manifest of that.
 
     Args:
         verify: whether the content is compared, not only the size; None does so up to `READ_ANYWAY` bytes.
 
     Raises:
-        OSError: it cannot be read.
+        UnreadableNowError: the machine cannot read it.
+        CheckpointError: `last.ckpt` does not even tell its step.
     """
-    size = checkpoint.stat().st_size
-    if size == 0:
-        return "it is empty"
-    manifests = [manifest_of(checkpoint)]
-    if not manifests[0].is_file():
-        manifests = list(checkpoint.parent.glob(f"step-*.ckpt{SUFFIX}")) if checkpoint.name == "last.ckpt" else []
-    written = [_read(manifest) for manifest in manifests]
-    if written and size not in [row.get("bytes") for row in written]:
-        wanted = max(int(row.get("bytes", 0)) for row in written)
-        return f"it has {size} bytes and was written with {wanted}"
-    verify = size <= READ_ANYWAY if verify is None else verify
-    if written and verify and sha256(checkpoint) not in [row.get("sha256") for row in written]:
-        return "its content is not what was written (sha256)"
+    try:
+        size = checkpoint.stat().st_size
+        if size == 0:
+            return "it is empty"
+        own = checkpoint
+        if checkpoint.name == "last.ckpt":
+            steps = checkpoint.parent.glob("step-*.ckpt")
+            twin = next((path for path in steps if path.samefile(checkpoint)), None)
+            own = twin or checkpoint.with_name(f"step-{read_step(checkpoint):08d}.ckpt")
+        written = _read(manifest_of(own))
+        if written.get("bytes", size) != size:
+            return f"it has {size} bytes and was written with {written['bytes']}"
+        verify = size <= READ_ANYWAY if verify is None else verify
+        if verify and "sha256" in written and sha256(checkpoint) != written["sha256"]:
+            return "its content is not what was written (sha256)"
+    except (OSError, MemoryError) as error:
+        raise UnreadableNowError(checkpoint, error) from error
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A manifest; empty if it is none, which no checkpoint matches."""
+def _read(manifest: Path) -> dict[str, Any]:
+    """Size and sum of a manifest. One that is not there, or damaged, says nothing."""
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
+        found = json.loads(manifest.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    wanted = {"bytes": int, "sha256": str}
+    return {key: found[key] for key, kind in wanted.items() if isinstance(found, dict) and type(found.get(key)) is kind}
 
 
-def fault(checkpoint: Path, verify: bool | None = True) -> str | None:
+class Fault(NamedTuple):
+    """Why training cannot resume from a checkpoint; `proven` if it differs from its manifest."""
+
+    reason: str
+    proven: bool
+
+
+def fault(checkpoint: Path, verify: bool | None = True) -> Fault | None:
     """Why training cannot resume from a checkpoint; None if it can. No code in it is ever run.
 
     A checkpoint without a manifest, of an older version, is only read. See `mismatch` for `verify`.
+
+    Raises:
+        UnreadableNowError: the machine cannot read it.
     """
     try:
         reason = mismatch(checkpoint, verify)
-        if reason is None:
-            read_step(checkpoint)
-    except (OSError, ValueError) as error:
-        reason = str(error).removeprefix(f"{checkpoint}: ").splitlines()[0]
-    return reason
+        if reason is not None:
+            return Fault(reason, proven=True)
+        read_step(checkpoint)
+    except UnreadableNowError:
+        raise
+    except CheckpointError as error:
+        return Fault(str(error).removeprefix(f"{checkpoint}: "), proven=False)
+    return None
 
 
 def to_load(path: Path, verify: bool | None = None) -> Path:
@@ -97,10 +116,12 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
         if path.is_file() and (reason := mismatch(path, verify)) is not None:
             raise CheckpointError(f"{path}: {reason}")
         return path
-    if not _candidates(path):
+    if not candidates(path):
         return _others(path)
     try:
         return newest_valid(path, warnings.warn, verify)[0]
+    except UnreadableNowError:
+        raise
     except CheckpointError:
         export = path / "model.safetensors"
         if not export.is_file():
@@ -111,29 +132,31 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
 
 
 def newest_valid(run: Path, say: Callable[[str], None], verify: bool | None = True) -> tuple[Path, list[Path]]:
-    """The newest valid checkpoint of a run, and the newer ones that are not: `say` gives the reason of each.
+    """The newest valid checkpoint of a run, and the newer ones that differ from their manifests. `say` gives the reason
+    of each that is skipped.
 
     Raises:
         CheckpointError: there is none.
+        UnreadableNowError: the machine cannot read one of them.
     """
-    candidates = _candidates(run)
-    if not candidates:
+    there = candidates(run)
+    if not there:
         raise CheckpointError(f"{run}: it has weights ({_others(run).name}) but no checkpoint to resume from")
-    faults: dict[Path, str] = {}
-    for candidate in candidates:
+    faults: dict[Path, Fault] = {}
+    for candidate in there:
         twin = next((path for path in faults if path.exists() and path.samefile(candidate)), None)
-        reason = faults[twin] if twin else fault(candidate, verify)
-        if reason is None:
-            return candidate, list(faults)
-        faults[candidate] = reason
-        say(f"skipped {candidate}: {reason}")
+        found = faults[twin] if twin else fault(candidate, verify)
+        if found is None:
+            return candidate, [path for path, its in faults.items() if its.proven]
+        faults[candidate] = found
+        say(f"skipped {candidate}: {found.reason}")
     raise CheckpointError(
-        f"{run}: none of its {len(candidates)} checkpoints can be read; start a new run with another --name"
+        f"{run}: none of its {len(there)} checkpoints can be read; start a new run with another --name"
     )
 
 
-def _candidates(run: Path) -> list[Path]:
-    """Newest first."""
+def candidates(run: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
     last = run / "checkpoints" / "last.ckpt"
     found = [path for path in last.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+\.ckpt", path.name)]
     return [*([last] if last.is_file() else []), *sorted(found, reverse=True)]

@@ -15,6 +15,11 @@ PROVENANCE_KEY = "sgm"
 """Where a checkpoint holds its `Provenance`: a key of a `.ckpt`, an entry of a `.safetensors` file's metadata."""
 
 
+LOCK = ("kind", "name", "distribution", "version")
+
+MOST_VALUES, DEEPEST = 100_000, 100
+
+
 @dataclass(frozen=True)
 class Provenance:
     """How to build the engine again. The lock has every component of the config, and (of the kind `plugins`) the
@@ -27,8 +32,7 @@ class Provenance:
     @staticmethod
     def of(config: Mapping[str, Any], entries: Iterable[Entry], shape: Sequence[int] | None = None) -> Provenance:
         """The provenance of a checked config."""
-        fields = ("kind", "name", "distribution", "version")
-        components = [{name: getattr(entry, name) for name in fields} for entry in entries]
+        components = [{name: getattr(entry, name) for name in LOCK} for entry in entries]
         return Provenance(dict(config), components, None if shape is None else list(shape))
 
     @staticmethod
@@ -51,8 +55,19 @@ class Provenance:
         return Provenance.from_dict({**data, "config": plain(parse(data["config"], PROVENANCE_KEY))})
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Provenance:
-        return Provenance(data["config"], data.get("components", []), data.get("latent_shape"))
+    def from_dict(data: Any) -> Provenance:
+        """
+        Raises:
+            ValueError: it is not what `to_dict` gives.
+        """
+        refuse_no_plain_data(data)
+        config, components, shape = (data.get(key) for key in ("config", "components", "latent_shape"))
+        texts = [[part.get(name) for name in LOCK] if isinstance(part, dict) else [None] for part in components or []]
+        if not isinstance(config, dict) or not all(isinstance(text, str) for row in texts for text in row):
+            raise ValueError("its config or its list of components is not what sgm writes")
+        if shape is not None and not (isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)):
+            raise ValueError(f"its latent_shape is not a list of positive numbers: {shape!r:.80}")
+        return Provenance(config, components or [], shape)
 
     def missing(self) -> list[str]:
         """A line for each component that is not installed here, with the command that installs it."""
@@ -90,3 +105,23 @@ class Provenance:
             for distribution, version in used
             if installed.get(distribution, version) != version
         ]
+
+
+def refuse_no_plain_data(data: Any) -> None:
+    """Look at data of a stranger before anything walks through it, which a list that holds itself makes endless.
+
+    Raises:
+        ValueError: it is no mapping of plain values, too large, or too deep.
+    """
+    waiting, seen = [(data, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES or depth > DEEPEST:
+            raise ValueError(f"its config has over {MOST_VALUES} values, or a depth over {DEEPEST}")
+        if isinstance(value, (dict, list, tuple)):
+            waiting += [(child, depth + 1) for child in (value.values() if isinstance(value, dict) else value)]
+        elif not isinstance(value, (str, int, float, bool, type(None))):
+            raise ValueError(f"its config holds a {type(value).__name__}")
+    if not isinstance(data, dict):
+        raise ValueError("its config is no mapping")
