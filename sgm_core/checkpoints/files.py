@@ -18,7 +18,6 @@ from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 
-
 MOST_OBJECTS = 64 << 20
 """Bytes of the objects in a `.ckpt`, without the numbers of its tensors; those of SDXL have 0.5 MB."""
 

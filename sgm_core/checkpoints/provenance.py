@@ -61,13 +61,14 @@ class Provenance:
             ValueError: it is not what `to_dict` gives.
         """
         refuse_no_plain_data(data)
-        config, components, shape = (data.get(key) for key in ("config", "components", "latent_shape"))
-        texts = [[part.get(name) for name in LOCK] if isinstance(part, dict) else [None] for part in components or []]
-        if not isinstance(config, dict) or not all(isinstance(text, str) for row in texts for text in row):
+        config, components, shape = data.get("config"), data.get("components") or [], data.get("latent_shape")
+        rows = components if isinstance(components, list) else [None]
+        whole = all(isinstance(row, dict) and all(type(row.get(name)) is str for name in LOCK) for row in rows)
+        if not isinstance(config, dict) or not whole:
             raise ValueError("its config or its list of components is not what sgm writes")
         if shape is not None and not (isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"its latent_shape is not a list of positive numbers: {shape!r:.80}")
-        return Provenance(config, components or [], shape)
+        return Provenance(config, rows, shape)
 
     def missing(self) -> list[str]:
         """A line for each component that is not installed here, with the command that installs it."""

@@ -19,7 +19,6 @@ from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_core.runs.signals import Requests
-from sgm_core.training.moments import misfits
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -101,8 +100,6 @@ class Saver(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
         self.requests.listen()
-        if trainer.ckpt_path is not None:
-            refuse_misfits(trainer)
         if trainer.is_global_zero:
             self.sweep_manifests()  # a kill may have left one
 
@@ -190,19 +187,6 @@ class Saver(Checkpoint):
     def steps(self) -> list[Path]:
         """The `step-*.ckpt` files, oldest first."""
         return sorted(path for path in self.folder.glob("step-*.ckpt") if step_of(path) >= 0)
-
-
-def refuse_misfits(trainer: Trainer) -> None:
-    """Compare what the optimizers got from a checkpoint with what they would have made.
-
-    Raises:
-        SgmError: a tensor has another shape.
-    """
-    names = {parameter: name for name, parameter in trainer.lightning_module.named_parameters()}
-    for optimizer in trainer.optimizers:
-        for parameter, reason in misfits(optimizer):
-            name = names.get(parameter, "a parameter")
-            raise SgmError(f"{trainer.ckpt_path}: the optimizer's state of {name} does not fit: {reason}")
 
 
 def step_of(checkpoint: Path) -> int:

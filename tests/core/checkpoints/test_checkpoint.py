@@ -182,7 +182,32 @@ def test_tied_weights_are_exported(tmp_path):
     assert torch.equal(weights["twin.weight"], weights["model.diffusion_model.conv.weight"])
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {}, {"config": []}, {"config": {"a": torch.zeros(1)}}, {"config": {}, "components": [{"kind": 1}]},
+        {"config": {}, "components": [3]}, {"config": {}, "components": 3}, {"config": {}, "latent_shape": [1, "b"]},
+        {"config": {}, "latent_shape": "wide"}, [], "text", {"config": {"a": list(range(200_000))}},
+    ],
+)  # fmt: skip
+def test_a_provenance_of_a_stranger_is_compared_with_what_sgm_writes(wrong):
+    with pytest.raises(ValueError, match=r"its (config|latent_shape|list)"):
+        Provenance.from_dict(wrong)
+
+
+def test_values_that_hold_themselves_are_refused_at_once():
+    cycle: list = []
+    cycle.append(cycle)
+    shared: list = [1]
+    for _ in range(40):
+        shared = [shared, shared]
+    for value in (cycle, shared):
+        with pytest.raises(ValueError, match="its config has over"):
+            Provenance.from_dict({"config": {"vars": value}})
+
+
 def test_provenance_survives_json_integer_keys_and_small_floats_too():
     config = {"model": {"use": "diffusion", "lr": 1e-5}, "trainer": {"callbacks": [{"scheduling": {4: 2}}]}}
-    provenance = Provenance(config, [{"kind": "k"}], [1, 2])
+    component = {"kind": "k", "name": "n", "distribution": "d", "version": "1"}
+    provenance = Provenance(config, [component], [1, 2])
     assert Provenance.from_json(provenance.to_json()) == provenance

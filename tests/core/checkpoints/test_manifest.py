@@ -13,7 +13,7 @@ from support.broken_files import BROKEN, flips, payloads, rewrite
 
 import sgm_core as sgm
 from sgm_core.building.loaded import load_engine
-from sgm_core.checkpoints import manifest
+from sgm_core.checkpoints import files, manifest
 from sgm_core.checkpoints.files import CheckpointError, UnreadableNowError, read_step
 from sgm_core.checkpoints.manifest import fault, manifest_of, newest_valid, to_load
 from sgm_core.cli.app import main
@@ -91,9 +91,9 @@ def test_a_lost_manifest_makes_no_checkpoint_bad(run):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError()])
-@pytest.mark.parametrize("call", ["sha256", "read_step", "_read"])
-def test_what_the_machine_cannot_read_is_not_bad(run, monkeypatch, call, error):
-    real, failed = getattr(manifest, call), []
+@pytest.mark.parametrize(("module", "call"), [(manifest, "sha256"), (manifest, "_read"), (files, "_load")])
+def test_what_the_machine_cannot_read_is_not_bad(run, monkeypatch, module, call, error):
+    real, failed = getattr(module, call), []
 
     def once(*args):
         if not failed:
@@ -101,7 +101,7 @@ def test_what_the_machine_cannot_read_is_not_bad(run, monkeypatch, call, error):
             raise error
         return real(*args)
 
-    monkeypatch.setattr(manifest, call, once)
+    monkeypatch.setattr(module, call, once)
     before = sorted(path.name for path in (run / "checkpoints").iterdir())
     with pytest.raises(UnreadableNowError, match=r"cannot be read now: .*try again"):
         newest_valid(run, pytest.fail)

@@ -5,8 +5,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from sgm_core.errors import SgmError
+
+
+class ComparesMoments(Callback):
+    """Before the first step of a resumed run, compares what the optimizers got from the checkpoint.
+
+    Raises:
+        SgmError: a tensor has another shape than the optimizer would have made.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        names = {parameter: name for name, parameter in pl_module.named_parameters()}
+        for optimizer in trainer.optimizers if trainer.ckpt_path is not None else ():
+            for parameter, reason in misfits(optimizer):
+                name = names.get(parameter, "a parameter")
+                raise SgmError(f"{trainer.ckpt_path}: the optimizer's state of {name} does not fit: {reason}")
 
 
 def misfits(optimizer: Optimizer) -> Iterator[tuple[nn.Parameter, str]]:
