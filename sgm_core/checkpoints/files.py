@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
+from sgm_core.checkpoints.seal import OPEN, SEAL, seal
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 
@@ -162,12 +163,13 @@ def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenanc
             tensor = tensor.clone()  # tied weights: the format has no aliases
         storages.add(tensor.data_ptr())
         weights[key] = tensor
-    metadata = {PROVENANCE_KEY: provenance.to_json()} if provenance else None
+    metadata = {SEAL: OPEN} | ({PROVENANCE_KEY: provenance.to_json()} if provenance else {})
     with replacing(path) as temporary:
         try:
             save_file(weights, temporary, metadata=metadata)
         except SafetensorError as error:
             raise OSError(str(error).rpartition("error: ")[2]) from error
+        seal(temporary)
 
 
 def refuse_url(path: Path | str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgm_core.checkpoints.files import CheckpointError, UnreadableNowError, read_step, refuse_url
+from sgm_core.checkpoints.seal import broken_seal
 from sgm_core.files import replacing
 
 SUFFIX = ".sha256.json"
@@ -37,7 +38,7 @@ def sha256(path: Path) -> str:
 
 
 def mismatch(checkpoint: Path, verify: bool | None = True) -> str | None:
-    """How a checkpoint differs from its manifest; None if it does not, or has no manifest.
+    """How a checkpoint differs from its manifest, or an export from its seal; None if it does not, or has none.
 
     `last.ckpt` is a second name, or a copy, of a `step-*.ckpt`, and has the manifest of that.
 
@@ -52,6 +53,9 @@ def mismatch(checkpoint: Path, verify: bool | None = True) -> str | None:
         size = checkpoint.stat().st_size
         if size == 0:
             return "it is empty"
+        verify = size <= READ_ANYWAY if verify is None else verify
+        if checkpoint.suffix == ".safetensors":
+            return broken_seal(checkpoint) if verify else None
         own = checkpoint
         if checkpoint.name == "last.ckpt":
             steps = checkpoint.parent.glob("step-*.ckpt")
@@ -60,7 +64,6 @@ def mismatch(checkpoint: Path, verify: bool | None = True) -> str | None:
         written = _read(manifest_of(own))
         if written.get("bytes", size) != size:
             return f"it has {size} bytes and was written with {written['bytes']}"
-        verify = size <= READ_ANYWAY if verify is None else verify
         if verify and "sha256" in written and sha256(checkpoint) != written["sha256"]:
             return "its content is not what was written (sha256)"
     except (OSError, MemoryError) as error:
