@@ -220,6 +220,8 @@ REQUIRED: Any = inspect.Parameter.empty
 
 
 class Parameter(NamedTuple):
+    """What can be given by name. The default of a dataclass's field is its factory, unless that makes a container."""
+
     name: str
     type: Type
     default: Any = REQUIRED
@@ -260,11 +262,16 @@ def _read_signature(target: Any, late: tuple[str, ...]) -> Signature:
     if _inherits_module_constructor(target):
         return Signature({})
     hints = _hints(target)
+    defaults = {p.name: p.default for p in parameters}
+    for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
+        if field.default_factory is not dataclasses.MISSING:
+            make: Any = field.default_factory
+            defaults[field.name] = make() if make in _CONTAINERS else make
     taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if late:
         taken = taken[len(late) :]
     return Signature(
-        {p.name: Parameter(p.name, from_hint(hints.get(p.name, Any)), p.default) for p in taken},
+        {p.name: Parameter(p.name, from_hint(hints.get(p.name, Any)), defaults[p.name]) for p in taken},
         open=any(p.kind is p.VAR_KEYWORD for p in parameters),
     )
 
@@ -325,6 +332,7 @@ _SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
     collections.abc.Iterable: list,
     collections.abc.Collection: list,
 }
+_CONTAINERS = (list, dict, tuple, set, frozenset)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from sgm_core.config.defaults import default_plan
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value, plain_plan
 from sgm_core.config.recipes import Foreign, can_remember, recipe_of
 from sgm_core.config.schema import article
 from sgm_core.config.tree import join
 from sgm_core.errors import SgmError
+from sgm_plugins.tools.explain.defaults import default_plan
 
 
 def to_config(obj: Any, *, defaults: bool = False) -> Any:
@@ -75,7 +75,7 @@ def _with_defaults(plan: Plan) -> Plan:
             arguments = dict(plan.arguments)
             for name, parameter in plan.schema.parameters.items():
                 if name not in arguments and not parameter.required:
-                    default = default_plan(plan.target, parameter)
+                    default = default_plan(parameter)
                     if default is not None:
                         arguments[name] = default
             return replace(plan, arguments={name: _with_defaults(argument) for name, argument in arguments.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -17,20 +16,9 @@ _ORIGIN = Origin("default")
 _CONTAINERS = (list, dict, tuple, set, frozenset)
 
 
-def default_value(target: Any, parameter: Parameter) -> Any:
-    """The default of a parameter of `target`; of a dataclass's field with a factory, the factory unless that is a
-    builtin container. No code of the component is run."""
-    if dataclasses.is_dataclass(target):
-        field = next((field for field in dataclasses.fields(target) if field.name == parameter.name), None)
-        if field is not None and field.default_factory is not dataclasses.MISSING:
-            make: Any = field.default_factory
-            return make() if make in _CONTAINERS else make
-    return parameter.default
-
-
-def default_plan(target: Any, parameter: Parameter) -> Plan | None:
+def default_plan(parameter: Parameter) -> Plan | None:
     """The plan that gives the default of an optional parameter, or None where no config can write it."""
-    value = default_value(target, parameter)
+    value = parameter.default
     for option in _options(parameter.type):
         if isinstance(option, Record) and value is option.cls:  # the factory of a field
             return Call(value, {}, _ORIGIN, "", schema=signature(value))
