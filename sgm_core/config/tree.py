@@ -147,7 +147,7 @@ def plain(node: Node) -> Any:
     return node.value
 
 
-_SCALARS = frozenset({bool, int, float, str, type(None)})
+SCALAR_TYPES = frozenset({bool, int, float, str, type(None)})
 
 
 def from_plain(value: Any, origin: Origin) -> Node:
@@ -157,7 +157,7 @@ def from_plain(value: Any, origin: Origin) -> Node:
         ConfigError: an OmegaConf container with an interpolation that fails.
     """
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in SCALAR_TYPES:
         return Node(value, origin)
     if kind is not dict and kind.__module__.startswith("omegaconf."):  # by name, which costs no import of omegaconf
         from omegaconf import OmegaConf

@@ -8,7 +8,7 @@ from typing import Any
 
 from sgm_core.config.build import build_plan
 from sgm_core.config.check import Checker
-from sgm_core.config.plan import Call, Fields, Items, Plan
+from sgm_core.config.plan import Call, Plan, walk
 from sgm_core.config.schema import Arguments, Bounded, Either, Parameter, Record, Type, signature
 from sgm_core.config.tree import MISSING, Origin, from_plain
 
@@ -39,7 +39,7 @@ def _plan(value: Any, type_: Type) -> Plan | None:
     checker = Checker()
     plan = checker.check(from_plain(data, _ORIGIN), type_, "")
     # a default need not fit its own hint: `x: int = None`, or a name that Python does not look up
-    if checker.problems.found or _calls(plan):
+    if checker.problems.found or any(isinstance(part, Call) for part in walk(plan)):
         return None
     again = build_plan(plan)
     return plan if again == value or (again != again and value != value) else None
@@ -82,13 +82,3 @@ def _data(value: Any) -> Any:
     if value == MISSING:
         raise TypeError("a text that stands for a missing value")
     return value
-
-
-def _calls(plan: Plan) -> bool:
-    match plan:
-        case Items(items, _):
-            return any(map(_calls, items))
-        case Fields(fields):
-            return any(map(_calls, fields.values()))
-        case _:
-            return isinstance(plan, Call)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sgm_core.config.api import Config
 from sgm_core.config.check import Checker
-from sgm_core.config.plan import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value, rebuilt
 from sgm_core.config.reader import source_reader
 from sgm_core.config.schema import Parameter, article
 from sgm_core.config.toplevel import check_tree
@@ -130,15 +130,7 @@ def explain(config: Config, *, unbuilt: bool = False, imports: bool = True) -> E
 
 def _complete(plan: Plan) -> Any:
     """The plan, with the imports of the parts that would be built later."""
-    match plan:
-        case Call():
-            plan = plan.complete() if plan.complete else plan
-            return replace(plan, arguments={name: _complete(argument) for name, argument in plan.arguments.items()})
-        case Items(items, make):
-            return Items([_complete(item) for item in items], make)
-        case Fields(fields):
-            return Fields({key: _complete(item) for key, item in fields.items()})
-    return plan
+    return rebuilt(plan.complete() if isinstance(plan, Call) and plan.complete else plan, _complete)
 
 
 def _explain(plan: Plan, node: Node | None, default: Origin | Default, key: str | int, path: str) -> Explained:
