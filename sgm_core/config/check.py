@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,11 +31,10 @@ from sgm_core.config.schema import (
     Type,
     article,
     describe,
-    is_instance,
-    role_of,
+    is_object_of,
 )
-from sgm_core.config.tree import INVALID, MISSING, Node, Problems, join, leaves
-from sgm_core.config.unions import is_plain, rank, same_shape
+from sgm_core.config.tree import INVALID, MISSING, Node, Problems, is_plain, join, leaves
+from sgm_core.config.unions import rank, same_shape
 from sgm_core.config.wording import hint, shown
 from sgm_core.kinds import KINDS
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
@@ -85,16 +86,16 @@ class Checker:
                 return self._dict(node, key, item, path)
             case Record(cls):
                 if not isinstance(value, dict):
-                    return self._instance(node, type_, cls, path)
+                    return self._instance(node, type_, path)
                 return self.call(node, value, cls, self.reader.signature(cls), path, what="" if path else "a config")
             case Arguments(target, taken):
                 if not isinstance(value, dict):
-                    return self._instance(node, type_, None, path)
+                    return self._instance(node, type_, path)
                 function = self.reader.named(target)
                 schema = self.reader.signature(function).without(taken)
                 return self.call(node, value, function, schema, path, what="", late=True)
-            case Opaque(cls):
-                return self._instance(node, type_, cls, path)
+            case Opaque():
+                return self._instance(node, type_, path)
 
     def _child(self, node: Node, type_: Type, path: str, key: str | int) -> Plan:
         """`check` for a value of a container; the short way for what fits, which is most of a config."""
@@ -122,11 +123,9 @@ class Checker:
             return Items([self._child(child, AnyType(), path, i) for i, child in enumerate(node.value)])
         return Value(node.value)
 
-    def _instance(self, node: Node, type_: Type, cls: Any, path: str) -> Plan:
+    def _instance(self, node: Node, type_: Type, path: str) -> Plan:
         """An object that Python code put in the place of a mapping."""
-        if is_plain(node.value):
-            return self._wrong(node, type_, path)
-        fits = callable(node.value) if cls is None else is_instance(node.value, cls)
+        fits = not is_plain(node.value) and is_object_of(node.value, type_)
         return Value(node.value) if fits else self._wrong(node, type_, path)
 
     def _scalar(self, node: Node, type_: Scalar | Choice | PathType, path: str) -> Plan:
@@ -179,7 +178,7 @@ class Checker:
             for option in options:
                 if type(option) is Scalar and option.type is kind:
                     return Value(value)
-        likely = [option for option in options if same_shape(node, option)]
+        likely = [option for option in options if same_shape(value, option)]
         if len(likely) == 1:
             return self.check(node, likely[0], path)
         trials: list[tuple[Checker, Plan]] = []
@@ -210,8 +209,7 @@ class Checker:
         elif isinstance(node.value, str):
             use, given = node, {}
         else:
-            role = None if is_plain(node.value) else type_.of or role_of(kind.name)
-            return self._instance(node, type_, role, path)
+            return self._instance(node, type_, path)
         if not isinstance(use.value, str) or use.value == MISSING:
             return self.check(use, type_ if use.value == MISSING else Scalar(str), join(path, "use"))
         try:
@@ -237,7 +235,7 @@ class Checker:
         type_ = type_._replace(lazy=False)
         if isinstance(node.value, Lazy):
             return Value(node.value)
-        readable = _is_data(node)
+        readable = all(is_plain(leaf.value) for _, leaf in leaves(node))
         checker = replace(self, reader=source_reader(), entries=[]) if readable else self
         plan = checker.check(node, type_, path)
         if checker is not self:
@@ -333,7 +331,7 @@ class Checker:
         child_path = join(path, str(key))
         message = f"{what or repr(path)} has no '{key}'.{hint}\nAccepted keys: {accepted}"
         self.problems.add(child.where, child_path, message)
-        if meant and isinstance(child.value, (dict, list)) and same_shape(child, schema.parameters[meant].type):
+        if meant and isinstance(child.value, (dict, list)) and same_shape(child.value, schema.parameters[meant].type):
             self.check(child, schema.parameters[meant].type, child_path)  # for the problems further down
         return meant
 
@@ -358,27 +356,19 @@ def _misfit(trial: tuple[Checker, Plan]) -> tuple[int, int]:
     return -len(plan.arguments) if isinstance(plan, Call) else 0, len(checker.problems.found)
 
 
-def _is_data(node: Node) -> bool:
-    """Whether a value, with all in it, could stand in a file."""
-    return all(is_plain(leaf.value) for _, leaf in leaves(node))
+_HOLDS: dict[str, Callable[[Any, Any], Any]] = {
+    "ge": operator.ge,
+    "gt": operator.gt,
+    "le": operator.le,
+    "lt": operator.lt,
+    "min_length": lambda value, limit: len(value) >= limit,
+    "max_length": lambda value, limit: len(value) <= limit,
+    "multiple_of": lambda value, limit: value % limit == 0,
+}
 
 
 def _within(value: Any, name: str, limit: Any) -> bool:
     try:
-        match name:
-            case "ge":
-                return bool(value >= limit)
-            case "gt":
-                return bool(value > limit)
-            case "le":
-                return bool(value <= limit)
-            case "lt":
-                return bool(value < limit)
-            case "min_length":
-                return bool(len(value) >= limit)
-            case "max_length":
-                return bool(len(value) <= limit)
-            case _:
-                return bool(value % limit == 0)
+        return bool(_HOLDS[name](value, limit))
     except TypeError:  # the limit is of another option of a union: null, or a string among numbers
         return True

@@ -27,6 +27,7 @@ from sgm_core.config.tree import (
     join,
     key_of,
     leaves,
+    spelt,
     split_path,
 )
 from sgm_core.registry import did_you_mean
@@ -181,9 +182,7 @@ def _in_text(value: Any) -> Any:
     """A value as a part of a text, spelt as in YAML."""
     if isinstance(value, (dict, list)):
         raise _FailureError("a mapping or list cannot stand inside a text")
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return value if value is INVALID else str(value)
+    return value if value is INVALID else spelt(value)
 
 
 def _environment(expression: str) -> str:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 import annotated_types
 
 from sgm_core.config.lazy import Lazy
+from sgm_core.config.tree import spelt
 from sgm_core.kinds import KINDS
 
 # --- the types -----------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def describe(type_: Type) -> str:
         case Scalar(t):
             return _NAMES[t]
         case Choice(values):
-            return "one of " + ", ".join(_spell(value) for value in values)
+            return "one of " + ", ".join(spelt(value, repr) for value in values)
         case PathType():
             return "a path"
         case ListOf(Scalar(t), _) if t in _PLURALS:
@@ -203,15 +204,6 @@ def describe(type_: Type) -> str:
 
 def article(word: str) -> str:
     return "an" if word[0].lower() in "aeiou" else "a"
-
-
-def _spell(value: Any) -> str:
-    """A value as YAML has it."""
-    return (
-        {None: "null", True: "true", False: "false"}[value]
-        if value is None or value is True or value is False
-        else repr(value)
-    )
 
 
 # --- signatures ----------------------------------------------------------------------------------------------------
@@ -287,9 +279,7 @@ def _hints(target: Any) -> dict[str, Any]:
     if not inspect.isclass(target):
         return _hints_of(target)
     made = vars(target).get("__dataclass_params__")
-    if (made and made.init) or hasattr(
-        target, "_field_defaults"
-    ):  # a generated constructor; fields resolve where they are written
+    if (made and made.init) or hasattr(target, "_field_defaults"):  # generated: fields resolve where they are written
         return _hints_of(target)
     return _hints_of(target.__new__) | _hints_of(target.__init__)
 
@@ -439,6 +429,30 @@ def _role_kinds(with_lightning: bool) -> dict[Any, str]:
 
     roles = {kind: KINDS[kind].role.partition(":")[2] for kind in KINDS}
     return {role_of(kind): kind for kind, name in roles.items() if with_lightning or name not in LIGHTNING}
+
+
+def options_of(type_: Type) -> list[Type]:
+    """The options of a union, of unions in it too, without limits; any other type is its own only option."""
+    match type_:
+        case Bounded(inner, _):
+            return options_of(inner)
+        case Either(options):
+            return [inner for option in options for inner in options_of(option)]
+        case _:
+            return [type_]
+
+
+def is_object_of(value: Any, type_: Type) -> bool:
+    """Whether an object that Python code gave can stand where this type is wanted."""
+    match type_:
+        case Record(cls) | Opaque(cls):
+            return is_instance(value, cls)
+        case Component(kind, of):
+            return is_instance(value, of or role_of(kind))
+        case Arguments():
+            return callable(value)
+        case _:
+            return False
 
 
 def is_instance(value: Any, cls: Any) -> bool:

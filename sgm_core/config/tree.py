@@ -7,7 +7,7 @@ and mappings, and neither aliases nor nesting can explode.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -138,16 +138,27 @@ def key_of(container: dict[Any, Node] | list[Node], step: str) -> Any:
 # --- plain data ----------------------------------------------------------------------------------------------------
 
 
-def plain(node: Node) -> Any:
-    """The node as plain dicts, lists and scalars."""
-    if isinstance(node.value, dict):
-        return {key: plain(child) for key, child in node.value.items()}
-    if isinstance(node.value, list):
-        return [plain(child) for child in node.value]
-    return node.value
-
-
 SCALAR_TYPES = frozenset({bool, int, float, str, type(None)})
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a file or a checkpoint can hold a value; a numpy number, say, is none that it can."""
+    return type(value) in SCALAR_TYPES or isinstance(value, (Path, dict, list))
+
+
+def spelt(value: Any, otherwise: Callable[[Any], str] = str) -> str:
+    """A scalar as in YAML, where that is another word than Python's."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else otherwise(value)
+
+
+def plain(node: Node, text: Callable[[Any], Any] | None = None) -> Any:
+    """The node as plain dicts, lists and scalars; texts and paths as `text` gives them."""
+    value = node.value
+    if isinstance(value, dict):
+        return {key: plain(child, text) for key, child in value.items()}
+    if isinstance(value, list):
+        return [plain(child, text) for child in value]
+    return text(str(value)) if text and isinstance(value, (str, Path)) else value
 
 
 def from_plain(value: Any, origin: Origin) -> Node:

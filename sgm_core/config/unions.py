@@ -14,48 +14,41 @@ from sgm_core.config.schema import (
     DictOf,
     Either,
     ListOf,
-    Opaque,
     PathType,
     Record,
     Scalar,
     TupleOf,
     Type,
-    is_instance,
-    role_of,
+    is_object_of,
+    options_of,
 )
-from sgm_core.config.tree import Node
+from sgm_core.config.tree import is_plain
+
+_FORMS: dict[type, tuple[type, ...]] = {
+    Arguments: (dict,),
+    Component: (str, dict),
+    DictOf: (dict,),
+    ListOf: (list,),
+    PathType: (str, Path),
+    Record: (dict,),
+    TupleOf: (list,),
+}
 
 
-def same_shape(node: Node, option: Type) -> bool:
+def same_shape(value: Any, type_: Type) -> bool:
     """Whether a value could be meant for this option of a union."""
-    value = node.value
+    return any(_fits(value, option) for option in options_of(type_))
+
+
+def _fits(value: Any, option: Type) -> bool:
     match option:
-        case Bounded(inner, _):
-            return same_shape(node, inner)
-        case Either(options):
-            return any(same_shape(node, inner) for inner in options)
         case AnyType():
             return True
         case Scalar(t):
             return isinstance(value, (int, float) if t is float else t) and isinstance(value, bool) == (t is bool)
         case Choice(values):
             return any(type(value) is type(choice) for choice in values)
-        case PathType():
-            return isinstance(value, (str, Path))
-        case ListOf():
-            return isinstance(value, list)
-        case TupleOf():
-            return isinstance(value, list)
-        case DictOf():
-            return isinstance(value, dict)
-        case Record(cls):
-            return isinstance(value, dict) or (not is_plain(value) and is_instance(value, cls))
-        case Arguments():
-            return isinstance(value, dict) or callable(value)
-        case Component(kind, of):
-            return isinstance(value, (str, dict)) or (not is_plain(value) and is_instance(value, of or role_of(kind)))
-        case Opaque(cls):
-            return not is_plain(value) and is_instance(value, cls)
+    return isinstance(value, _FORMS.get(type(option), ())) if is_plain(value) else is_object_of(value, option)
 
 
 def rank(value: Any, option: Type) -> int:
@@ -71,7 +64,3 @@ def rank(value: Any, option: Type) -> int:
             return 3
         case _:
             return 2
-
-
-def is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str, list, dict, Path))

@@ -9,7 +9,7 @@ from typing import Any
 from sgm_core.config.build import build_plan
 from sgm_core.config.check import Checker
 from sgm_core.config.plan import Call, Plan, walk
-from sgm_core.config.schema import Arguments, Bounded, Either, Parameter, Record, Type, signature
+from sgm_core.config.schema import Arguments, Parameter, Record, Type, options_of, signature
 from sgm_core.config.tree import MISSING, Origin, from_plain
 
 _ORIGIN = Origin("default")
@@ -19,14 +19,14 @@ _CONTAINERS = (list, dict, tuple, set, frozenset)
 def default_plan(parameter: Parameter) -> Plan | None:
     """The plan that gives the default of an optional parameter, or None where no config can write it."""
     value = parameter.default
-    for option in _options(parameter.type):
+    for option in options_of(parameter.type):
         if isinstance(option, Record) and value is option.cls:  # the factory of a field
             return Call(value, {}, _ORIGIN, "", schema=signature(value))
     return _plan(value, parameter.type)
 
 
 def _plan(value: Any, type_: Type) -> Plan | None:
-    for option in _options(type_):
+    for option in options_of(type_):
         match option:
             case Arguments(name, taken) if value is resolve_name(name):
                 return Call(value, {}, _ORIGIN, "", late=True, schema=signature(value).without(taken))
@@ -55,16 +55,6 @@ def _record(value: Any) -> Call | None:
             return None
         arguments[name] = plan
     return Call(type(value), arguments, _ORIGIN, "", schema=schema)
-
-
-def _options(type_: Type) -> list[Type]:
-    match type_:
-        case Bounded(inner, _):
-            return _options(inner)
-        case Either(options):
-            return [inner for option in options for inner in _options(option)]
-        case _:
-            return [type_]
 
 
 def _data(value: Any) -> Any:
