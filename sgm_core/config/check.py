@@ -22,7 +22,6 @@ from sgm_core.config.schema import (
     Either,
     FixedWeights,
     ListOf,
-    Opaque,
     PathType,
     Record,
     Scalar,
@@ -73,29 +72,20 @@ class Checker:
                 return self._bounded(node, inner, limits, path)
             case Component():
                 return self.component(node, type_, path)
-            case ListOf(item, make):
-                if not isinstance(value, list):
-                    return self._wrong(node, type_, path)
+            case ListOf(item, make) if isinstance(value, list):
                 return Items([self._child(child, item, path, i) for i, child in enumerate(value)], make)
-            case TupleOf(items):
-                if not isinstance(value, list) or len(value) != len(items):
-                    return self._wrong(node, type_, path)
+            case TupleOf(items) if isinstance(value, list) and len(value) == len(items):
                 pairs = enumerate(zip(value, items, strict=True))
                 return Items([self._child(child, item, path, i) for i, (child, item) in pairs], tuple)
-            case DictOf(key, item):
+            case DictOf(key, item) if isinstance(value, dict):
                 return self._dict(node, key, item, path)
-            case Record(cls):
-                if not isinstance(value, dict):
-                    return self._instance(node, type_, path)
+            case Record(cls) if isinstance(value, dict):
                 return self.call(node, value, cls, self.reader.signature(cls), path, what="" if path else "a config")
-            case Arguments(target, taken):
-                if not isinstance(value, dict):
-                    return self._instance(node, type_, path)
+            case Arguments(target, taken) if isinstance(value, dict):
                 function = self.reader.named(target)
                 schema = self.reader.signature(function).without(taken)
                 return self.call(node, value, function, schema, path, what="", late=True)
-            case Opaque():
-                return self._instance(node, type_, path)
+        return self._instance(node, type_, path)
 
     def _child(self, node: Node, type_: Type, path: str, key: str | int) -> Plan:
         """`check` for a value of a container; the short way for what fits, which is most of a config."""
@@ -124,7 +114,7 @@ class Checker:
         return Value(node.value)
 
     def _instance(self, node: Node, type_: Type, path: str) -> Plan:
-        """An object that Python code put in the place of a mapping."""
+        """An object that Python code put in the place of a mapping; nothing else fits."""
         fits = not is_plain(node.value) and is_object_of(node.value, type_)
         return Value(node.value) if fits else self._wrong(node, type_, path)
 
@@ -157,8 +147,6 @@ class Checker:
         return plan
 
     def _dict(self, node: Node, key_type: Type, value_type: Type, path: str) -> Plan:
-        if not isinstance(node.value, dict):
-            return self._wrong(node, DictOf(key_type, value_type), path)
         fields: dict[Any, Plan] = {}
         for key, child in node.value.items():
             if not (type(key_type) is Scalar and type(key) is key_type.type):

@@ -26,14 +26,14 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 78,
-    "config": 94,
+    "config": 82,
     "hooks": 136,
     "checkpoints": 367,
     "training": 30,
     "runs": 12,
     "cli": 17,
-    "together": 707,
-    "code": 247,
+    "together": 695,
+    "code": 235,
     "testing": 74,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
