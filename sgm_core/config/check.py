@@ -33,8 +33,7 @@ from sgm_core.config.schema import (
     is_object_of,
 )
 from sgm_core.config.tree import INVALID, MISSING, Node, Problems, is_plain, join, leaves
-from sgm_core.config.unions import rank, same_shape
-from sgm_core.config.wording import hint, shown
+from sgm_core.config.wording import hint, rank, same_shape, shown
 from sgm_core.kinds import KINDS
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
 

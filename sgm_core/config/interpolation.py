@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 import re
+from functools import reduce
 from typing import Any
 
+from sgm_core.config.schema import spelt
 from sgm_core.config.tree import (
     INVALID,
     MAX_DEPTH,
@@ -27,7 +29,6 @@ from sgm_core.config.tree import (
     join,
     key_of,
     leaves,
-    spelt,
     split_path,
 )
 from sgm_core.registry import did_you_mean
@@ -162,10 +163,7 @@ class _Interpolation:
 
 
 def _show(steps: Steps) -> str:
-    path = ""
-    for step in steps:
-        path = join(path, step if isinstance(step, int) else str(step))
-    return path
+    return reduce(join, steps, "")
 
 
 def _closing(text: str, start: int) -> int:

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 import annotated_types
 
 from sgm_core.config.lazy import Lazy
-from sgm_core.config.tree import spelt
 from sgm_core.kinds import KINDS
 
 # --- the types -----------------------------------------------------------------------------------------------------
@@ -204,6 +203,11 @@ def describe(type_: Type) -> str:
 
 def article(word: str) -> str:
     return "an" if word[0].lower() in "aeiou" else "a"
+
+
+def spelt(value: Any, otherwise: Callable[[Any], str] = str) -> str:
+    """A scalar as in YAML, where that is another word than Python's."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else otherwise(value)
 
 
 # --- signatures ----------------------------------------------------------------------------------------------------
@@ -429,6 +433,9 @@ def _role_kinds(with_lightning: bool) -> dict[Any, str]:
 
     roles = {kind: KINDS[kind].role.partition(":")[2] for kind in KINDS}
     return {role_of(kind): kind for kind, name in roles.items() if with_lightning or name not in LIGHTNING}
+
+
+# --- values --------------------------------------------------------------------------------------------------------
 
 
 def options_of(type_: Type) -> list[Type]:

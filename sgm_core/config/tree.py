@@ -95,6 +95,10 @@ class Problems:
         if self.found:
             raise ConfigError(self.found)
 
+    def fatal(self, origin: Origin, message: str, path: str = "") -> ConfigError:
+        """The error for a problem after which nothing more can be read."""
+        return ConfigError([*self.found, Problem(origin, path, message)])
+
 
 # --- paths ---------------------------------------------------------------------------------------------------------
 
@@ -144,11 +148,6 @@ SCALAR_TYPES = frozenset({bool, int, float, str, type(None)})
 def is_plain(value: Any) -> bool:
     """Whether a file or a checkpoint can hold a value; a numpy number, say, is none that it can."""
     return type(value) in SCALAR_TYPES or isinstance(value, (Path, dict, list))
-
-
-def spelt(value: Any, otherwise: Callable[[Any], str] = str) -> str:
-    """A scalar as in YAML, where that is another word than Python's."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else otherwise(value)
 
 
 def plain(node: Node, text: Callable[[Any], Any] | None = None) -> Any:
@@ -264,11 +263,11 @@ class _Reader:
         self.parser.get_event()  # the end of the document
         more: Any = self.parser.get_event()
         if not isinstance(more, yaml.StreamEndEvent):
-            raise self.fatal(more.start_mark, "", "a second YAML document starts here: a config is one document")
+            raise self.fatal(more.start_mark, "a second YAML document starts here: a config is one document")
         return tree
 
-    def fatal(self, mark: Any, path: str, message: str) -> ConfigError:
-        return ConfigError([*self.problems.found, Problem(self.origin(mark), path, message)])
+    def fatal(self, mark: Any, message: str, path: str = "") -> ConfigError:
+        return self.problems.fatal(self.origin(mark), message, path)
 
     def node(self, path: str, depth: int) -> Node:
         event: Any = self.parser.get_event()
@@ -307,21 +306,18 @@ class _Reader:
     def limit(self, event: Any, path: str, depth: int) -> None:
         self.count += 1
         if self.count > MAX_NODES:
-            raise self.fatal(event.start_mark, path, f"aliases unfold this file into more than {MAX_NODES} values")
+            raise self.fatal(event.start_mark, f"aliases unfold this file into more than {MAX_NODES} values", path)
         if depth > MAX_DEPTH:
-            raise self.fatal(event.start_mark, "", f"nested more than {MAX_DEPTH} deep")
+            raise self.fatal(event.start_mark, f"nested more than {MAX_DEPTH} deep")
 
     def alias(self, event: Any, path: str, depth: int) -> Node:
         if event.anchor not in self.anchors:
             near = did_you_mean(event.anchor, self.anchors)
-            raise self.fatal(
-                event.start_mark,
-                path,
-                f"no anchor '&{event.anchor}' above this; quote a text that starts with '*'.{near}",
-            )
+            message = f"no anchor '&{event.anchor}' above this; quote a text that starts with '*'.{near}"
+            raise self.fatal(event.start_mark, message, path)
         node = self.anchors[event.anchor]
         if node is None:
-            raise self.fatal(event.start_mark, path, "this value contains itself, through an alias")
+            raise self.fatal(event.start_mark, "this value contains itself, through an alias", path)
         return self.copy(node, event, path, depth)
 
     def copy(self, node: Node, event: Any, path: str, depth: int) -> Node:
@@ -419,13 +415,12 @@ def parse(text: str, source: str, *, located: bool = True, problems: Problems | 
         line, column = text.count("\n", 0, bad.start()) + 1, bad.start() - text.rfind("\n", 0, bad.start())
         where = Origin(source, line, column) if located else start
         message = f"not valid YAML: the character {bad[0]!a} can only stand in double quotes, escaped"
-        raise ConfigError([*collected.found, Problem(where, "", message)])
+        raise collected.fatal(where, message)
     reader = _Reader(text, source, collected, located)
     try:
         tree = reader.document() or Node(None, start)
     except yaml.MarkedYAMLError as error:
-        mark, message = _explain(error, text)
-        raise ConfigError([*collected.found, Problem(reader.origin(mark), "", message)]) from None
+        raise reader.fatal(*_explain(error, text)) from None
     finally:
         reader.parser.dispose()
     if problems is None:
@@ -439,10 +434,7 @@ def read_file(path: Path, problems: Problems | None = None) -> Node:
     Raises:
         ConfigError: no such file (with near names), not readable, not UTF-8, not YAML, no mapping.
     """
-
-    def fail(origin: Origin, message: str) -> ConfigError:
-        return ConfigError([*(problems.found if problems else ()), Problem(origin, "", message)])
-
+    fail = (problems or Problems()).fatal
     try:
         data = path.read_bytes()
     except FileNotFoundError:
