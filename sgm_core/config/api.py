@@ -15,7 +15,7 @@ from sgm_core.config.check import Checker
 from sgm_core.config.compose import compose
 from sgm_core.config.plan import Call
 from sgm_core.config.reader import source_reader
-from sgm_core.config.schema import Component, Record
+from sgm_core.config.schema import Component, Record, is_plain
 from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import (
     ConfigError,
@@ -23,7 +23,6 @@ from sgm_core.config.tree import (
     Origin,
     Problem,
     from_plain,
-    is_plain,
     key_of,
     leaves,
     plain,

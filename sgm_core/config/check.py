@@ -31,9 +31,12 @@ from sgm_core.config.schema import (
     article,
     describe,
     is_object_of,
+    is_plain,
+    rank,
+    same_shape,
 )
-from sgm_core.config.tree import INVALID, MISSING, Node, Problems, is_plain, join, leaves
-from sgm_core.config.wording import hint, rank, same_shape, shown
+from sgm_core.config.tree import INVALID, MISSING, Node, Problems, join, leaves
+from sgm_core.config.wording import hint, shown
 from sgm_core.kinds import KINDS
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
 
@@ -63,8 +66,12 @@ class Checker:
         match type_:
             case Either(options):  # first, as the most frequent
                 return self._either(node, options, type_, path)
+            case AnyType() if isinstance(value, dict):  # each build gets containers of its own
+                return Fields({key: self._child(child, type_, path, str(key)) for key, child in value.items()})
+            case AnyType() if isinstance(value, list):
+                return Items([self._child(child, type_, path, i) for i, child in enumerate(value)])
             case AnyType():
-                return self._any(node, path)
+                return Value(value)
             case Scalar() | Choice() | PathType():
                 return self._scalar(node, type_, path)
             case Bounded(inner, limits):
@@ -103,14 +110,6 @@ class Checker:
         wanted = "" if isinstance(type_, AnyType) else f": {describe(type_)}"
         self.problems.add(node.origin, path, f"this value must be given{wanted}. On the command line: {path}=VALUE")
         return Value(None)
-
-    def _any(self, node: Node, path: str) -> Plan:
-        """Plain data. Each build gets containers of its own."""
-        if isinstance(node.value, dict):
-            return Fields({key: self._child(child, AnyType(), path, str(key)) for key, child in node.value.items()})
-        if isinstance(node.value, list):
-            return Items([self._child(child, AnyType(), path, i) for i, child in enumerate(node.value)])
-        return Value(node.value)
 
     def _instance(self, node: Node, type_: Type, path: str) -> Plan:
         """An object that Python code put in the place of a mapping; nothing else fits."""

@@ -6,11 +6,10 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgm_core.config.plan import Call, Plan, Value, rebuilt
-from sgm_core.config.tree import SCALAR_TYPES
+from sgm_core.config.schema import is_plain
 
 
 class Foreign(NamedTuple):
@@ -72,7 +71,7 @@ def _sealed(plan: Plan) -> Plan:
     """The plan, without objects."""
     match plan:
         case Value(value):
-            if type(value) in SCALAR_TYPES or isinstance(value, Path):
+            if is_plain(value):
                 return plan
             base = next((base for base in (int, float, str) if isinstance(value, base)), None)  # numpy's float64, say
             # an object with a recipe was built by an earlier call

@@ -124,21 +124,8 @@ class Opaque(NamedTuple):
     cls: Any
 
 
-Type = (
-    AnyType
-    | Scalar
-    | Choice
-    | PathType
-    | ListOf
-    | TupleOf
-    | DictOf
-    | Record
-    | Component
-    | Arguments
-    | Bounded
-    | Either
-    | Opaque
-)
+_Leaf = AnyType | Scalar | Choice | PathType | Record | Component | Arguments | Opaque
+Type = _Leaf | ListOf | TupleOf | DictOf | Bounded | Either
 
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
 _BY_NAME = "by name or 'use:'"
@@ -436,6 +423,53 @@ def _role_kinds(with_lightning: bool) -> dict[Any, str]:
 
 
 # --- values --------------------------------------------------------------------------------------------------------
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a file or a checkpoint can hold a value; a numpy number, say, is none that it can."""
+    return type(value) in _SCALARS or isinstance(value, (Path, dict, list))
+
+
+_FORMS: dict[type, tuple[type, ...]] = {
+    Arguments: (dict,),
+    Component: (str, dict),
+    DictOf: (dict,),
+    ListOf: (list,),
+    PathType: (str, Path),
+    Record: (dict,),
+    TupleOf: (list,),
+}
+
+
+def same_shape(value: Any, type_: Type) -> bool:
+    """Whether a value could be meant for this option of a union."""
+    return any(_fits(value, option) for option in options_of(type_))
+
+
+def _fits(value: Any, option: Type) -> bool:
+    match option:
+        case AnyType():
+            return True
+        case Scalar(t):
+            return isinstance(value, (int, float) if t is float else t) and isinstance(value, bool) == (t is bool)
+        case Choice(values):
+            return any(type(value) is type(choice) for choice in values)
+    return isinstance(value, _FORMS.get(type(option), ())) if is_plain(value) else is_object_of(value, option)
+
+
+def rank(value: Any, option: Type) -> int:
+    """In which order the options of a union are tried."""
+    match option:
+        case Bounded(inner, _):
+            return rank(value, inner)
+        case Component() | Choice():
+            return 0  # a name that is known means the component, in `str | Sampler` too
+        case Scalar(t):
+            return 1 if type(value) is t else 2
+        case Either() | AnyType():
+            return 3
+        case _:
+            return 2
 
 
 def options_of(type_: Type) -> list[Type]:

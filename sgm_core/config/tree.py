@@ -42,9 +42,6 @@ class Origin(NamedTuple):
 class Invalid:
     """Stands for a value with a problem that has been reported: what depends on it is not reported again."""
 
-    def __repr__(self) -> str:
-        return "INVALID"
-
 
 INVALID: Final = Invalid()
 
@@ -142,12 +139,7 @@ def key_of(container: dict[Any, Node] | list[Node], step: str) -> Any:
 # --- plain data ----------------------------------------------------------------------------------------------------
 
 
-SCALAR_TYPES = frozenset({bool, int, float, str, type(None)})
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a file or a checkpoint can hold a value; a numpy number, say, is none that it can."""
-    return type(value) in SCALAR_TYPES or isinstance(value, (Path, dict, list))
+_SCALARS = frozenset({bool, int, float, str, type(None)})
 
 
 def plain(node: Node, text: Callable[[Any], Any] | None = None) -> Any:
@@ -167,7 +159,7 @@ def from_plain(value: Any, origin: Origin) -> Node:
         ConfigError: an OmegaConf container with an interpolation that fails.
     """
     kind = type(value)
-    if kind in SCALAR_TYPES:
+    if kind in _SCALARS:
         return Node(value, origin)
     if kind is not dict and kind.__module__.startswith("omegaconf."):  # by name, which costs no import of omegaconf
         from omegaconf import OmegaConf
