@@ -295,15 +295,12 @@ class Checker:
 
     def _fixed(self, given: dict[Any, Node], name: str, type_: Component, path: str, mark: FixedWeights) -> Plan:
         """The plan for a part that has its weights from the config alone, if no flag beside it says otherwise."""
-
-        def is_set(flag: str) -> bool:
-            return flag in given and given[flag].value is True
-
-        if is_set(mark.cached):
+        flags = {key for key, child in given.items() if child.value is True}
+        if mark.cached in flags:
             return self._cached(given[name], type_, join(path, name))
         plan = self._child(given[name], type_, path, name)
         if isinstance(plan, Call):
-            plan.own_draws = not is_set(mark.unless)
+            plan.own_draws = mark.unless not in flags
         return plan
 
     def _unknown(self, key: Any, child: Node, given: dict[Any, Node], schema: Signature, path: str, what: str) -> str:

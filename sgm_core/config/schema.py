@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import functools
 import inspect
+import itertools
 import sys
 import types
 import typing
@@ -225,19 +226,9 @@ class Signature(NamedTuple):
         return Signature({k: v for k, v in self.parameters.items() if k not in names}, self.open)
 
 
-_signatures: dict[Any, Signature] = {}
-
-
+@functools.cache
 def signature(target: Any, late: tuple[str, ...] = ()) -> Signature:
     """The schema of a class or function, without its `late` leading parameters. Read once per process."""
-    key = (target, late)
-    found = _signatures.get(key)
-    if found is None:
-        found = _signatures[key] = _read_signature(target, late)
-    return found
-
-
-def _read_signature(target: Any, late: tuple[str, ...]) -> Signature:
     try:
         parameters = list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):  # written in C, without a text signature: the call itself will tell
@@ -250,9 +241,7 @@ def _read_signature(target: Any, late: tuple[str, ...]) -> Signature:
         if field.default_factory is not dataclasses.MISSING:
             make: Any = field.default_factory
             defaults[field.name] = make() if make in _CONTAINERS else make
-    taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if late:
-        taken = taken[len(late) :]
+    taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)][len(late) :]
     return Signature(
         {p.name: Parameter(p.name, from_hint(hints.get(p.name, Any)), defaults[p.name]) for p in taken},
         open=any(p.kind is p.VAR_KEYWORD for p in parameters),
@@ -368,8 +357,14 @@ def _annotated(hint: Any, metadata: tuple[Any, ...]) -> Type:
             return mark
         if isinstance(mark, FixedWeights):
             return fixed(from_hint(hint), mark)
-    groups = [list(mark) if isinstance(mark, annotated_types.GroupedMetadata) else [mark] for mark in metadata]
-    limits = tuple(limit for group in groups for mark in group for limit in _limits_of(mark))
+    groups = [mark if isinstance(mark, annotated_types.GroupedMetadata) else [mark] for mark in metadata]
+    limits = tuple(
+        (name, limit)
+        for mark in itertools.chain(*groups)
+        if isinstance(mark, annotated_types.BaseMetadata)  # other libraries' marks say nothing to us
+        for name in _LIMITS
+        if (limit := getattr(mark, name, None)) is not None and (name, limit) != ("min_length", 0)
+    )
     return Bounded(from_hint(hint), limits) if limits else from_hint(hint)
 
 
@@ -381,14 +376,6 @@ def unbuilt(type_: Type) -> Type:
 def fixed(type_: Type, mark: FixedWeights) -> Type:
     """A component with the marker; a marker of anything else says nothing."""
     return type_._replace(fixed=mark) if isinstance(type_, Component) else type_
-
-
-def _limits_of(mark: Any) -> list[tuple[str, Any]]:
-    """The limits in one mark: `Ge(0)` -> [("ge", 0)]. Other libraries' marks say nothing to us."""
-    if not isinstance(mark, annotated_types.BaseMetadata):
-        return []
-    limits = ((name, getattr(mark, name, None)) for name in _LIMITS)
-    return [(name, limit) for name, limit in limits if limit is not None and (name, limit) != ("min_length", 0)]
 
 
 def _component(cls: Any) -> Component | None:

@@ -26,14 +26,14 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 78,
-    "config": 35,
+    "config": 19,
     "hooks": 136,
     "checkpoints": 367,
     "training": 30,
     "runs": 12,
     "cli": 17,
-    "together": 648,
-    "code": 189,
+    "together": 632,
+    "code": 174,
     "testing": 74,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
