@@ -160,10 +160,8 @@ class Checker:
         """
         value = node.value
         kind = type(value)
-        if kind is not str:  # which could be a name or a choice as well
-            for option in options:
-                if type(option) is Scalar and option.type is kind:
-                    return Value(value)
+        if kind is not str and Scalar(kind) in options:  # a string could be a name or a choice as well
+            return Value(value)
         likely = [option for option in options if same_shape(value, option)]
         if len(likely) == 1:
             return self.check(node, likely[0], path)

@@ -380,7 +380,7 @@ def fixed(type_: Type, mark: FixedWeights) -> Type:
 
 def _component(cls: Any) -> Component | None:
     """The kind whose role a class is, or extends: any of the kind's components, or only those of this class."""
-    roles = role_kinds()
+    roles = _role_kinds("lightning.pytorch" in sys.modules)
     try:
         if cls in roles:
             return Component(roles[cls])
@@ -396,13 +396,9 @@ def role_of(kind: str) -> Any:
     return resolve_name(KINDS[kind].role)
 
 
-def role_kinds() -> dict[Any, str]:
-    """Role -> kind. Without Lightning's roles as long as nobody has imported Lightning: no hint can be one of them."""
-    return _role_kinds("lightning.pytorch" in sys.modules)
-
-
 @functools.cache
 def _role_kinds(with_lightning: bool) -> dict[Any, str]:
+    """Role -> kind. Without Lightning's roles as long as nobody has imported Lightning: no hint can be one of them."""
     from sgm_core.roles import LIGHTNING
 
     roles = {kind: KINDS[kind].role.partition(":")[2] for kind in KINDS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -188,6 +189,17 @@ def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
         yield path, node
 
 
+def copied(node: Node, depth: int, enter: Callable[[int], None], origin: Origin | None = None) -> Node:
+    """A subtree of its own, all of one origin if one is given. `enter` is called with the depth of each value."""
+    enter(depth)
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: copied(child, depth + 1, enter, origin) for key, child in value.items()}
+    elif isinstance(value, list):
+        value = [copied(child, depth + 1, enter, origin) for child in value]
+    return Node(value, origin or node.origin, None if origin else node.key_origin)
+
+
 # --- YAML ----------------------------------------------------------------------------------------------------------
 
 SCALARS: dict[str, tuple[re.Pattern[str], str]] = {
@@ -310,17 +322,8 @@ class _Reader:
         node = self.anchors[event.anchor]
         if node is None:
             raise self.fatal(event.start_mark, "this value contains itself, through an alias", path)
-        return self.copy(node, event, path, depth)
-
-    def copy(self, node: Node, event: Any, path: str, depth: int) -> Node:
-        """A subtree of its own: an override of one place must not change the other."""
-        self.limit(event, path, depth)
-        value = node.value
-        if isinstance(value, dict):
-            value = {key: self.copy(child, event, path, depth + 1) for key, child in value.items()}
-        elif isinstance(value, list):
-            value = [self.copy(child, event, path, depth + 1) for child in value]
-        return Node(value, node.origin, node.key_origin)
+        # a subtree of its own: an override of one place must not change the other
+        return copied(node, depth, partial(self.limit, event, path))
 
     def sequence(self, path: str, depth: int) -> list[Node]:
         items: list[Node] = []
