@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterable
-from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import fields
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from sgm_core.config.check import Checker
 from sgm_core.config.compose import compose
 from sgm_core.config.plan import Call
 from sgm_core.config.reader import source_reader
-from sgm_core.config.schema import Component
+from sgm_core.config.schema import Component, Record, is_plain
 from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import (
     ConfigError,
@@ -29,8 +28,8 @@ from sgm_core.config.tree import (
     plain,
     split_path,
 )
-from sgm_core.config.yaml import data, dump, is_plain
-from sgm_core.registry import Entry, check_kind, did_you_mean, index
+from sgm_core.config.yaml import dump
+from sgm_core.registry import Entry, check_kind, did_you_mean
 
 
 class Config:
@@ -63,7 +62,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, with paths as texts."""
-        result: dict[str, Any] = data(self.tree, str)
+        result: dict[str, Any] = plain(self.tree, str)
         return result
 
     def to_yaml(self) -> str:
@@ -134,19 +133,14 @@ class Config:
             ConfigError, BuildError.
             KeyError: there is no such part.
         """
-        from sgm_core.config.sections import Sections
-
         plan, _ = self.checked
-        sections = {section.name: section for section in fields(Sections)}
-        added = [name for name in index.names("sections") if name not in sections]
-        if key not in sections and key not in added:
-            raise KeyError(f"a config has no '{key}'.{did_you_mean(key, [*sections, *added])}")
+        sections = plan.schema.parameters
+        if key not in sections:
+            raise KeyError(f"a config has no '{key}'.{did_you_mean(key, sections)}")
         if key in plan.arguments:
             return build_plan(plan.arguments[key])
-        if key in added:
-            return index.resolve("sections", key)()
-        make = sections[key].default_factory
-        return sections[key].default if make is NO_DEFAULT else make()
+        default = sections[key].default
+        return default() if isinstance(sections[key].type, Record) else copy(default)
 
 
 def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -218,15 +212,3 @@ def _planned(kind: str, spec: Any) -> tuple[Any, list[Entry]]:
     plan = checker.check(from_plain(spec, Origin("config")), Component(kind), "")
     checker.problems.raise_if_any()
     return plan, checker.entries
-
-
-__all__ = [
-    "Config",
-    "ConfigError",
-    "Problem",
-    "build",
-    "check",
-    "components",
-    "config_from",
-    "load_config",
-]

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sgm_core.config import listeners
-from sgm_core.config.plan import Call, Fields, Items, Plan, Value, plain_plan
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value, plain_plan, walk
 from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 
@@ -128,15 +128,8 @@ def _arguments(plan: Call) -> dict[str, Any]:
 
 def _is_formula(plan: Plan) -> bool:
     """Whether nothing in a plan has weights."""
-    match plan:
-        case Items(items, _):
-            return all(map(_is_formula, items))
-        case Fields(fields):
-            return all(map(_is_formula, fields.values()))
-        case Call():
-            known = plan.entry is not None and plan.entry.kind in FORMULAS and not plan.late
-            return known and all(map(_is_formula, plan.arguments.values()))
-    return True
+    calls = (part for part in walk(plan) if isinstance(part, Call))
+    return all(call.entry is not None and call.entry.kind in FORMULAS and not call.late for call in calls)
 
 
 def _call(

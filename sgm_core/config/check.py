@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,6 @@ from sgm_core.config.schema import (
     Either,
     FixedWeights,
     ListOf,
-    Opaque,
     PathType,
     Record,
     Scalar,
@@ -29,11 +30,12 @@ from sgm_core.config.schema import (
     Type,
     article,
     describe,
-    is_instance,
-    role_of,
+    is_object_of,
+    is_plain,
+    rank,
+    same_shape,
 )
 from sgm_core.config.tree import INVALID, MISSING, Node, Problems, join, leaves
-from sgm_core.config.unions import is_plain, rank, same_shape
 from sgm_core.config.wording import hint, shown
 from sgm_core.kinds import KINDS
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
@@ -64,37 +66,32 @@ class Checker:
         match type_:
             case Either(options):  # first, as the most frequent
                 return self._either(node, options, type_, path)
+            case AnyType() if isinstance(value, dict):  # each build gets containers of its own
+                return Fields({key: self._child(child, type_, path, str(key)) for key, child in value.items()})
+            case AnyType() if isinstance(value, list):
+                return Items([self._child(child, type_, path, i) for i, child in enumerate(value)])
             case AnyType():
-                return self._any(node, path)
+                return Value(value)
             case Scalar() | Choice() | PathType():
                 return self._scalar(node, type_, path)
             case Bounded(inner, limits):
                 return self._bounded(node, inner, limits, path)
             case Component():
                 return self.component(node, type_, path)
-            case ListOf(item, make):
-                if not isinstance(value, list):
-                    return self._wrong(node, type_, path)
+            case ListOf(item, make) if isinstance(value, list):
                 return Items([self._child(child, item, path, i) for i, child in enumerate(value)], make)
-            case TupleOf(items):
-                if not isinstance(value, list) or len(value) != len(items):
-                    return self._wrong(node, type_, path)
+            case TupleOf(items) if isinstance(value, list) and len(value) == len(items):
                 pairs = enumerate(zip(value, items, strict=True))
                 return Items([self._child(child, item, path, i) for i, (child, item) in pairs], tuple)
-            case DictOf(key, item):
+            case DictOf(key, item) if isinstance(value, dict):
                 return self._dict(node, key, item, path)
-            case Record(cls):
-                if not isinstance(value, dict):
-                    return self._instance(node, type_, cls, path)
+            case Record(cls) if isinstance(value, dict):
                 return self.call(node, value, cls, self.reader.signature(cls), path, what="" if path else "a config")
-            case Arguments(target, taken):
-                if not isinstance(value, dict):
-                    return self._instance(node, type_, None, path)
+            case Arguments(target, taken) if isinstance(value, dict):
                 function = self.reader.named(target)
                 schema = self.reader.signature(function).without(taken)
                 return self.call(node, value, function, schema, path, what="", late=True)
-            case Opaque(cls):
-                return self._instance(node, type_, cls, path)
+        return self._instance(node, type_, path)
 
     def _child(self, node: Node, type_: Type, path: str, key: str | int) -> Plan:
         """`check` for a value of a container; the short way for what fits, which is most of a config."""
@@ -114,19 +111,9 @@ class Checker:
         self.problems.add(node.origin, path, f"this value must be given{wanted}. On the command line: {path}=VALUE")
         return Value(None)
 
-    def _any(self, node: Node, path: str) -> Plan:
-        """Plain data. Each build gets containers of its own."""
-        if isinstance(node.value, dict):
-            return Fields({key: self._child(child, AnyType(), path, str(key)) for key, child in node.value.items()})
-        if isinstance(node.value, list):
-            return Items([self._child(child, AnyType(), path, i) for i, child in enumerate(node.value)])
-        return Value(node.value)
-
-    def _instance(self, node: Node, type_: Type, cls: Any, path: str) -> Plan:
-        """An object that Python code put in the place of a mapping."""
-        if is_plain(node.value):
-            return self._wrong(node, type_, path)
-        fits = callable(node.value) if cls is None else is_instance(node.value, cls)
+    def _instance(self, node: Node, type_: Type, path: str) -> Plan:
+        """An object that Python code put in the place of a mapping; nothing else fits."""
+        fits = not is_plain(node.value) and is_object_of(node.value, type_)
         return Value(node.value) if fits else self._wrong(node, type_, path)
 
     def _scalar(self, node: Node, type_: Scalar | Choice | PathType, path: str) -> Plan:
@@ -158,8 +145,6 @@ class Checker:
         return plan
 
     def _dict(self, node: Node, key_type: Type, value_type: Type, path: str) -> Plan:
-        if not isinstance(node.value, dict):
-            return self._wrong(node, DictOf(key_type, value_type), path)
         fields: dict[Any, Plan] = {}
         for key, child in node.value.items():
             if not (type(key_type) is Scalar and type(key) is key_type.type):
@@ -175,11 +160,9 @@ class Checker:
         """
         value = node.value
         kind = type(value)
-        if kind is not str:  # which could be a name or a choice as well
-            for option in options:
-                if type(option) is Scalar and option.type is kind:
-                    return Value(value)
-        likely = [option for option in options if same_shape(node, option)]
+        if kind is not str and Scalar(kind) in options:  # a string could be a name or a choice as well
+            return Value(value)
+        likely = [option for option in options if same_shape(value, option)]
         if len(likely) == 1:
             return self.check(node, likely[0], path)
         trials: list[tuple[Checker, Plan]] = []
@@ -210,8 +193,7 @@ class Checker:
         elif isinstance(node.value, str):
             use, given = node, {}
         else:
-            role = None if is_plain(node.value) else type_.of or role_of(kind.name)
-            return self._instance(node, type_, role, path)
+            return self._instance(node, type_, path)
         if not isinstance(use.value, str) or use.value == MISSING:
             return self.check(use, type_ if use.value == MISSING else Scalar(str), join(path, "use"))
         try:
@@ -237,7 +219,7 @@ class Checker:
         type_ = type_._replace(lazy=False)
         if isinstance(node.value, Lazy):
             return Value(node.value)
-        readable = _is_data(node)
+        readable = all(is_plain(leaf.value) for _, leaf in leaves(node))
         checker = replace(self, reader=source_reader(), entries=[]) if readable else self
         plan = checker.check(node, type_, path)
         if checker is not self:
@@ -311,15 +293,12 @@ class Checker:
 
     def _fixed(self, given: dict[Any, Node], name: str, type_: Component, path: str, mark: FixedWeights) -> Plan:
         """The plan for a part that has its weights from the config alone, if no flag beside it says otherwise."""
-
-        def is_set(flag: str) -> bool:
-            return flag in given and given[flag].value is True
-
-        if is_set(mark.cached):
+        flags = {key for key, child in given.items() if child.value is True}
+        if mark.cached in flags:
             return self._cached(given[name], type_, join(path, name))
         plan = self._child(given[name], type_, path, name)
         if isinstance(plan, Call):
-            plan.own_draws = not is_set(mark.unless)
+            plan.own_draws = mark.unless not in flags
         return plan
 
     def _unknown(self, key: Any, child: Node, given: dict[Any, Node], schema: Signature, path: str, what: str) -> str:
@@ -333,7 +312,7 @@ class Checker:
         child_path = join(path, str(key))
         message = f"{what or repr(path)} has no '{key}'.{hint}\nAccepted keys: {accepted}"
         self.problems.add(child.where, child_path, message)
-        if meant and isinstance(child.value, (dict, list)) and same_shape(child, schema.parameters[meant].type):
+        if meant and isinstance(child.value, (dict, list)) and same_shape(child.value, schema.parameters[meant].type):
             self.check(child, schema.parameters[meant].type, child_path)  # for the problems further down
         return meant
 
@@ -358,27 +337,19 @@ def _misfit(trial: tuple[Checker, Plan]) -> tuple[int, int]:
     return -len(plan.arguments) if isinstance(plan, Call) else 0, len(checker.problems.found)
 
 
-def _is_data(node: Node) -> bool:
-    """Whether a value, with all in it, could stand in a file."""
-    return all(is_plain(leaf.value) for _, leaf in leaves(node))
+_HOLDS: dict[str, Callable[[Any, Any], Any]] = {
+    "ge": operator.ge,
+    "gt": operator.gt,
+    "le": operator.le,
+    "lt": operator.lt,
+    "min_length": lambda value, limit: len(value) >= limit,
+    "max_length": lambda value, limit: len(value) <= limit,
+    "multiple_of": lambda value, limit: value % limit == 0,
+}
 
 
 def _within(value: Any, name: str, limit: Any) -> bool:
     try:
-        match name:
-            case "ge":
-                return bool(value >= limit)
-            case "gt":
-                return bool(value > limit)
-            case "le":
-                return bool(value <= limit)
-            case "lt":
-                return bool(value < limit)
-            case "min_length":
-                return bool(len(value) >= limit)
-            case "max_length":
-                return bool(len(value) <= limit)
-            case _:
-                return bool(value % limit == 0)
+        return bool(_HOLDS[name](value, limit))
     except TypeError:  # the limit is of another option of a union: null, or a string among numbers
         return True

@@ -117,7 +117,7 @@ def _load(path: Path, problems: Problems, inside: tuple[Path, ...] = ()) -> Node
         found = _base(path, base)
         if found.resolve() in inside:
             chain = " -> ".join(file.name for file in (*inside, found))
-            raise ConfigError([*problems.found, Problem(base.origin, "extends", f"a file extends itself: {chain}")])
+            raise problems.fatal(base.origin, f"a file extends itself: {chain}", "extends")
         merged = merge(merged, _load(found, problems, inside))
     return merge(merged, tree)
 

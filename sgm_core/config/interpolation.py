@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial, reduce
 from typing import Any
 
+from sgm_core.config.schema import spelt
 from sgm_core.config.tree import (
     INVALID,
     MAX_DEPTH,
@@ -24,6 +26,7 @@ from sgm_core.config.tree import (
     Origin,
     Problem,
     Problems,
+    copied,
     join,
     key_of,
     leaves,
@@ -123,7 +126,7 @@ class _Interpolation:
             raise _FailureError("write ${key.path}") from None
         target, found_steps = self.find(target_steps)
         self.resolve(target, found_steps)
-        return self.copy(target, origin, len(steps)).value
+        return copied(target, len(steps), partial(self.limit, origin), origin).value
 
     def find(self, steps: Steps) -> tuple[Node, Steps]:
         """The node at a path, and the path in keys and positions."""
@@ -146,25 +149,15 @@ class _Interpolation:
             found = (*found, key)
         return node, found
 
-    def copy(self, node: Node, origin: Origin, depth: int) -> Node:
-        """The value, as if it was written at the place of the reference."""
+    def limit(self, origin: Origin, depth: int) -> None:
         self.count += 1
         if self.count > MAX_NODES or depth > MAX_DEPTH:
             limit = f"{MAX_NODES} values" if self.count > MAX_NODES else f"{MAX_DEPTH} levels"
             raise ConfigError([Problem(origin, "", f"references unfold this config into more than {limit}")])
-        value = node.value
-        if isinstance(value, dict):
-            value = {key: self.copy(child, origin, depth + 1) for key, child in value.items()}
-        elif isinstance(value, list):
-            value = [self.copy(child, origin, depth + 1) for child in value]
-        return Node(value, origin)
 
 
 def _show(steps: Steps) -> str:
-    path = ""
-    for step in steps:
-        path = join(path, step if isinstance(step, int) else str(step))
-    return path
+    return reduce(join, steps, "")
 
 
 def _closing(text: str, start: int) -> int:
@@ -181,9 +174,7 @@ def _in_text(value: Any) -> Any:
     """A value as a part of a text, spelt as in YAML."""
     if isinstance(value, (dict, list)):
         raise _FailureError("a mapping or list cannot stand inside a text")
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return value if value is INVALID else str(value)
+    return value if value is INVALID else spelt(value)
 
 
 def _environment(expression: str) -> str:

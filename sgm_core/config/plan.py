@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,28 @@ class Call:
 
 
 Plan = Value | Items | Fields | Call
+
+
+def walk(plan: Plan) -> Iterator[Plan]:
+    """A plan, and every plan in it."""
+    yield plan
+    match plan:
+        case Items(items, _):
+            yield from (inner for item in items for inner in walk(item))
+        case Fields(parts) | Call(arguments=parts):
+            yield from (inner for part in parts.values() for inner in walk(part))
+
+
+def rebuilt(plan: Plan, change: Callable[[Plan], Plan]) -> Plan:
+    """A copy of a plan, with its direct parts changed; a value is itself."""
+    match plan:
+        case Items(items, make):
+            return Items([change(item) for item in items], make)
+        case Fields(fields):
+            return Fields({key: change(item) for key, item in fields.items()})
+        case Call():
+            return replace(plan, arguments={name: change(item) for name, item in plan.arguments.items()})
+    return plan
 
 
 def plain_plan(plan: Plan) -> Any:

@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import functools
 import inspect
+import itertools
 import sys
 import types
 import typing
@@ -124,21 +125,8 @@ class Opaque(NamedTuple):
     cls: Any
 
 
-Type = (
-    AnyType
-    | Scalar
-    | Choice
-    | PathType
-    | ListOf
-    | TupleOf
-    | DictOf
-    | Record
-    | Component
-    | Arguments
-    | Bounded
-    | Either
-    | Opaque
-)
+_Leaf = AnyType | Scalar | Choice | PathType | Record | Component | Arguments | Opaque
+Type = _Leaf | ListOf | TupleOf | DictOf | Bounded | Either
 
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
 _BY_NAME = "by name or 'use:'"
@@ -162,7 +150,7 @@ def describe(type_: Type) -> str:
         case Scalar(t):
             return _NAMES[t]
         case Choice(values):
-            return "one of " + ", ".join(_spell(value) for value in values)
+            return "one of " + ", ".join(spelt(value, repr) for value in values)
         case PathType():
             return "a path"
         case ListOf(Scalar(t), _) if t in _PLURALS:
@@ -205,13 +193,9 @@ def article(word: str) -> str:
     return "an" if word[0].lower() in "aeiou" else "a"
 
 
-def _spell(value: Any) -> str:
-    """A value as YAML has it."""
-    return (
-        {None: "null", True: "true", False: "false"}[value]
-        if value is None or value is True or value is False
-        else repr(value)
-    )
+def spelt(value: Any, otherwise: Callable[[Any], str] = str) -> str:
+    """A scalar as in YAML, where that is another word than Python's."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else otherwise(value)
 
 
 # --- signatures ----------------------------------------------------------------------------------------------------
@@ -220,6 +204,8 @@ REQUIRED: Any = inspect.Parameter.empty
 
 
 class Parameter(NamedTuple):
+    """What can be given by name. The default of a dataclass's field is its factory, unless that makes a container."""
+
     name: str
     type: Type
     default: Any = REQUIRED
@@ -240,19 +226,9 @@ class Signature(NamedTuple):
         return Signature({k: v for k, v in self.parameters.items() if k not in names}, self.open)
 
 
-_signatures: dict[Any, Signature] = {}
-
-
+@functools.cache
 def signature(target: Any, late: tuple[str, ...] = ()) -> Signature:
     """The schema of a class or function, without its `late` leading parameters. Read once per process."""
-    key = (target, late)
-    found = _signatures.get(key)
-    if found is None:
-        found = _signatures[key] = _read_signature(target, late)
-    return found
-
-
-def _read_signature(target: Any, late: tuple[str, ...]) -> Signature:
     try:
         parameters = list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):  # written in C, without a text signature: the call itself will tell
@@ -260,11 +236,14 @@ def _read_signature(target: Any, late: tuple[str, ...]) -> Signature:
     if _inherits_module_constructor(target):
         return Signature({})
     hints = _hints(target)
-    taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if late:
-        taken = taken[len(late) :]
+    defaults = {p.name: p.default for p in parameters}
+    for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
+        if field.default_factory is not dataclasses.MISSING:
+            make: Any = field.default_factory
+            defaults[field.name] = make() if make in _CONTAINERS else make
+    taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)][len(late) :]
     return Signature(
-        {p.name: Parameter(p.name, from_hint(hints.get(p.name, Any)), p.default) for p in taken},
+        {p.name: Parameter(p.name, from_hint(hints.get(p.name, Any)), defaults[p.name]) for p in taken},
         open=any(p.kind is p.VAR_KEYWORD for p in parameters),
     )
 
@@ -280,9 +259,7 @@ def _hints(target: Any) -> dict[str, Any]:
     if not inspect.isclass(target):
         return _hints_of(target)
     made = vars(target).get("__dataclass_params__")
-    if (made and made.init) or hasattr(
-        target, "_field_defaults"
-    ):  # a generated constructor; fields resolve where they are written
+    if (made and made.init) or hasattr(target, "_field_defaults"):  # generated: fields resolve where they are written
         return _hints_of(target)
     return _hints_of(target.__new__) | _hints_of(target.__init__)
 
@@ -325,6 +302,7 @@ _SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
     collections.abc.Iterable: list,
     collections.abc.Collection: list,
 }
+_CONTAINERS = (list, dict, tuple, set, frozenset)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
@@ -379,8 +357,14 @@ def _annotated(hint: Any, metadata: tuple[Any, ...]) -> Type:
             return mark
         if isinstance(mark, FixedWeights):
             return fixed(from_hint(hint), mark)
-    groups = [list(mark) if isinstance(mark, annotated_types.GroupedMetadata) else [mark] for mark in metadata]
-    limits = tuple(limit for group in groups for mark in group for limit in _limits_of(mark))
+    groups = [mark if isinstance(mark, annotated_types.GroupedMetadata) else [mark] for mark in metadata]
+    limits = tuple(
+        (name, limit)
+        for mark in itertools.chain(*groups)
+        if isinstance(mark, annotated_types.BaseMetadata)  # other libraries' marks say nothing to us
+        for name in _LIMITS
+        if (limit := getattr(mark, name, None)) is not None and (name, limit) != ("min_length", 0)
+    )
     return Bounded(from_hint(hint), limits) if limits else from_hint(hint)
 
 
@@ -394,17 +378,9 @@ def fixed(type_: Type, mark: FixedWeights) -> Type:
     return type_._replace(fixed=mark) if isinstance(type_, Component) else type_
 
 
-def _limits_of(mark: Any) -> list[tuple[str, Any]]:
-    """The limits in one mark: `Ge(0)` -> [("ge", 0)]. Other libraries' marks say nothing to us."""
-    if not isinstance(mark, annotated_types.BaseMetadata):
-        return []
-    limits = ((name, getattr(mark, name, None)) for name in _LIMITS)
-    return [(name, limit) for name, limit in limits if limit is not None and (name, limit) != ("min_length", 0)]
-
-
 def _component(cls: Any) -> Component | None:
     """The kind whose role a class is, or extends: any of the kind's components, or only those of this class."""
-    roles = role_kinds()
+    roles = _role_kinds("lightning.pytorch" in sys.modules)
     try:
         if cls in roles:
             return Component(roles[cls])
@@ -420,17 +396,87 @@ def role_of(kind: str) -> Any:
     return resolve_name(KINDS[kind].role)
 
 
-def role_kinds() -> dict[Any, str]:
-    """Role -> kind. Without Lightning's roles as long as nobody has imported Lightning: no hint can be one of them."""
-    return _role_kinds("lightning.pytorch" in sys.modules)
-
-
 @functools.cache
 def _role_kinds(with_lightning: bool) -> dict[Any, str]:
+    """Role -> kind. Without Lightning's roles as long as nobody has imported Lightning: no hint can be one of them."""
     from sgm_core.roles import LIGHTNING
 
     roles = {kind: KINDS[kind].role.partition(":")[2] for kind in KINDS}
     return {role_of(kind): kind for kind, name in roles.items() if with_lightning or name not in LIGHTNING}
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a file or a checkpoint can hold a value; a numpy number, say, is none that it can."""
+    return type(value) in _SCALARS or isinstance(value, (Path, dict, list))
+
+
+_FORMS: dict[type, tuple[type, ...]] = {
+    Arguments: (dict,),
+    Component: (str, dict),
+    DictOf: (dict,),
+    ListOf: (list,),
+    PathType: (str, Path),
+    Record: (dict,),
+    TupleOf: (list,),
+}
+
+
+def same_shape(value: Any, type_: Type) -> bool:
+    """Whether a value could be meant for this option of a union."""
+    return any(_fits(value, option) for option in options_of(type_))
+
+
+def _fits(value: Any, option: Type) -> bool:
+    match option:
+        case AnyType():
+            return True
+        case Scalar(t):
+            return isinstance(value, (int, float) if t is float else t) and isinstance(value, bool) == (t is bool)
+        case Choice(values):
+            return any(type(value) is type(choice) for choice in values)
+    return isinstance(value, _FORMS.get(type(option), ())) if is_plain(value) else is_object_of(value, option)
+
+
+def rank(value: Any, option: Type) -> int:
+    """In which order the options of a union are tried."""
+    match option:
+        case Bounded(inner, _):
+            return rank(value, inner)
+        case Component() | Choice():
+            return 0  # a name that is known means the component, in `str | Sampler` too
+        case Scalar(t):
+            return 1 if type(value) is t else 2
+        case Either() | AnyType():
+            return 3
+        case _:
+            return 2
+
+
+def options_of(type_: Type) -> list[Type]:
+    """The options of a union, of unions in it too, without limits; any other type is its own only option."""
+    match type_:
+        case Bounded(inner, _):
+            return options_of(inner)
+        case Either(options):
+            return [inner for option in options for inner in options_of(option)]
+        case _:
+            return [type_]
+
+
+def is_object_of(value: Any, type_: Type) -> bool:
+    """Whether an object that Python code gave can stand where this type is wanted."""
+    match type_:
+        case Record(cls) | Opaque(cls):
+            return is_instance(value, cls)
+        case Component(kind, of):
+            return is_instance(value, of or role_of(kind))
+        case Arguments():
+            return callable(value)
+        case _:
+            return False
 
 
 def is_instance(value: Any, cls: Any) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgm_core.config.defaults import default_value
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
 from sgm_core.shapes import Takes, declaration, unknown
@@ -70,7 +69,7 @@ def _argument(call: Call, name: str) -> Any:
     """An argument of the constructor as `shapes` is told it; parts are functions."""
     if name in call.arguments:
         return told(call.arguments[name])
-    default = default_value(call.target, call.schema.parameters[name])
+    default = call.schema.parameters[name].default
     return unknown if callable(default) else default
 
 

@@ -7,8 +7,9 @@ and mappings, and neither aliases nor nesting can explode.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -41,9 +42,6 @@ class Origin(NamedTuple):
 
 class Invalid:
     """Stands for a value with a problem that has been reported: what depends on it is not reported again."""
-
-    def __repr__(self) -> str:
-        return "INVALID"
 
 
 INVALID: Final = Invalid()
@@ -95,6 +93,10 @@ class Problems:
         if self.found:
             raise ConfigError(self.found)
 
+    def fatal(self, origin: Origin, message: str, path: str = "") -> ConfigError:
+        """The error for a problem after which nothing more can be read."""
+        return ConfigError([*self.found, Problem(origin, path, message)])
+
 
 # --- paths ---------------------------------------------------------------------------------------------------------
 
@@ -138,16 +140,17 @@ def key_of(container: dict[Any, Node] | list[Node], step: str) -> Any:
 # --- plain data ----------------------------------------------------------------------------------------------------
 
 
-def plain(node: Node) -> Any:
-    """The node as plain dicts, lists and scalars."""
-    if isinstance(node.value, dict):
-        return {key: plain(child) for key, child in node.value.items()}
-    if isinstance(node.value, list):
-        return [plain(child) for child in node.value]
-    return node.value
-
-
 _SCALARS = frozenset({bool, int, float, str, type(None)})
+
+
+def plain(node: Node, text: Callable[[Any], Any] | None = None) -> Any:
+    """The node as plain dicts, lists and scalars; texts and paths as `text` gives them."""
+    value = node.value
+    if isinstance(value, dict):
+        return {key: plain(child, text) for key, child in value.items()}
+    if isinstance(value, list):
+        return [plain(child, text) for child in value]
+    return text(str(value)) if text and isinstance(value, (str, Path)) else value
 
 
 def from_plain(value: Any, origin: Origin) -> Node:
@@ -184,6 +187,17 @@ def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
             yield from leaves(child, join(path, position))
     else:
         yield path, node
+
+
+def copied(node: Node, depth: int, enter: Callable[[int], None], origin: Origin | None = None) -> Node:
+    """A subtree of its own, all of one origin if one is given. `enter` is called with the depth of each value."""
+    enter(depth)
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: copied(child, depth + 1, enter, origin) for key, child in value.items()}
+    elif isinstance(value, list):
+        value = [copied(child, depth + 1, enter, origin) for child in value]
+    return Node(value, origin or node.origin, None if origin else node.key_origin)
 
 
 # --- YAML ----------------------------------------------------------------------------------------------------------
@@ -253,11 +267,11 @@ class _Reader:
         self.parser.get_event()  # the end of the document
         more: Any = self.parser.get_event()
         if not isinstance(more, yaml.StreamEndEvent):
-            raise self.fatal(more.start_mark, "", "a second YAML document starts here: a config is one document")
+            raise self.fatal(more.start_mark, "a second YAML document starts here: a config is one document")
         return tree
 
-    def fatal(self, mark: Any, path: str, message: str) -> ConfigError:
-        return ConfigError([*self.problems.found, Problem(self.origin(mark), path, message)])
+    def fatal(self, mark: Any, message: str, path: str = "") -> ConfigError:
+        return self.problems.fatal(self.origin(mark), message, path)
 
     def node(self, path: str, depth: int) -> Node:
         event: Any = self.parser.get_event()
@@ -296,32 +310,20 @@ class _Reader:
     def limit(self, event: Any, path: str, depth: int) -> None:
         self.count += 1
         if self.count > MAX_NODES:
-            raise self.fatal(event.start_mark, path, f"aliases unfold this file into more than {MAX_NODES} values")
+            raise self.fatal(event.start_mark, f"aliases unfold this file into more than {MAX_NODES} values", path)
         if depth > MAX_DEPTH:
-            raise self.fatal(event.start_mark, "", f"nested more than {MAX_DEPTH} deep")
+            raise self.fatal(event.start_mark, f"nested more than {MAX_DEPTH} deep")
 
     def alias(self, event: Any, path: str, depth: int) -> Node:
         if event.anchor not in self.anchors:
             near = did_you_mean(event.anchor, self.anchors)
-            raise self.fatal(
-                event.start_mark,
-                path,
-                f"no anchor '&{event.anchor}' above this; quote a text that starts with '*'.{near}",
-            )
+            message = f"no anchor '&{event.anchor}' above this; quote a text that starts with '*'.{near}"
+            raise self.fatal(event.start_mark, message, path)
         node = self.anchors[event.anchor]
         if node is None:
-            raise self.fatal(event.start_mark, path, "this value contains itself, through an alias")
-        return self.copy(node, event, path, depth)
-
-    def copy(self, node: Node, event: Any, path: str, depth: int) -> Node:
-        """A subtree of its own: an override of one place must not change the other."""
-        self.limit(event, path, depth)
-        value = node.value
-        if isinstance(value, dict):
-            value = {key: self.copy(child, event, path, depth + 1) for key, child in value.items()}
-        elif isinstance(value, list):
-            value = [self.copy(child, event, path, depth + 1) for child in value]
-        return Node(value, node.origin, node.key_origin)
+            raise self.fatal(event.start_mark, "this value contains itself, through an alias", path)
+        # a subtree of its own: an override of one place must not change the other
+        return copied(node, depth, partial(self.limit, event, path))
 
     def sequence(self, path: str, depth: int) -> list[Node]:
         items: list[Node] = []
@@ -408,13 +410,12 @@ def parse(text: str, source: str, *, located: bool = True, problems: Problems | 
         line, column = text.count("\n", 0, bad.start()) + 1, bad.start() - text.rfind("\n", 0, bad.start())
         where = Origin(source, line, column) if located else start
         message = f"not valid YAML: the character {bad[0]!a} can only stand in double quotes, escaped"
-        raise ConfigError([*collected.found, Problem(where, "", message)])
+        raise collected.fatal(where, message)
     reader = _Reader(text, source, collected, located)
     try:
         tree = reader.document() or Node(None, start)
     except yaml.MarkedYAMLError as error:
-        mark, message = _explain(error, text)
-        raise ConfigError([*collected.found, Problem(reader.origin(mark), "", message)]) from None
+        raise reader.fatal(*_explain(error, text)) from None
     finally:
         reader.parser.dispose()
     if problems is None:
@@ -428,10 +429,7 @@ def read_file(path: Path, problems: Problems | None = None) -> Node:
     Raises:
         ConfigError: no such file (with near names), not readable, not UTF-8, not YAML, no mapping.
     """
-
-    def fail(origin: Origin, message: str) -> ConfigError:
-        return ConfigError([*(problems.found if problems else ()), Problem(origin, "", message)])
-
+    fail = (problems or Problems()).fatal
     try:
         data = path.read_bytes()
     except FileNotFoundError:

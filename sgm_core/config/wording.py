@@ -1,10 +1,10 @@
-"""How a value is shown in a message, and how it should have been written."""
+"""How a message shows a value, and how it should have been written."""
 
 from __future__ import annotations
 
 import math
 
-from sgm_core.config.schema import Bounded, Choice, Component, Either, Scalar, Type, article
+from sgm_core.config.schema import Choice, Component, Scalar, Type, article, options_of, spelt
 from sgm_core.config.tree import Node
 from sgm_core.registry import did_you_mean, index
 
@@ -17,12 +17,8 @@ def shown(node: Node) -> str:
             return f"a list of {len(node.value)}"
         case str() as text:
             return f"the string '{text}'" if len(text) <= 60 else f"the string '{text[:57]}...'"
-        case None:
-            return "null"
-        case bool():
-            return str(node.value).lower()
-        case int() | float() as number:
-            text = repr(number)
+        case None | bool() | int() | float():
+            text = spelt(node.value, repr)
             return text if len(text) <= 60 else f"a number of {len(text)} digits"
         case value:
             return f"{article(type(value).__name__)} {type(value).__name__} object"
@@ -34,7 +30,7 @@ _WORDS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "fa
 def hint(node: Node, type_: Type) -> str:
     """How the value should have been written, where that can be told."""
     value = node.value
-    options = [option.type if isinstance(option, Bounded) else option for option in _options(type_)]
+    options = options_of(type_)
     types = {option.type for option in options if isinstance(option, Scalar)}
     if isinstance(value, str):
         if value.lower() in ("none", "null") and type(None) in types:
@@ -49,13 +45,6 @@ def hint(node: Node, type_: Type) -> str:
     if isinstance(value, float) and int in types and value.is_integer():
         return f" (write {int(value)})"
     return ""
-
-
-def _options(type_: Type) -> list[Type]:
-    """Those of a union, of unions in it too; any other type is its own only option."""
-    if not isinstance(type_, Either):
-        return [type_]
-    return [inner for option in type_.options for inner in _options(option)]
 
 
 def _is_number(text: str) -> bool:

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sgm_core.config.interpolation import escape
-from sgm_core.config.tree import SCALARS, Node
-
-
-def is_plain(value: Any) -> bool:
-    """A value that files and checkpoints hold; a numpy number, say, is none."""
-    return type(value) in (str, int, float, bool, type(None)) or isinstance(value, Path)
-
-
-def data(node: Node, spell: Callable[[str], str]) -> Any:
-    """As `plain`, with texts and paths spelt in some way."""
-    value = node.value
-    if isinstance(value, dict):
-        return {key: data(child, spell) for key, child in value.items()}
-    if isinstance(value, list):
-        return [data(child, spell) for child in value]
-    return spell(str(value)) if isinstance(value, (str, Path)) else value
+from sgm_core.config.tree import SCALARS, Node, plain
 
 
 class Dumper(yaml.SafeDumper):
@@ -63,4 +47,4 @@ def scalar_yaml(value: Any) -> str:
 
 def dump(tree: Node) -> str:
     """One YAML document."""
-    return yaml.dump(data(tree, escape), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return yaml.dump(plain(tree, escape), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)

@@ -6,14 +6,14 @@ import hashlib
 import marshal
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 from torch import Tensor, nn
 
-from sgm_core.config.plan import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Plan, Value, walk
 from sgm_core.config.recipes import recipe_of
 from sgm_core.errors import SgmError
 from sgm_core.registry import LOCAL, Entry, index
@@ -42,7 +42,7 @@ def identity(part: nn.Module | Callable[[], Any], weights: Mapping[str, Tensor])
             f"the outputs of a {type(part).__name__} that Python code has made cannot be cached, for nothing tells "
             "what it was made from: build it with sgm.build"
         )
-    entries = {call.entry for call in _walk(plan) if isinstance(call, Call) and call.entry is not None}
+    entries = {call.entry for call in walk(plan) if isinstance(call, Call) and call.entry is not None}
     given = part.state_dict() if isinstance(part, nn.Module) else weights
     return {
         "format": FORMAT,
@@ -101,7 +101,7 @@ def _source_of_object(obj: Any) -> str:
 
 def _files(plan: Plan) -> Iterator[Path]:
     """The files that the values of a config name, also those in a folder."""
-    for value in _walk(plan):
+    for value in walk(plan):
         if not (isinstance(value, Value) and isinstance(value.value, (str, Path)) and value.value):
             continue
         try:
@@ -117,18 +117,3 @@ def _files(plan: Plan) -> Iterator[Path]:
 def _file(path: Path) -> list[Any]:
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns]
-
-
-def _walk(plan: Plan) -> Iterator[Plan]:
-    """A plan and all in it."""
-    yield plan
-    inner: Iterable[Plan] = ()
-    match plan:
-        case Call():
-            inner = plan.arguments.values()
-        case Items(items, _):
-            inner = items
-        case Fields(fields):
-            inner = fields.values()
-    for child in inner:
-        yield from _walk(child)

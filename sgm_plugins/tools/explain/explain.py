@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sgm_core.config.api import Config
 from sgm_core.config.check import Checker
-from sgm_core.config.defaults import default_plan, default_value
-from sgm_core.config.plan import Call, Fields, Items, Plan, Value
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value, rebuilt
 from sgm_core.config.reader import source_reader
 from sgm_core.config.schema import Parameter, article
 from sgm_core.config.toplevel import check_tree
@@ -22,6 +21,7 @@ from sgm_core.registry import Entry, did_you_mean
 from sgm_plugins.tools.catalog.source.hints import StaticClass
 from sgm_plugins.tools.catalog.source.names import Definition
 from sgm_plugins.tools.catalog.source.signature import UNTOLD
+from sgm_plugins.tools.explain.defaults import default_plan
 
 
 class Default(NamedTuple):
@@ -130,15 +130,7 @@ def explain(config: Config, *, unbuilt: bool = False, imports: bool = True) -> E
 
 def _complete(plan: Plan) -> Any:
     """The plan, with the imports of the parts that would be built later."""
-    match plan:
-        case Call():
-            plan = plan.complete() if plan.complete else plan
-            return replace(plan, arguments={name: _complete(argument) for name, argument in plan.arguments.items()})
-        case Items(items, make):
-            return Items([_complete(item) for item in items], make)
-        case Fields(fields):
-            return Fields({key: _complete(item) for key, item in fields.items()})
-    return plan
+    return rebuilt(plan.complete() if isinstance(plan, Call) and plan.complete else plan, _complete)
 
 
 def _explain(plan: Plan, node: Node | None, default: Origin | Default, key: str | int, path: str) -> Explained:
@@ -174,7 +166,7 @@ def _call(plan: Call, node: Node | None, origin: Origin | Default, key: str | in
         if name in plan.arguments:
             children.append(_explain(plan.arguments[name], given.get(name), origin, name, child_path))
         elif plan.schema.parameters[name].default is not UNTOLD:
-            children.append(_default(plan.target, plan.schema.parameters[name], default, child_path))
+            children.append(_default(plan.schema.parameters[name], default, child_path))
         else:
             incomplete = True
     if plan.entry is not None and "use" in given:
@@ -183,10 +175,10 @@ def _call(plan: Call, node: Node | None, origin: Origin | Default, key: str | in
     return Explained(key, path, origin, plan.spelling or None, "part", part, children, incomplete)
 
 
-def _default(target: Any, parameter: Parameter, default: Default, path: str) -> Explained:
-    plan = default_plan(target, parameter)
+def _default(parameter: Parameter, default: Default, path: str) -> Explained:
+    plan = default_plan(parameter)
     if plan is None:
-        return Explained(parameter.name, path, default, _shown(default_value(target, parameter)))
+        return Explained(parameter.name, path, default, _shown(parameter.default))
     return _explain(plan, None, default, parameter.name, path)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from sgm_core.config.defaults import default_plan
-from sgm_core.config.plan import Call, Fields, Items, Plan, Value, plain_plan
-from sgm_core.config.recipes import Foreign, can_remember, recipe_of
+from sgm_core.config.plan import Call, Fields, Items, Plan, Value, plain_plan, rebuilt
+from sgm_core.config.recipes import Foreign, recipe_of
 from sgm_core.config.schema import article
 from sgm_core.config.tree import join
 from sgm_core.errors import SgmError
+from sgm_plugins.tools.explain.defaults import default_plan
 
 
 def to_config(obj: Any, *, defaults: bool = False) -> Any:
@@ -34,7 +34,8 @@ def to_config(obj: Any, *, defaults: bool = False) -> Any:
     if recipe is None:
         name = type(obj).__name__
         message = f"{article(name)} {name} object has no config: sgm.build and the like did not build this very object"
-        if not can_remember(obj) and type(obj).__module__ != "builtins":
+        can_remember = type(obj).__weakrefoffset__ or isinstance(getattr(obj, "__dict__", None), dict)
+        if not can_remember and type(obj).__module__ != "builtins":
             message += (
                 f", or they did and could not remember it, for it cannot be referred to weakly. Give {name} a slot "
                 "'__weakref__' (a dataclass with slots: weakref_slot=True), or ask for the config of what holds it"
@@ -65,18 +66,10 @@ def _objects(plan: Plan, path: str) -> Iterator[str]:
 
 def _with_defaults(plan: Plan) -> Plan:
     """The plan, with what was left to the defaults of the constructors in it."""
-    match plan:
-        case Items(items, make):
-            return Items([_with_defaults(item) for item in items], make)
-        case Fields(fields):
-            return Fields({key: _with_defaults(item) for key, item in fields.items()})
-        case Call():
-            plan = plan.complete() if plan.complete else plan
-            arguments = dict(plan.arguments)
-            for name, parameter in plan.schema.parameters.items():
-                if name not in arguments and not parameter.required:
-                    default = default_plan(plan.target, parameter)
-                    if default is not None:
-                        arguments[name] = default
-            return replace(plan, arguments={name: _with_defaults(argument) for name, argument in arguments.items()})
-    return plan
+    if isinstance(plan, Call):
+        plan = plan.complete() if plan.complete else plan
+        left = [p for name, p in plan.schema.parameters.items() if name not in plan.arguments and not p.required]
+        defaults = {parameter.name: default_plan(parameter) for parameter in left}
+        written = {name: default for name, default in defaults.items() if default is not None}
+        plan = replace(plan, arguments={**plan.arguments, **written})
+    return rebuilt(plan, _with_defaults)

@@ -129,7 +129,7 @@ class _Writer:
         return schema
 
     def is_kind(self, option: Schema) -> bool:
-        return option in [{"$ref": _reference(f"{self.prefix}{kind}")} for kind in KINDS]
+        return option.get("$ref", "").removeprefix(_reference(self.prefix)) in KINDS
 
     def options(self, type_: Type) -> list[Schema]:
         """The ways to write a value of this type, each a schema of its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import gc
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ MAX_STEPS = 60
 """Re-exports followed before giving up: they go in a circle."""
 
 
-KNOWN_BY_NAME = ("typing_extensions", "annotated_types")
-"""What is told by name, as the standard library is: its sources are not read."""
+KNOWN_BY_NAME = ("typing_extensions", "annotated_types", "torch")
+"""Modules whose names are known as those of the standard library are: their own files are not read."""
 
 
 class UntoldError(Exception):
@@ -212,6 +213,8 @@ def parse_file(name: str, path: Path, *, is_package: bool = False) -> Module:
     except (OSError, ValueError, RecursionError) as error:  # ValueError: null bytes
         raise BrokenSourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
     _modules[name] = (path, changed, module)
+    if "torch" not in sys.modules:  # else a model that is garbage by now would stay for good
+        gc.freeze()  # the trees stay: the collector need not walk them, neither now nor when the process ends
     return module
 
 
@@ -313,11 +316,10 @@ def member(source: str, name: str, steps: int = 0) -> Meaning:
     found = find_module(source)
     if found is None:
         raise UntoldError(f"there is no module '{source}' on sys.path")
-    top = source.partition(".")[0]
-    if top in KNOWN_BY_NAME or top in sys.stdlib_module_names:
+    if source in KNOWN_BY_NAME or source.partition(".")[0] in sys.stdlib_module_names:
         if found.folders and find_module(f"{source}.{name}") is not None:
             return ModuleName(f"{source}.{name}")
-        return External("typing" if top == "typing_extensions" else source, name)
+        return External("typing" if source == "typing_extensions" else source, name)
     if (source, name) == ("sgm_core", "register"):  # a method of an object, which cannot be followed
         return External(source, name)
     if found.path is not None:

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from sgm_core.config.build import build_plan
 from sgm_core.config.check import Checker
-from sgm_core.config.plan import Call, Fields, Items, Plan
-from sgm_core.config.schema import Arguments, Bounded, Either, Parameter, Record, Type, signature
+from sgm_core.config.plan import Call, Plan, walk
+from sgm_core.config.schema import Arguments, Parameter, Record, Type, options_of, signature
 from sgm_core.config.tree import MISSING, Origin, from_plain
 
 _ORIGIN = Origin("default")
 _CONTAINERS = (list, dict, tuple, set, frozenset)
 
 
-def default_value(target: Any, parameter: Parameter) -> Any:
-    """The default of a parameter of `target`; of a dataclass's field with a factory, the factory unless that is a
-    builtin container. No code of the component is run."""
-    if dataclasses.is_dataclass(target):
-        field = next((field for field in dataclasses.fields(target) if field.name == parameter.name), None)
-        if field is not None and field.default_factory is not dataclasses.MISSING:
-            make: Any = field.default_factory
-            return make() if make in _CONTAINERS else make
-    return parameter.default
-
-
-def default_plan(target: Any, parameter: Parameter) -> Plan | None:
+def default_plan(parameter: Parameter) -> Plan | None:
     """The plan that gives the default of an optional parameter, or None where no config can write it."""
-    value = default_value(target, parameter)
-    for option in _options(parameter.type):
+    value = parameter.default
+    for option in options_of(parameter.type):
         if isinstance(option, Record) and value is option.cls:  # the factory of a field
             return Call(value, {}, _ORIGIN, "", schema=signature(value))
     return _plan(value, parameter.type)
 
 
 def _plan(value: Any, type_: Type) -> Plan | None:
-    for option in _options(type_):
+    for option in options_of(type_):
         match option:
             case Arguments(name, taken) if value is resolve_name(name):
                 return Call(value, {}, _ORIGIN, "", late=True, schema=signature(value).without(taken))
@@ -51,7 +39,7 @@ def _plan(value: Any, type_: Type) -> Plan | None:
     checker = Checker()
     plan = checker.check(from_plain(data, _ORIGIN), type_, "")
     # a default need not fit its own hint: `x: int = None`, or a name that Python does not look up
-    if checker.problems.found or _calls(plan):
+    if checker.problems.found or any(isinstance(part, Call) for part in walk(plan)):
         return None
     again = build_plan(plan)
     return plan if again == value or (again != again and value != value) else None
@@ -69,16 +57,6 @@ def _record(value: Any) -> Call | None:
     return Call(type(value), arguments, _ORIGIN, "", schema=schema)
 
 
-def _options(type_: Type) -> list[Type]:
-    match type_:
-        case Bounded(inner, _):
-            return _options(inner)
-        case Either(options):
-            return [inner for option in options for inner in _options(option)]
-        case _:
-            return [type_]
-
-
 def _data(value: Any) -> Any:
     """Plain data.
 
@@ -94,13 +72,3 @@ def _data(value: Any) -> Any:
     if value == MISSING:
         raise TypeError("a text that stands for a missing value")
     return value
-
-
-def _calls(plan: Plan) -> bool:
-    match plan:
-        case Items(items, _):
-            return any(map(_calls, items))
-        case Fields(fields):
-            return any(map(_calls, fields.values()))
-        case _:
-            return isinstance(plan, Call)
