@@ -53,6 +53,11 @@ class Entry(NamedTuple):
         return f"{self.distribution}:{self.name}"
 
     @property
+    def builtin(self) -> bool:
+        """Whether it is ours."""
+        return self.distribution == BUILTIN
+
+    @property
     def plugin(self) -> str:
         """A plugin with hooks, in messages and as the origin of what it proposes."""
         return f"plugin {self.qualified} {self.version}".rstrip()
@@ -184,7 +189,7 @@ def scan(paths: Iterable[object] | None = None) -> list[Entry]:
 def outside_window(entry: Entry) -> str:
     """Why this core cannot use a plugin of that API, with the way out, or an empty text."""
     numbers = [int(number) for number in entry.apis or ("1",) if number.isdecimal()]
-    if entry.distribution == BUILTIN or any(OLDEST_API <= number <= API for number in numbers):
+    if entry.builtin or any(OLDEST_API <= number <= API for number in numbers):
         return ""
     window = str(API) if OLDEST_API == API else f"{OLDEST_API} to {API}"
     newer = bool(numbers) and min(numbers) > API
@@ -282,17 +287,17 @@ class Index:
 
     def names(self, kind: str) -> list[str]:
         """The spellings that resolve: bare names, and qualified ones where the bare name is ambiguous or taken."""
-        check_group(kind)
+        check_kind(kind, GROUPS)
         by_name: dict[str, list[Entry]] = {}
         for entry in self.entries(kind):
             by_name.setdefault(entry.name, []).append(entry)
         names: list[str] = []
         for name, found in by_name.items():
-            builtin = any(entry.distribution == BUILTIN for entry in found)
+            builtin = any(entry.builtin for entry in found)
             if builtin or len(found) == 1:
                 names.append(name)
             if len(found) > 1:
-                names += [entry.qualified for entry in found if entry.distribution != BUILTIN]
+                names += [entry.qualified for entry in found if not entry.builtin]
         return sorted(names)
 
     def find(self, kind: str, name: str) -> Entry:
@@ -301,13 +306,13 @@ class Index:
         Raises:
             UnknownNameError, AmbiguousNameError.
         """
-        check_group(kind)
+        check_kind(kind, GROUPS)
         distribution, qualified, bare = name.rpartition(":")
         found = self._offers((kind, bare))
         if qualified:
             found = [entry for entry in found if entry.distribution == normalize(distribution)]
         elif len(found) > 1:
-            found = [entry for entry in found if entry.distribution == BUILTIN] or found
+            found = [entry for entry in found if entry.builtin] or found
         if not found:
             raise UnknownNameError(self._unknown(kind, name))
         if len(found) > 1:
@@ -338,7 +343,7 @@ class Index:
                 message += f"pip install {distribution}, or the folder of its source)"
         for entry, reason in offers:
             message += f"\n({entry.distribution} offers it, but {reason})"
-        if not any(entry.distribution == BUILTIN for entry in entries):
+        if not any(entry.builtin for entry in entries):
             message += f"\n(the built-in components are missing: {BUILTIN} is importable but not installed)"
         return message
 
@@ -371,7 +376,7 @@ class Index:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise RegistryError(f"'{name}' is not a component name: use snake_case, e.g. 'my_embedder'")
         noun = KINDS[kind].noun
-        if any(entry.distribution == BUILTIN for entry in self._table().get((kind, name), ())):
+        if any(entry.builtin for entry in self._table().get((kind, name), ())):
             raise RegistryError(f"the {noun} '{name}' is built in and cannot be replaced: choose another name")
 
         def add(obj: T) -> T:
@@ -392,16 +397,10 @@ def _definition(obj: Any) -> tuple[str, str]:
     return getattr(obj, "__module__", ""), getattr(obj, "__qualname__", repr(obj))
 
 
-def check_kind(kind: str) -> None:
-    """Raise RegistryError unless `kind` is one."""
-    if kind not in KINDS:
+def check_kind(kind: str, groups: Iterable[str] = ()) -> None:
+    """Raise RegistryError unless `kind` is one, or one of these entry-point groups."""
+    if kind not in KINDS and kind not in groups:
         raise RegistryError(f"unknown kind '{kind}'.{did_you_mean(kind, KINDS)}\nKnown kinds: {', '.join(KINDS)}")
-
-
-def check_group(group: str) -> None:
-    """As `check_kind`; an entry-point group that is no kind is fine, too."""
-    if group not in GROUPS:
-        check_kind(group)
 
 
 def noun_of(group: str) -> str:

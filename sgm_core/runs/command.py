@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sgm_core.config.arguments import add_config_arguments, read_config, split
 from sgm_core.errors import SgmError
-from sgm_core.hooks.session import prepared
+from sgm_core.hooks.session import Session
 from sgm_core.hooks.session import session as hook_session
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", type=Path, metavar="RUN", help="resume a run from its newest valid checkpoint, with its config"
     )
     parser.add_argument(
-        "--allow-change",
-        action="store_true",
-        help="with --resume: accept changes of what the model learns",
+        "--allow-change", action="store_true", help="with --resume: accept changes of what the model learns"
     )
-    prepared().call("train_options", lambda: {"parser": parser}, lambda result: None)
+    opened = Session()
+    opened.call("train_options", lambda: {"parser": parser})
+    parser.set_defaults(_session=opened)  # which `run` takes
 
 
 def run(options: argparse.Namespace) -> int:

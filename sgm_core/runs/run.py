@@ -38,10 +38,9 @@ from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
 from sgm_core.errors import SgmError, StopRun, tell
 from sgm_core.files import replacing, sweep
-from sgm_core.hooks.callbacks import added_callbacks
+from sgm_core.hooks.callbacks import Compartments, added_callbacks
 from sgm_core.hooks.checks import check_with_plugins
-from sgm_core.hooks.compartments import Compartments
-from sgm_core.hooks.session import current, hook_entries, session
+from sgm_core.hooks.session import hook_entries, session
 from sgm_core.hooks.specs import RunParts
 from sgm_core.runs.changes import changes, described
 from sgm_core.runs.lines import METRICS
@@ -190,7 +189,7 @@ class Run:
             callbacks=[
                 WriteConfig(self),
                 *(own or ()),
-                Compartments(current()),
+                Compartments(),
                 saver,
                 *added,
             ],

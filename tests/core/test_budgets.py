@@ -25,15 +25,14 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 78,
+    "root": 71,
     "config": 259,
-    "hooks": 136,
     "checkpoints": 367,
     "training": 30,
-    "runs": 12,
-    "cli": 17,
-    "together": 872,
-    "code": 401,
+    "runs": 11,
+    "cli": 12,
+    "together": 722,
+    "code": 307,
     "testing": 74,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
