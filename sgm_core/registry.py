@@ -238,10 +238,7 @@ class Index:
         self._local: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
 
-    def _table(self) -> Table:
-        return self._sorted_out()[1]
-
-    def _sorted_out(self) -> tuple[str, Table, Blocked]:
+    def _sorted_out(self) -> tuple[Table, Blocked]:
         """What may be used, and what may not with the reason: the one place that decides it, for components and
         for modules of hooks."""
         switch = os.environ.get("SGM_PLUGINS", "")
@@ -258,7 +255,7 @@ class Index:
                     else:
                         table.setdefault((entry.kind, entry.name), []).append(entry)
                 filtered = self._filtered = (switch, table, blocked)
-        return filtered
+        return filtered[1:]
 
     def _all(self) -> list[Entry]:
         """The installed ones, before SGM_PLUGINS."""
@@ -274,13 +271,13 @@ class Index:
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """All entries, by kind and name; `kind` is any group, `configs` and `plugins` too."""
-        installed = [entry for found in self._table().values() for entry in found]
+        installed = [entry for found in self._sorted_out()[0].values() for entry in found]
         local = [self._local_entry(key) for key in list(self._local)]
         return sorted(entry for entry in (*installed, *local) if kind is None or entry.kind == kind)
 
     def unavailable(self, kind: str | None = None) -> list[tuple[Entry, str]]:
         """The installed entries that are not used, and why: `SGM_PLUGINS`, or an API that this core does not have."""
-        return sorted(found for found in self._sorted_out()[2] if kind is None or found[0].kind == kind)
+        return sorted(found for found in self._sorted_out()[1] if kind is None or found[0].kind == kind)
 
     def _local_entry(self, key: tuple[str, str]) -> Entry:
         return Entry(*key, ":".join(_definition(self._local[key])), LOCAL, "", "")
@@ -308,7 +305,9 @@ class Index:
         """
         check_kind(kind, GROUPS)
         distribution, qualified, bare = name.rpartition(":")
-        found = self._offers((kind, bare))
+        found = list(self._sorted_out()[0].get((kind, bare), ()))
+        if (kind, bare) in self._local:
+            found.append(self._local_entry((kind, bare)))
         if qualified:
             found = [entry for entry in found if entry.distribution == normalize(distribution)]
         elif len(found) > 1:
@@ -321,10 +320,6 @@ class Index:
             spellings = " or ".join(f"'{entry.qualified}'" for entry in found)
             raise AmbiguousNameError(f"{noun_of(kind)} '{name}' is offered by {offers}. Write {spellings}.")
         return found[0]
-
-    def _offers(self, key: tuple[str, str]) -> list[Entry]:
-        found = list(self._table().get(key, ()))
-        return [*found, self._local_entry(key)] if key in self._local else found
 
     def _unknown(self, kind: str, name: str) -> str:
         known = self.names(kind)
@@ -357,11 +352,7 @@ class Index:
         return self.load(self.find(kind, name))
 
     def load(self, entry: Entry) -> Any:
-        """The object that an entry stands for.
-
-        Raises:
-            BrokenComponentError: see `resolve`.
-        """
+        """The object that an entry stands for. Raises BrokenComponentError as `resolve` does."""
         return load(entry) if entry.path else self._local[entry.kind, entry.name]
 
     def register(self, kind: str, name: str) -> Callable[[T], T]:
@@ -376,7 +367,7 @@ class Index:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise RegistryError(f"'{name}' is not a component name: use snake_case, e.g. 'my_embedder'")
         noun = KINDS[kind].noun
-        if any(entry.builtin for entry in self._table().get((kind, name), ())):
+        if any(entry.builtin for entry in self._sorted_out()[0].get((kind, name), ())):
             raise RegistryError(f"the {noun} '{name}' is built in and cannot be replaced: choose another name")
 
         def add(obj: T) -> T:

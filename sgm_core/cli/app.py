@@ -43,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # SgmError is a ValueError
         if debug:
             raise
-        sys.stderr.write(f"{message_of(error)}\n")
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            message = f"{error.filename or 'error'}: {error.strerror}"
+        elif not isinstance(error, SgmError):
+            message += f"\n({type(error).__name__}; --debug shows where)"
+        sys.stderr.write(f"{message}\n")
         return EXIT_WRONG_INPUT
 
 
@@ -118,11 +123,7 @@ def parser_of(name: str, command: Any, provider: str) -> argparse.ArgumentParser
 
 
 def run_command(name: str, command: Any, provider: str, given: list[str], opened: Session | None = None) -> int:
-    """Parse the arguments and run.
-
-    Args:
-        opened: the session that loaded the command, if a hook brought it.
-    """
+    """Parse the arguments and run; `opened` is the session that loaded the command, if a hook brought it."""
     options = parser_of(name, command, provider).parse_intermixed_args(given)
     for file in options.code:
         run_file(file)
@@ -168,21 +169,8 @@ def summary_of(entry: Entry) -> str:
     return found[1] if found else ""
 
 
-def message_of(error: ValueError | OSError) -> str:
-    """The message for the user."""
-    if isinstance(error, SgmError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'error'}: {error.strerror}"
-    return f"{error}\n({type(error).__name__}; --debug shows where)"
-
-
 def run_file(file: str) -> None:
-    """Run a local Python file, so that the components that it registers are known.
-
-    Raises:
-        SgmError: no such file, or it raised.
-    """
+    """Run a local Python file, so that the components that it registers are known. SgmError if it cannot be run."""
     from runpy import run_path
 
     try:

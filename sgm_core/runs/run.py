@@ -186,13 +186,7 @@ class Run:
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
-            callbacks=[
-                WriteConfig(self),
-                *(own or ()),
-                Compartments(),
-                saver,
-                *added,
-            ],
+            callbacks=[WriteConfig(self), *(own or ()), Compartments(), saver, *added],
             plugins=[writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
@@ -291,12 +285,8 @@ def refuse_taken(folder: Path) -> None:
 
 
 def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
-    """A run that goes on from its newest valid checkpoint; says what is wrong with those that are newer.
-
-    Args:
-        folder: of the run.
-        overrides: of its config.
-        allow_change: go on, too, if overrides or somebody who edited `config.yaml` have changed what is learnt.
+    """A run that goes on from its newest valid checkpoint; says what is wrong with those that are newer. With
+    `allow_change` also if overrides, or somebody who edited `config.yaml`, have changed what is learnt.
 
     Raises:
         SgmError: not a run folder, nothing saved in it that can be read, or its config was changed.

@@ -25,14 +25,10 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 71,
     "config": 259,
     "checkpoints": 367,
-    "training": 30,
-    "runs": 11,
-    "cli": 12,
-    "together": 722,
-    "code": 307,
+    "together": 594,
+    "code": 217,
     "testing": 74,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
