@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.registry import API
-from sgm_core.registry import BUILTIN as _BUILTIN
 from sgm_core.registry import index as _index
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ _LAZY = {
 
 def _added() -> dict[str, Any]:
     """The names that our tools add (`sgm.python`), with their entries; a third party has a package of its own."""
-    return {entry.name: entry for entry in _index.entries("python") if entry.distribution == _BUILTIN}
+    return {entry.name: entry for entry in _index.entries("python") if entry.builtin}
 
 
 def __getattr__(name: str) -> Any:

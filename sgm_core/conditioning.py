@@ -29,12 +29,9 @@ class Conditioning:
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
         """Apply `fn` to every tensor."""
-        return Conditioning(
-            vector=None if self.vector is None else fn(self.vector),
-            crossattn=None if self.crossattn is None else fn(self.crossattn),
-            concat=None if self.concat is None else fn(self.concat),
-            extras={k: fn(v) if isinstance(v, Tensor) else v for k, v in self.extras.items()},
-        )
+        vector, crossattn, concat = (None if t is None else fn(t) for t in (self.vector, self.crossattn, self.concat))
+        extras = {k: fn(v) if isinstance(v, Tensor) else v for k, v in self.extras.items()}
+        return Conditioning(vector, crossattn, concat, extras)
 
     def __getitem__(self, rows: slice | Tensor) -> Conditioning:
         """The conditioning of some samples of the batch: `cond[:4]`."""
@@ -68,12 +65,10 @@ class Conditioning:
                 raise ValueError(f"conditionings cannot be joined: {name} differs")
             return values[0]
 
-        return Conditioning(
-            vector=join("'vector'", [part.vector for part in parts]),
-            crossattn=join("'crossattn'", [part.crossattn for part in parts]),
-            concat=join("'concat'", [part.concat for part in parts]),
-            extras={key: join(f"extras['{key}']", [part.extras[key] for part in parts]) for key in first.extras},
-        )
+        names = ("vector", "crossattn", "concat")
+        vector, crossattn, concat = (join(f"'{name}'", [getattr(part, name) for part in parts]) for name in names)
+        extras = {key: join(f"extras['{key}']", [part.extras[key] for part in parts]) for key in first.extras}
+        return Conditioning(vector, crossattn, concat, extras)
 
 
 def as_entry(value: Any) -> Any:

@@ -20,7 +20,6 @@ from sgm_core.config.build import refusal_by
 from sgm_core.config.schema import FixedWeights
 from sgm_core.precision import Half, as_ever, computing, hold
 from sgm_core.randomness import Generators, draws_of, randn
-from sgm_core.randomness.samples import in_chunks
 from sgm_core.roles import (
     Adapter,
     Average,
@@ -146,7 +145,7 @@ class DiffusionEngine(TrainingEngine):
         self.scale_factor = scale_factor
         self.first_stage_autocast = first_stage_autocast
         self.first_stage_chunk = first_stage_chunk
-        self._fitting = FittingChunks()
+        self._chunks = FittingChunks()
         self.latent_shape = None if latent_shape is None else tuple(latent_shape)
         self.log_keys = self.conditioner.input_keys if log_keys is None else tuple(log_keys)
         self.sigma_levels = sigma_levels
@@ -223,7 +222,7 @@ class DiffusionEngine(TrainingEngine):
     def encode_first_stage(self, x: Tensor) -> Tensor:
         """Images (b, c, h, w) in [-1, 1] -> scaled latents, a chunk at a time."""
         with self._first_stage_context():
-            z = self._in_chunks(self.first_stage_model.encode, x, "encode")
+            z = self._chunks.run(self.first_stage_model.encode, x, "encode", size=self.first_stage_chunk)
         return self.scale_factor * as_ever(self.first_stage_model, z)
 
     @torch.no_grad()
@@ -237,14 +236,8 @@ class DiffusionEngine(TrainingEngine):
             return stage.decode(chunk, **({"timesteps": len(chunk)} if stage.takes_timesteps else {}))
 
         with self._first_stage_context():
-            images = self._in_chunks(decode, z / self.scale_factor, "decode", clip)
+            images = self._chunks.run(decode, z / self.scale_factor, "decode", clip, self.first_stage_chunk)
         return as_ever(self.first_stage_model, images)
-
-    def _in_chunks(self, work: Callable[[Tensor], Tensor], x: Tensor, what: str, unit: int = 1) -> Tensor:
-        if self.first_stage_chunk == "auto":
-            return self._fitting.run(work, x, what, unit)
-        parts = [work(chunk) for chunk in in_chunks(x, self.first_stage_chunk)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -476,10 +469,8 @@ class DiffusionEngine(TrainingEngine):
         with self.ema_scope(), self.isolated():
             entries = self.to_device(entries)
             cond = self.conditioner(entries, drop=False)
-            if negative is None:
-                away = self.conditioner.unconditional(entries)
-            else:
-                away = self.conditioner(self.to_device(negative), drop=False)
+            away = None if negative is None else self.conditioner(self.to_device(negative), drop=False)
+            away = away or self.conditioner.unconditional(entries)
             z = self.sample(
                 cond, away, batch_size=n, shape=shape, num_steps=num_steps, generator=generators, progress=progress
             )
@@ -508,10 +499,8 @@ class DiffusionEngine(TrainingEngine):
             images["reconstructions"] = self.decode_first_stage(z)
             if sample and self.sampler is not None:
                 cond = self.conditioner(batch, drop=False)
-                if ucg_keys is None:
-                    away = self.conditioner.unconditional(batch)
-                else:
-                    away = self.conditioner(batch, drop=False, force_zero=ucg_keys)
+                away = None if ucg_keys is None else self.conditioner(batch, drop=False, force_zero=ucg_keys)
+                away = away or self.conditioner.unconditional(batch)
                 generators = [torch.Generator().manual_seed(seed + i) for i in range(n)]
                 z = self.sample(cond, away, batch_size=n, shape=tuple(z.shape[1:]), generator=generators)
                 images["samples"] = self.decode_first_stage(z)

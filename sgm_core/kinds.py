@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """A role that a component can fill.
+    """A role that a component can fill, with the entry-point group `sgm.NAME`.
 
     `role` is the type that stands for the kind in a constructor's hints, as `module:attribute`.
     `late` names the leading parameters that the engine supplies when it builds the part: such a component
@@ -15,11 +15,6 @@ class Kind(NamedTuple):
     role: str
     summary: str
     late: tuple[str, ...] = ()
-
-    @property
-    def group(self) -> str:
-        """The entry-point group of this kind."""
-        return f"sgm.{self.name}"
 
     @property
     def noun(self) -> str:

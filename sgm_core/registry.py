@@ -53,6 +53,11 @@ class Entry(NamedTuple):
         return f"{self.distribution}:{self.name}"
 
     @property
+    def builtin(self) -> bool:
+        """Whether it is ours."""
+        return self.distribution == BUILTIN
+
+    @property
     def plugin(self) -> str:
         """A plugin with hooks, in messages and as the origin of what it proposes."""
         return f"plugin {self.qualified} {self.version}".rstrip()
@@ -184,7 +189,7 @@ def scan(paths: Iterable[object] | None = None) -> list[Entry]:
 def outside_window(entry: Entry) -> str:
     """Why this core cannot use a plugin of that API, with the way out, or an empty text."""
     numbers = [int(number) for number in entry.apis or ("1",) if number.isdecimal()]
-    if entry.distribution == BUILTIN or any(OLDEST_API <= number <= API for number in numbers):
+    if entry.builtin or any(OLDEST_API <= number <= API for number in numbers):
         return ""
     window = str(API) if OLDEST_API == API else f"{OLDEST_API} to {API}"
     newer = bool(numbers) and min(numbers) > API
@@ -233,10 +238,7 @@ class Index:
         self._local: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
 
-    def _table(self) -> Table:
-        return self._sorted_out()[1]
-
-    def _sorted_out(self) -> tuple[str, Table, Blocked]:
+    def _sorted_out(self) -> tuple[Table, Blocked]:
         """What may be used, and what may not with the reason: the one place that decides it, for components and
         for modules of hooks."""
         switch = os.environ.get("SGM_PLUGINS", "")
@@ -253,7 +255,7 @@ class Index:
                     else:
                         table.setdefault((entry.kind, entry.name), []).append(entry)
                 filtered = self._filtered = (switch, table, blocked)
-        return filtered
+        return filtered[1:]
 
     def _all(self) -> list[Entry]:
         """The installed ones, before SGM_PLUGINS."""
@@ -269,30 +271,30 @@ class Index:
 
     def entries(self, kind: str | None = None) -> list[Entry]:
         """All entries, by kind and name; `kind` is any group, `configs` and `plugins` too."""
-        installed = [entry for found in self._table().values() for entry in found]
+        installed = [entry for found in self._sorted_out()[0].values() for entry in found]
         local = [self._local_entry(key) for key in list(self._local)]
         return sorted(entry for entry in (*installed, *local) if kind is None or entry.kind == kind)
 
     def unavailable(self, kind: str | None = None) -> list[tuple[Entry, str]]:
         """The installed entries that are not used, and why: `SGM_PLUGINS`, or an API that this core does not have."""
-        return sorted(found for found in self._sorted_out()[2] if kind is None or found[0].kind == kind)
+        return sorted(found for found in self._sorted_out()[1] if kind is None or found[0].kind == kind)
 
     def _local_entry(self, key: tuple[str, str]) -> Entry:
         return Entry(*key, ":".join(_definition(self._local[key])), LOCAL, "", "")
 
     def names(self, kind: str) -> list[str]:
         """The spellings that resolve: bare names, and qualified ones where the bare name is ambiguous or taken."""
-        check_group(kind)
+        check_kind(kind, GROUPS)
         by_name: dict[str, list[Entry]] = {}
         for entry in self.entries(kind):
             by_name.setdefault(entry.name, []).append(entry)
         names: list[str] = []
         for name, found in by_name.items():
-            builtin = any(entry.distribution == BUILTIN for entry in found)
+            builtin = any(entry.builtin for entry in found)
             if builtin or len(found) == 1:
                 names.append(name)
             if len(found) > 1:
-                names += [entry.qualified for entry in found if entry.distribution != BUILTIN]
+                names += [entry.qualified for entry in found if not entry.builtin]
         return sorted(names)
 
     def find(self, kind: str, name: str) -> Entry:
@@ -301,13 +303,15 @@ class Index:
         Raises:
             UnknownNameError, AmbiguousNameError.
         """
-        check_group(kind)
+        check_kind(kind, GROUPS)
         distribution, qualified, bare = name.rpartition(":")
-        found = self._offers((kind, bare))
+        found = list(self._sorted_out()[0].get((kind, bare), ()))
+        if (kind, bare) in self._local:
+            found.append(self._local_entry((kind, bare)))
         if qualified:
             found = [entry for entry in found if entry.distribution == normalize(distribution)]
         elif len(found) > 1:
-            found = [entry for entry in found if entry.distribution == BUILTIN] or found
+            found = [entry for entry in found if entry.builtin] or found
         if not found:
             raise UnknownNameError(self._unknown(kind, name))
         if len(found) > 1:
@@ -316,10 +320,6 @@ class Index:
             spellings = " or ".join(f"'{entry.qualified}'" for entry in found)
             raise AmbiguousNameError(f"{noun_of(kind)} '{name}' is offered by {offers}. Write {spellings}.")
         return found[0]
-
-    def _offers(self, key: tuple[str, str]) -> list[Entry]:
-        found = list(self._table().get(key, ()))
-        return [*found, self._local_entry(key)] if key in self._local else found
 
     def _unknown(self, kind: str, name: str) -> str:
         known = self.names(kind)
@@ -338,7 +338,7 @@ class Index:
                 message += f"pip install {distribution}, or the folder of its source)"
         for entry, reason in offers:
             message += f"\n({entry.distribution} offers it, but {reason})"
-        if not any(entry.distribution == BUILTIN for entry in entries):
+        if not any(entry.builtin for entry in entries):
             message += f"\n(the built-in components are missing: {BUILTIN} is importable but not installed)"
         return message
 
@@ -352,11 +352,7 @@ class Index:
         return self.load(self.find(kind, name))
 
     def load(self, entry: Entry) -> Any:
-        """The object that an entry stands for.
-
-        Raises:
-            BrokenComponentError: see `resolve`.
-        """
+        """The object that an entry stands for. Raises BrokenComponentError as `resolve` does."""
         return load(entry) if entry.path else self._local[entry.kind, entry.name]
 
     def register(self, kind: str, name: str) -> Callable[[T], T]:
@@ -371,7 +367,7 @@ class Index:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise RegistryError(f"'{name}' is not a component name: use snake_case, e.g. 'my_embedder'")
         noun = KINDS[kind].noun
-        if any(entry.distribution == BUILTIN for entry in self._table().get((kind, name), ())):
+        if any(entry.builtin for entry in self._sorted_out()[0].get((kind, name), ())):
             raise RegistryError(f"the {noun} '{name}' is built in and cannot be replaced: choose another name")
 
         def add(obj: T) -> T:
@@ -392,16 +388,10 @@ def _definition(obj: Any) -> tuple[str, str]:
     return getattr(obj, "__module__", ""), getattr(obj, "__qualname__", repr(obj))
 
 
-def check_kind(kind: str) -> None:
-    """Raise RegistryError unless `kind` is one."""
-    if kind not in KINDS:
+def check_kind(kind: str, groups: Iterable[str] = ()) -> None:
+    """Raise RegistryError unless `kind` is one, or one of these entry-point groups."""
+    if kind not in KINDS and kind not in groups:
         raise RegistryError(f"unknown kind '{kind}'.{did_you_mean(kind, KINDS)}\nKnown kinds: {', '.join(KINDS)}")
-
-
-def check_group(group: str) -> None:
-    """As `check_kind`; an entry-point group that is no kind is fine, too."""
-    if group not in GROUPS:
-        check_kind(group)
 
 
 def noun_of(group: str) -> str:

@@ -24,43 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning.pytorch import Callback as Callback
-    from lightning.pytorch import LightningDataModule as DataModule
-    from lightning.pytorch import LightningModule as Engine
+    from lightning.pytorch import LightningDataModule as DataModule  # noqa: F401
+    from lightning.pytorch import LightningModule as Engine  # noqa: F401
     from lightning.pytorch.loggers import Logger as Logger
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
-
-__all__ = [
-    "Adapter",
-    "Average",
-    "Callback",
-    "Coefficients",
-    "Conditioner",
-    "DataModule",
-    "Decoder",
-    "Denoise",
-    "Denoiser",
-    "Discretization",
-    "Discriminator",
-    "Embedder",
-    "Encoder",
-    "Engine",
-    "FeatureNetwork",
-    "FirstStage",
-    "Guider",
-    "LRScheduleFactory",
-    "Logger",
-    "Loss",
-    "Network",
-    "OptimizerFactory",
-    "Preconditioned",
-    "Regularizer",
-    "Sampler",
-    "Scaling",
-    "SigmaSampler",
-    "Slot",
-    "Weighting",
-]
 
 LIGHTNING = {
     "Callback": "lightning.pytorch:Callback",
@@ -193,7 +161,7 @@ class Sampler(ABC):
         generator: Generators = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Sample x0, like `noise`.
+        """Sample x0, like `noise`. Errors are those of `schedule`.
 
         Args:
             denoise: D(x; sigma, cond).
@@ -203,9 +171,6 @@ class Sampler(ABC):
             generator: source of the noise that stochastic samplers add; one, or one per sample.
             progress: called as progress(step, steps) after each step, of as many as the schedule has: a part of a
                 schedule (image to image) has fewer than `num_steps`.
-
-        Raises:
-            ValueError: no number of steps was given, or it is below 1.
         """
         schedule = self.schedule(num_steps)
         # the deviation of x0 + sigma * noise for data of unit variance, rounded to the schedule's float32; the root in

@@ -18,8 +18,6 @@ from sgm_core.randomness import bernoulli, move
 from sgm_core.roles import Conditioner, Embedder
 from sgm_core.shapes import Shape
 
-__all__ = ["EmbedderSlot", "NoConditioner", "count_samples", "describe", "like", "null_outputs"]
-
 _NETWORK_ARGUMENTS = {
     "x": "that is the network's input, use 'concat' to join it",
     "timesteps": "that is the network's noise level",
@@ -58,9 +56,7 @@ class EmbedderSlot:
             keyword argument of the network.
 
     Raises:
-        ValueError: not exactly one of `input_key` and `input_keys`; a rate outside [0, 1]; a trainable embedder that
-            is cached, or without a parameter that requires a gradient; `cache` with an embedder that caches nothing;
-            values that do not match the keys; an unusable output.
+        ValueError: values that contradict each other or the embedder; the message says which.
     """
 
     embedder: Annotated[Embedder, FixedWeights(cached="cache", unless="trainable")]

@@ -43,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # SgmError is a ValueError
         if debug:
             raise
-        sys.stderr.write(f"{message_of(error)}\n")
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            message = f"{error.filename or 'error'}: {error.strerror}"
+        elif not isinstance(error, SgmError):
+            message += f"\n({type(error).__name__}; --debug shows where)"
+        sys.stderr.write(f"{message}\n")
         return EXIT_WRONG_INPUT
 
 
@@ -60,29 +65,23 @@ def dispatch(given: list[str]) -> int:
     except UnknownNameError:
         entry = None
     if entry is not None:
-        command = index.load(entry)
-        return run_command(name, command, parser_of(name, command, entry.provider), given[1:])
+        return run_command(name, index.load(entry), entry.provider, given[1:])
     listing = summaries()
-    if any(entry.distribution != BUILTIN for entry in index.entries("plugins")):  # a hook can bring commands, too
-        from sgm_core.hooks.commands import PluginCommands
+    if not all(entry.builtin for entry in index.entries("plugins")):  # a hook can bring commands, too
+        from sgm_core.hooks.commands import find, listing_of, offers_of
         from sgm_core.hooks.session import Session
 
         opened = Session()
-        added = PluginCommands(opened, listing)
-        if (offer := added.find(name)) is not None:
-            parser = parser_of(offer.name, offer.command, str(offer.plugin))
-            return run_command(offer.name, offer.command, parser, given[1:], opened)
-        listing |= added.listing()
+        offers = offers_of(opened, listing)
+        if (offer := find(offers, name)) is not None:
+            return run_command(offer.name, offer.command, str(offer.plugin), given[1:], opened)
+        listing |= listing_of(offers)
     root_parser(listing).parse_args(given[:1])  # exits
     raise AssertionError
 
 
 def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
-    """`sgm` itself: only its help, and the name of the command.
-
-    Args:
-        listing: the commands with their summaries.
-    """
+    """`sgm` itself: only its help, and the name of the command, one of a listing with summaries."""
     width = max([10, *(len(name) + 2 for name in listing)])
     lines = "\n".join(f"  {name:{width}}{summary}" for name, summary in sorted(listing.items()))
     root = argparse.ArgumentParser(
@@ -98,6 +97,8 @@ def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def parser_of(name: str, command: Any, provider: str) -> argparse.ArgumentParser:
     """The parser of one command. Its own, so that `sgm train CONFIG --name x key=value` may mix options and values.
+
+    A command whose options are those of plugins leaves the session that loaded them in it, as the default `_session`.
 
     Raises:
         SgmError: the command lacks a function or declares its options wrongly; the message names who provides it.
@@ -121,17 +122,12 @@ def parser_of(name: str, command: Any, provider: str) -> argparse.ArgumentParser
     return parser
 
 
-def run_command(
-    name: str, command: Any, parser: argparse.ArgumentParser, arguments: list[str], opened: Session | None = None
-) -> int:
-    """Parse the arguments and run.
-
-    Args:
-        opened: the session that loaded the command, if a hook brought it.
-    """
-    options = parser.parse_intermixed_args(arguments)
+def run_command(name: str, command: Any, provider: str, given: list[str], opened: Session | None = None) -> int:
+    """Parse the arguments and run; `opened` is the session that loaded the command, if a hook brought it."""
+    options = parser_of(name, command, provider).parse_intermixed_args(given)
     for file in options.code:
         run_file(file)
+    opened = opened or getattr(options, "_session", None)
     if opened is None and not getattr(command, "session", False):
         code: int = command.run(options)
         return code
@@ -148,7 +144,7 @@ def summaries() -> dict[str, str]:
     Raises:
         SgmError: the metadata know no commands of ours, as after an update of an editable install.
     """
-    if not any(entry.distribution == BUILTIN for entry in index.entries(GROUP)):
+    if not any(entry.builtin for entry in index.entries(GROUP)):
         raise SgmError(
             f"the metadata of {BUILTIN} list no commands: install it again (in a checkout: pip install -e .)"
         )
@@ -173,21 +169,8 @@ def summary_of(entry: Entry) -> str:
     return found[1] if found else ""
 
 
-def message_of(error: ValueError | OSError) -> str:
-    """The message for the user."""
-    if isinstance(error, SgmError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'error'}: {error.strerror}"
-    return f"{error}\n({type(error).__name__}; --debug shows where)"
-
-
 def run_file(file: str) -> None:
-    """Run a local Python file, so that the components that it registers are known.
-
-    Raises:
-        SgmError: no such file, or it raised.
-    """
+    """Run a local Python file, so that the components that it registers are known. SgmError if it cannot be run."""
     from runpy import run_path
 
     try:

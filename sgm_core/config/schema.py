@@ -278,14 +278,14 @@ def _hints_one_by_one(target: Any) -> dict[str, Any]:
     """
     from sgm_core import roles
 
-    role_names = {name: getattr(roles, name) for name in roles.__all__}  # Lightning's too, which come when asked for
+    known = {kind.role.partition(":")[2]: role_of(name) for name, kind in KINDS.items()}
     hints: dict[str, Any] = {}
     for owner in reversed(target.__mro__) if inspect.isclass(target) else [target]:
-        names = vars(sys.modules.get(owner.__module__, roles)) | getattr(inspect.unwrap(owner), "__globals__", {})
+        there = vars(sys.modules.get(owner.__module__, roles)) | getattr(inspect.unwrap(owner), "__globals__", {})
         for name, hint in inspect.get_annotations(owner).items():
-            holder = types.SimpleNamespace(__annotations__={name: hint})
+            one = types.SimpleNamespace(__annotations__={name: hint})
             try:
-                hints |= typing.get_type_hints(holder, {**role_names, **names}, include_extras=True)
+                hints |= typing.get_type_hints(one, known | there, include_extras=True)
             except Exception:  # as above
                 hints[name] = Any
     return hints

@@ -6,7 +6,7 @@ from typing import Any
 
 from sgm_core.config.api import Config
 from sgm_core.config.tree import ConfigError, Problem
-from sgm_core.hooks.session import asked
+from sgm_core.hooks.session import Session, current
 
 
 def check_with_plugins(config: Config, *, training: bool = True) -> list[str]:
@@ -20,23 +20,19 @@ def check_with_plugins(config: Config, *, training: bool = True) -> list[str]:
         ConfigError: everything that is wrong, each with its line.
     """
     config.check()
-
-    def accept(result: Any) -> list[Problem | str]:
-        return [item if isinstance(item, (Problem, str)) else _located(config, item) for item in result]
-
-    answers = asked().call("check_config", lambda: {"config": config, "training": training}, accept)
+    session = current() or Session(builtin_only=True)
+    arguments = {"config": config, "training": training}
+    answers = session.call("check_config", lambda: arguments, lambda result: [_item(config, item) for item in result])
     found = [item for _, items in answers for item in items]
     if problems := [item for item in found if isinstance(item, Problem)]:
         raise ConfigError(problems)
     return [item for item in found if isinstance(item, str)]
 
 
-def _located(config: Config, item: Any) -> Problem:
-    """A problem as a path and a message, with the line of that path or of what holds it.
-
-    Raises:
-        ValueError: something else.
-    """
+def _item(config: Config, item: Any) -> Problem | str:
+    """A note or a problem, with the line of its path or of what holds that. ValueError for anything else."""
+    if isinstance(item, (Problem, str)):
+        return item
     try:
         path, message = map(str, item)
     except (TypeError, ValueError):

@@ -23,8 +23,9 @@ def extra_images(engine: LightningModule, batch: Callable[[], Any], seed: int) -
     """
     session = current()
     images: dict[str, Tensor] = {}
-    for plugin in session.implementing("extra_images") if session is not None else ():
-        assert session is not None
+    if session is None:
+        return images
+    for plugin in session.implementing("extra_images"):
         with isolate_rng():
             torch.manual_seed(seed)
             drawn = session.attempt(plugin, "extra_images", {"engine": engine.eval(), "batch": batch()}, pictures)
@@ -35,11 +36,7 @@ def extra_images(engine: LightningModule, batch: Callable[[], Any], seed: int) -
 
 
 def pictures(result: Any) -> dict[str, Tensor]:
-    """The pictures of one plugin, clamped.
-
-    Raises:
-        ValueError: not pictures by name.
-    """
+    """The pictures of one plugin, clamped. ValueError for anything but pictures by name."""
     if not isinstance(result, Mapping):
         raise ValueError(f"give images by name, not a {type(result).__name__}")
     for name, image in result.items():

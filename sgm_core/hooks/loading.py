@@ -7,56 +7,53 @@ registered of it. pluggy finds and verifies the implementations, in a manager fo
 from __future__ import annotations
 
 import inspect
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pluggy import HookImpl, PluginManager, PluginValidationError
 
+from sgm_core.errors import SgmError, tell
 from sgm_core.hooks import specs
-from sgm_core.registry import BUILTIN, Entry, did_you_mean, index
+from sgm_core.registry import Entry, did_you_mean, index
 
 
 @dataclass(frozen=True, eq=False)
 class Plugin:
-    """A loaded plugin: its implementation of each hook that it has."""
+    """A loaded plugin, a module or an object, and its implementation of each hook that it has."""
 
     entry: Entry
+    offered: Any
     hooks: Mapping[str, HookImpl]
 
     def __str__(self) -> str:
         return self.entry.plugin
 
-    def call(self, hook: str, arguments: Mapping[str, Any]) -> Any:
-        """Call its implementation with the arguments that this declares."""
-        implementation = self.hooks[hook]
-        return implementation.function(*(arguments[name] for name in implementation.argnames))
 
-
-def load_plugins(entries: Iterable[Entry], refused: Callable[[Entry, str, BaseException], None]) -> list[Plugin]:
-    """Those that can be loaded, in the order of distribution and name. What two entries offer counts once.
-
-    Args:
-        refused: called for an entry that cannot be loaded, with the reason and what was raised.
-    """
+def load_plugins(entries: Iterable[Entry]) -> list[Plugin]:
+    """Those that can be loaded, in the order of distribution and name. What two entries offer counts once."""
     plugins: list[Plugin] = []
-    offers: list[Any] = []
     for entry in sorted(entries, key=lambda entry: (entry.distribution, entry.name)):
         try:
             offered = index.load(entry)
-            if any(offered is known for known in offers):
-                continue
-            plugins.append(Plugin(entry, implementations(entry, offered)))
+            if not any(offered is plugin.offered for plugin in plugins):
+                plugins.append(Plugin(entry, offered, implementations(entry, offered)))
         except (Exception, SystemExit) as error:
-            if entry.distribution == BUILTIN:  # a fault of ours is not left out
+            if entry.builtin:  # a fault of ours is not left out
                 raise
             # the registry's message names the plugin, as ours does
-            reason = str(error).partition(f" of {entry.provider} ")[2] or str(error)
-            refused(entry, reason, error)
-        else:
-            offers.append(offered)
+            leave_out(entry, str(error).partition(f" of {entry.provider} ")[2] or str(error), error)
     return plugins
+
+
+def leave_out(entry: Entry, reason: str, error: BaseException | None = None) -> None:
+    """Say that a plugin is left out; with `SGM_PLUGINS_STRICT` in an SgmError."""
+    message = f"{entry.plugin} is left out: {' '.join(reason.split())}"
+    if os.environ.get("SGM_PLUGINS_STRICT", "0") not in ("", "0"):
+        raise SgmError(f"{message} (SGM_PLUGINS_STRICT is set)") from error
+    tell(f"warning: {message}")
 
 
 def implementations(entry: Entry, offered: Any) -> dict[str, HookImpl]:
@@ -76,22 +73,19 @@ def implementations(entry: Entry, offered: Any) -> dict[str, HookImpl]:
         manager.register(offered)
     except PluginValidationError as error:
         raise ValueError(str(error)) from error
-    found = {
-        caller.name: _the_one(caller.name, caller.get_hookimpls(), known)
-        for caller in manager.get_hookcallers(offered) or ()
-        if caller.has_spec() or not all(implementation.optionalhook for implementation in caller.get_hookimpls())
-    }
+    found: dict[str, HookImpl] = {}
+    for caller in manager.get_hookcallers(offered) or ():
+        hook, (first, *more) = caller.name, caller.get_hookimpls()
+        if hook not in known:
+            if all(implementation.optionalhook for implementation in (first, *more)):
+                continue
+            raise ValueError(f"there is no hook '{hook}'.{did_you_mean(hook, known)} The hooks: {', '.join(known)}")
+        if more:
+            raise ValueError(f"it implements '{hook}' twice")
+        for option in ("tryfirst", "trylast", "wrapper", "hookwrapper"):
+            if getattr(first, option):
+                raise ValueError(f"'{hook}' is marked {option}: the order of plugins means nothing here")
+        found[hook] = first
     if not found:
         raise ValueError(f"nothing in {entry.value} is decorated @sgm_core.hookimpl. The hooks: {', '.join(known)}")
     return found
-
-
-def _the_one(hook: str, found: list[HookImpl], known: list[str]) -> HookImpl:
-    if hook not in known:
-        raise ValueError(f"there is no hook '{hook}'.{did_you_mean(hook, known)} The hooks: {', '.join(known)}")
-    if len(found) > 1:
-        raise ValueError(f"it implements '{hook}' twice")
-    for option in ("tryfirst", "trylast", "wrapper", "hookwrapper"):
-        if getattr(found[0], option):
-            raise ValueError(f"'{hook}' is marked {option}: the order of plugins means nothing here")
-    return found[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -18,26 +18,14 @@ class Patch(NamedTuple):
     path: str
     value: Node
 
-    @property
-    def steps(self) -> list[str]:
-        return split_path(self.path)
-
-    def touches(self, steps: list[str]) -> bool:
-        """Whether the path of these steps is this one's, or one is inside the other."""
-        shorter = min(len(self.steps), len(steps))
-        return self.steps[:shorter] == steps[:shorter]
-
     def __str__(self) -> str:
         value = repr(plain(self.value))
         return f"{self.value.origin} proposes {self.path} = {value if len(value) < 80 else value[:79] + '…'}"
 
 
-def agreed(answers: Iterable[tuple[Plugin, dict[str, Any]]], overrides: Iterable[str]) -> list[Patch]:
-    """The patches to apply below the overrides. Where an override sets the same key, the user is told.
-
-    Args:
-        answers: what each plugin proposes.
-        overrides: of the command line.
+def agreed(answers: Iterable[tuple[Plugin, Mapping[str, Any]]], overrides: Sequence[str]) -> list[Patch]:
+    """The patches of all plugins, to apply below the overrides of the command line. Where one of these sets the same
+    key, the user is told.
 
     Raises:
         SgmError: two of them contradict each other; all such pairs are named.
@@ -47,47 +35,45 @@ def agreed(answers: Iterable[tuple[Plugin, dict[str, Any]]], overrides: Iterable
         for plugin, found in answers
         for path, value in found.items()
     ]
-    user = [(text, steps) for text in overrides if (steps := _steps_of(text))]
     kept = []
     for patch in patches:
-        touching = [(text, steps) for text, steps in user if patch.touches(steps)]
-        for text, _ in touching:
+        touching = [text for text in overrides if _touch(_path_of(text), patch.path)]
+        for text in touching:
             tell(f"note: '{text}' of the command line is used; {patch}")
-        if all(len(steps) > len(patch.steps) for _, steps in touching):  # it sets a part of the patch at most
+        # an override that sets a part of the patch leaves the rest of it
+        if all(len(split_path(_path_of(text))) > len(split_path(patch.path)) for text in touching):
             kept.append(patch)
-    contradictions = [(one, other) for one, other in combinations(kept, 2) if one.touches(other.steps)]
+    contradictions = [f"{one}\n{other}" for one, other in combinations(kept, 2) if _touch(one.path, other.path)]
     if contradictions:
-        lines = [f"{one}\n{other}" for one, other in contradictions]
         advice = "Set the key on the command line, or leave a plugin out (--plugins)."
-        raise SgmError("\n".join(["plugins contradict each other:", *lines, advice]))
+        raise SgmError("\n".join(["plugins contradict each other:", *contradictions, advice]))
     return kept
 
 
-def _steps_of(override: str) -> list[str]:
-    """The path that an override sets, or nothing: reading the config has said that it is none."""
+def _path_of(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def _touch(one: str, other: str) -> bool:
+    """Whether two paths are the same, or one is inside the other. A text that is no path, which reading the config
+    has reported, is in none."""
     try:
-        return split_path(override.partition("=")[0])
+        return all(a == b for a, b in zip(split_path(one), split_path(other), strict=False))
     except ValueError:
-        return []
+        return False
 
 
-def accepted(result: Any) -> dict[str, Any]:
-    """The answer of one plugin.
-
-    Raises:
-        ValueError: not plain values by path, or two of them contradict each other.
-    """
+def accepted(result: Any) -> Mapping[str, Any]:
+    """The answer of one plugin. ValueError unless it is plain values by path, none inside another."""
     if not isinstance(result, Mapping) or not all(isinstance(path, str) for path in result):
         raise ValueError(f"give values by path, {{'trainer.max_steps': 10}}, not a {type(result).__name__}")
-    found = dict(result)
     try:
-        config_from(found, "patches").to_yaml()
+        config_from(dict(result), "patches").to_yaml()
     except ConfigError as error:
         raise ValueError(str(error)) from error
-    patches = [Patch(path, Node(value, Origin(""))) for path, value in found.items()]
-    for one, other in combinations(patches, 2):
-        if one.touches(other.steps):
-            raise ValueError(f"it sets {one.path} and {other.path}, of which one is inside the other")
-    for patch in patches:
-        split_path(patch.path)
-    return found
+    for path in result:
+        split_path(path)
+    for one, other in combinations(result, 2):
+        if _touch(one, other):
+            raise ValueError(f"it sets {one} and {other}, of which one is inside the other")
+    return dict(result)

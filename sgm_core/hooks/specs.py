@@ -3,7 +3,8 @@
 What holds for all: an implementation that raises `SgmError` speaks to the user and ends the command; whatever else it
 raises, or a result of another form than said here, leaves its plugin out for the rest of the session, with a line on
 stderr (with `SGM_PLUGINS_STRICT=1` that ends the command too). Plugins are called in the order of their distributions'
-names, and none of them sees what another one gave. A hook is not called again from inside itself.
+names, and none of them sees what another one gave. A hook is not called again from inside itself. A run with several
+processes calls its hooks in each of them, and needs the same answers there.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class RunParts(NamedTuple):
 
 @hookspec
 def session_start(command: str) -> None:
-    """A session begins: the plugins are loaded, nothing else has happened. On every rank.
+    """A session begins: the plugins are loaded, nothing else has happened.
 
     Args:
         command: `train`, `sample`, `replay`, `explain`, the name of a plugin's command, or `python`.
@@ -67,7 +68,7 @@ def session_start(command: str) -> None:
 
 @hookspec
 def session_finish(command: str, exit_code: int, error: BaseException | None) -> None:
-    """The session ends, for every plugin that was told of its start, also where the command fails. On every rank.
+    """The session ends, for every plugin that was told of its start, also where the command fails.
 
     Args:
         command: as for `session_start`.
@@ -78,12 +79,11 @@ def session_finish(command: str, exit_code: int, error: BaseException | None) ->
 
 @hookspec
 def config_loaded(config: dict[str, Any]) -> Mapping[str, Any] | None:
-    """A config was composed from its files and the command line; it is not checked yet. On every rank.
+    """A config was composed from its files and the command line; it is not checked yet.
 
-    Gives patches, key path -> plain value: `{"trainer.max_steps": 10}`. Each sets this one value, as
-    `trainer.max_steps=10` on the command line would, but below the command line, which wins (the user is told). Two
-    plugins on one key, or one on a key inside the other's, end the command. `${...}` in a value is interpolated.
-    The saved config of a run that is resumed is not patched again, and `sgm check` calls no hooks.
+    Gives patches, key path -> plain value: `{"trainer.max_steps": 10}` acts as `trainer.max_steps=10` on the command
+    line, which overrides it with a note. Two plugins that patch one key, or a key and one inside it, end the command.
+    `${...}` in a value is interpolated. A resumed run's config is not patched again. `sgm check` calls no hooks.
 
     Args:
         config: plain data; a copy, without anyone's patches.
@@ -92,9 +92,7 @@ def config_loaded(config: dict[str, Any]) -> Mapping[str, Any] | None:
 
 @hookspec
 def component_built(component: Any, entry: Entry, path: str) -> None:
-    """A component was built from a config or with `sgm_core.build`, after all that are in it. On every rank.
-
-    An optimizer or lr schedule is built when training starts.
+    """A component was built, after all that are in it. An optimizer or lr schedule is built when training starts.
 
     Args:
         component: the object.
@@ -108,8 +106,8 @@ def check_config(config: Config, training: bool) -> Iterable[Problem | tuple[str
     """A whole config was checked, nothing is built yet; gives what else is wrong with it.
 
     Each item is a problem: `(path, message)`, shown with the line of that path, or a `Problem` with a line of its own.
-    A text alone is a note on what could not be compared. Called before a model is built, also outside a session (then
-    only for built-in plugins), and by `sgm check --shapes`, `sgm train` and `sgm explain`.
+    A text alone is a note on what could not be compared. Called before a model is built (outside a session only for
+    built-in plugins), and by `sgm check --shapes`, `sgm train` and `sgm explain`.
 
     Args:
         config: `config["model.network"]` is plain data, `config.node(path).origin` its line.
@@ -139,31 +137,27 @@ def before_training(options: argparse.Namespace, config: Config, folder: Path) -
 
 @hookspec
 def lightning_callbacks(config: dict[str, Any], run: RunParts) -> list[Callback] | None:
-    """A trainer is made by `sgm train`; gives callbacks to add after the config's own. On every rank, alike.
-
-    The order of callbacks means nothing. What a callback raises later ends the run, as that of any callback does.
+    """`sgm train` makes a trainer; gives callbacks to add, in any order. What they raise later ends the run.
 
     Args:
         config: the resolved config as plain data; a copy.
-        run: its folder, its checked config, the path of its metrics, whether it is resumed, the config's callbacks.
+        run: see `RunParts`.
     """
 
 
 @hookspec
 def checkpoint_save(engine: LightningModule, trainer: Trainer) -> Any:
-    """`sgm train` saves a checkpoint; gives what to keep in it. On every rank; what rank 0 gives is written.
+    """`sgm train` saves a checkpoint; gives what to keep in it, if anything. What rank 0 gives is written.
 
-    Plain data that `torch.load(weights_only=True)` reads: dicts, lists and tuples of None, booleans, numbers, texts
-    and tensors. None keeps nothing. It goes into a compartment of the plugin's own, which stays in the
-    checkpoints of a run that is resumed without the plugin.
+    It is made of dicts, lists, tuples, None, booleans, numbers, texts and tensors, which
+    `torch.load(weights_only=True)` reads. A run that is resumed without the plugin keeps it in its checkpoints.
     """
 
 
 @hookspec
 def checkpoint_load(engine: LightningModule, trainer: Trainer, state: Any) -> None:
-    """`sgm train --resume` goes on; called where the checkpoint has a compartment of this plugin. On every rank.
-
-    The weights are restored by then; the optimizers, the step count and the states of callbacks not yet.
+    """`sgm train --resume` has read a checkpoint with something of this plugin. The weights are restored by then; the
+    optimizers, the step count and the states of callbacks not yet.
 
     Args:
         state: what `checkpoint_save` gave, its tensors on the CPU.
@@ -174,8 +168,8 @@ def checkpoint_load(engine: LightningModule, trainer: Trainer, state: Any) -> No
 def commands() -> Mapping[str, Command] | None:
     """Sub-commands to add to `sgm`, by name; a built-in name cannot be taken.
 
-    Asked for only by `sgm --help` and where the given command is not built in. The command runs in a session. A name
-    that two plugins offer is written `distribution:name`.
+    Called only by `sgm --help` and for a command that is no entry point. The command runs in a session. A name that two
+    plugins offer is written `distribution:name`.
     """
 
 
@@ -183,8 +177,8 @@ def commands() -> Mapping[str, Command] | None:
 def extra_images(engine: LightningModule, batch: Any) -> Mapping[str, Tensor] | None:
     """The `image_logger` draws; gives more pictures by name, each (n, c, h, w) in [-1, 1], c = 1 or 3.
 
-    They are shown as `distribution.plugin.name`. On every rank, alike; rank 0 writes. The engine is in eval mode,
-    without gradients; torch's random state is that of the logger's seed, and is put back as it was.
+    They are shown as `distribution.plugin.name`. The engine is in eval mode, without gradients; torch's random state is
+    that of the logger's seed, and is put back as it was.
 
     Args:
         batch: the one that is always drawn, on the engine's device; a copy.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sgm_core.randomness import samples as sample_draws
+from sgm_core.randomness import samples
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for the batch, one per sample (then a sample does not depend on its batch), or none.
@@ -32,9 +32,7 @@ def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | 
     device = like.device if like is not None else torch.device("cpu")
     dtype = like.dtype if like is not None else torch.get_default_dtype()
     if generator is None:
-        own = sample_draws.current().draw(
-            shape, dtype, device, 2, sample_draws.normal, lambda row, g: row.normal_(generator=g)
-        )
+        own = samples.current().draw(shape, dtype, device, 2, samples.normal, lambda row, g: row.normal_(generator=g))
         return torch.randn(*shape, device=device, dtype=dtype) if own is None else own
     if isinstance(generator, torch.Generator):
         noise = torch.randn(*shape, generator=generator, device=generator.device, dtype=dtype)
@@ -61,8 +59,8 @@ def randint(
     """Integers in 0..high-1 (int64), high up to 2^31. Sources as of `randn`."""
     device = torch.device(device)
     if generator is None:
-        numbers = sample_draws.integers(high)
-        own = sample_draws.current().draw(
+        numbers = samples.integers(high)
+        own = samples.current().draw(
             shape, torch.int64, device, 1, numbers, lambda row, g: row.random_(high, generator=g)
         )
         return torch.randint(high, tuple(shape), device=device) if own is None else own
@@ -75,8 +73,8 @@ def bernoulli(
     """True with probability p, of `shape`. Sources as of `randn`."""
     device = torch.device(device)
     if generator is None:
-        own = sample_draws.current().draw(
-            shape, torch.float32, device, 1, sample_draws.uniform, lambda row, g: row.uniform_(generator=g)
+        own = samples.current().draw(
+            shape, torch.float32, device, 1, samples.uniform, lambda row, g: row.uniform_(generator=g)
         )
         if own is not None:
             return own < p
@@ -89,8 +87,8 @@ def exponential_like(x: Tensor) -> Tensor:
     """Exponentially distributed numbers of rate 1 with the shape and device of `x`, float32 at least: half precision
     rounds small ones to 0. Sources as of `randn`, without a generator."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    own = sample_draws.current().draw(
-        x.shape, dtype, x.device, 1, sample_draws.exponential, lambda row, g: row.exponential_(generator=g)
+    own = samples.current().draw(
+        x.shape, dtype, x.device, 1, samples.exponential, lambda row, g: row.exponential_(generator=g)
     )
     return torch.empty_like(x, dtype=dtype).exponential_() if own is None else own
 
@@ -98,19 +96,15 @@ def exponential_like(x: Tensor) -> Tensor:
 @contextmanager
 def own_random_state(device: torch.device) -> Iterator[None]:
     """Inside, whatever is drawn leaves torch's random states, of the CPU and of `device`, as they were."""
-    if device.type == "mps":  # has one state and no numbered devices, as `fork_rng` wants them
-        state = torch.mps.get_rng_state()
-        try:
-            with torch.random.fork_rng([]):
-                yield
-        finally:
+    mps = device.type == "mps"  # has one state and no numbered devices, as `fork_rng` wants them
+    state = torch.mps.get_rng_state() if mps else None
+    numbered = not mps and device.type not in ("cpu", "meta")
+    try:
+        with torch.random.fork_rng([device] if numbered else [], device_type=device.type if numbered else "cuda"):
+            yield
+    finally:
+        if state is not None:
             torch.mps.set_rng_state(state)
-    elif device.type in ("cpu", "meta"):
-        with torch.random.fork_rng([]):
-            yield
-    else:
-        with torch.random.fork_rng([device], device_type=device.type):
-            yield
 
 
 def seed_of(key: Sequence[int | str]) -> int:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from sgm_core.config.arguments import add_config_arguments, read_config, split
 from sgm_core.errors import SgmError
-from sgm_core.hooks.session import prepared
-from sgm_core.hooks.session import session as hook_session
+from sgm_core.hooks import session as hooks
 
 if TYPE_CHECKING:
     from sgm_core.runs.run import Run
@@ -29,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", type=Path, metavar="RUN", help="resume a run from its newest valid checkpoint, with its config"
     )
     parser.add_argument(
-        "--allow-change",
-        action="store_true",
-        help="with --resume: accept changes of what the model learns",
+        "--allow-change", action="store_true", help="with --resume: accept changes of what the model learns"
     )
-    prepared().call("train_options", lambda: {"parser": parser}, lambda result: None)
+    opened = hooks.Session()
+    opened.call("train_options", lambda: {"parser": parser})
+    parser.set_defaults(_session=opened)  # which `run` takes
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace, run: Run) -> int:
     """Train, unless a plugin does something in its place."""
     arguments = {"options": options, "config": run.config, "folder": run.folder}
-    with hook_session("train") as here:
+    with hooks.session("train") as here:
         codes = [code for _, code in here.call("before_training", lambda: arguments, int)]
         return codes[0] if codes else run.train()
 

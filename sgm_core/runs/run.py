@@ -40,10 +40,9 @@ from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
 from sgm_core.errors import SgmError, StopRun, tell
 from sgm_core.files import is_temporary, replacing, sweep
-from sgm_core.hooks.callbacks import added_callbacks
+from sgm_core.hooks.callbacks import Compartments, added_callbacks
 from sgm_core.hooks.checks import check_with_plugins
-from sgm_core.hooks.compartments import Compartments
-from sgm_core.hooks.session import current, hook_entries, session
+from sgm_core.hooks.session import hook_entries, session
 from sgm_core.hooks.specs import RunParts
 from sgm_core.runs.changes import changes, described
 from sgm_core.runs.lines import METRICS
@@ -203,13 +202,7 @@ class Run:
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
-            callbacks=[
-                Begun(self),
-                *(own or ()),
-                Compartments(current()),
-                saver,
-                *added,
-            ],
+            callbacks=[Begun(self), *(own or ()), Compartments(), saver, *added],
             plugins=[writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
@@ -315,12 +308,8 @@ def is_leftover(path: Path) -> bool:
 
 def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
     """A run that resumes from its newest valid checkpoint, or from step 0 if none was saved yet. Says what is wrong
-    with newer checkpoints.
-
-    Args:
-        folder: of the run.
-        overrides: of its config.
-        allow_change: go on, too, if overrides or somebody who edited `config.yaml` have changed what is learnt.
+    with newer checkpoints. With `allow_change` also if overrides, or somebody who edited `config.yaml`, have changed
+    what is learnt.
 
     Raises:
         SgmError: not a run folder, nothing saved in it that can be read, or its config was changed.

@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.load import load_into
+from sgm_core.checkpoints.manifest import to_load
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.randomness.samples import SampleDraws, sample_draws
@@ -72,11 +73,7 @@ class TrainingEngine(LightningModule, ABC):
         return self.trained_parameters()
 
     def get_input(self, batch: Batch) -> Tensor:
-        """The images of a batch, (b, c, h, w) in [-1, 1].
-
-        Raises:
-            ValueError: the batch has no entry `input_key`.
-        """
+        """The images of a batch, (b, c, h, w) in [-1, 1]. ValueError if it has no entry `input_key`."""
         if self.input_key not in batch:
             raise ValueError(f"the batch has no '{self.input_key}' (model.input_key); it has {', '.join(batch)}")
         x: Tensor = batch[self.input_key]
@@ -101,10 +98,8 @@ class TrainingEngine(LightningModule, ABC):
         fuse(optimizer)
         if self.make_lr_schedule is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_lr_schedule(optimizer), "interval": "step", "frequency": 1},
-        }
+        schedule = {"scheduler": self.make_lr_schedule(optimizer), "interval": "step", "frequency": 1}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     # --- random numbers --------------------------------------------------------------------------------------------
 
@@ -133,16 +128,13 @@ class TrainingEngine(LightningModule, ABC):
         """
         seed = torch.initial_seed() if self._seed_of_fit is None else self._seed_of_fit  # without a trainer
         trainer, samples = self._trainer, self.count_samples(batch)
-        micro, processes, full = batch_idx, 1, samples
+        micro, full = batch_idx, samples
         if trainer is not None:
-            micro, processes = batch_idx % trainer.accumulate_grad_batches, trainer.world_size
+            micro = batch_idx % trainer.accumulate_grad_batches
             full = full_batch(trainer, samples, len(self.get_input(batch)))
-        first = (micro * processes + self.global_rank) * full
+        first = (micro * self.processes + self.global_rank) * full
         key = (seed, self.global_step)
-        with (
-            draws_of((*key, micro, self.global_rank), self.device),
-            sample_draws(SampleDraws(key, samples, first)),
-        ):
+        with draws_of((*key, micro, self.global_rank), self.device), sample_draws(SampleDraws(key, samples, first)):
             yield
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -217,20 +209,20 @@ class TrainingEngine(LightningModule, ABC):
     @contextmanager
     def ema_scope(self) -> Iterator[None]:
         """Inside, the trained weights are the averaged ones. No copy is made; a nested scope changes nothing."""
-        if self.model_ema is None or self.model_ema.swapped:
+        average = self.model_ema
+        if average is None or average.swapped:
             yield
             return
-        self._swap()
+        self._swap(average)
         try:
             yield
         finally:
-            self._swap()
+            self._swap(average)
 
-    def _swap(self) -> None:
-        assert self.model_ema is not None
+    def _swap(self, average: Average) -> None:
         if self._sharded:
             reshard(self)
-        self.model_ema.swap()
+        average.swap()
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -265,8 +257,6 @@ class TrainingEngine(LightningModule, ABC):
             CheckpointError: the file cannot be read or is not what its manifest says, or its keys or shapes are not
                 those of this model.
         """
-        from sgm_core.checkpoints.manifest import to_load
-
         return load_into(self, read_checkpoint(to_load(Path(path), verify=True)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sgm_core.randomness.samples import in_chunks
+
+Rows = int | Literal["auto"] | None
+"""How many at once, None for all."""
 
 ON_CPU = 1
 """Units at once on a CPU. A system without memory ends the process there, which nothing can catch; and one large image
@@ -16,27 +20,30 @@ keeps all cores busy."""
 
 
 class FittingChunks:
-    """Works on all rows of a tensor at once, or on as many as the device has memory for.
+    """Works on some rows of a tensor at once, or with `auto` on as many as the device has memory for.
 
-    The first call of a shape starts with all rows. When the device runs out of memory, their number is halved until
-    they fit. Later calls of that shape start with the number that did. On a CPU it is `ON_CPU` from the start.
+    The latter starts a shape with all rows. When the device runs out of memory, their number is halved until they fit.
+    Later calls of that shape start with the number that did. On a CPU it is `ON_CPU` from the start.
     """
 
     def __init__(self) -> None:
         self._fitting: dict[tuple[object, ...], int] = {}
 
-    def run(self, work: Callable[[Tensor], Tensor], x: Tensor, what: str, unit: int = 1) -> Tensor:
+    def run(self, work: Callable[[Tensor], Tensor], x: Tensor, what: str, unit: int = 1, size: Rows = "auto") -> Tensor:
         """The results of `work` for all rows of x. What samples draw does not depend on how many fit.
 
         Args:
             work: rows -> as many rows, each by itself.
-            x: the rows.
             what: a name of the work; sizes are remembered under it.
             unit: rows that belong together, as the frames of a clip: a chunk has a multiple of them.
+            size: how many rows at once.
 
         Raises:
             torch.OutOfMemoryError: a single unit does not fit.
         """
+        if size != "auto":
+            parts = [work(chunk) for chunk in in_chunks(x, size)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         key = (what, x.shape[1:], x.dtype, x.device, unit)
         size = self._fitting.get(key, ON_CPU * unit if x.device.type == "cpu" else len(x))
         while True:

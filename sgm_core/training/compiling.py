@@ -18,14 +18,7 @@ def compile_network(network: nn.Module, backend: str | Callable[..., Any] = "ind
     What is compiled are the modules of the types that its class names in `compile_regions`. Blocks of equal shapes
     share a graph, whatever their weights, so that compiling takes a fraction of what it takes for the network as a
     whole, again for each new shape of its input (`benchmarks/compiling.py`). A network that names none is compiled as a
-    whole. Nothing is compiled before it is called.
-
-    Args:
-        network: called as before.
-        backend: of `torch.compile`.
-
-    Returns:
-        What is compiled on its own.
+    whole. Nothing is compiled before it is called. Gives the modules that are compiled on their own.
 
     Raises:
         ValueError: the default backend cannot work here, see `unquoted_path`.
@@ -50,11 +43,7 @@ def unquoted_path() -> str | None:
 
 def regions(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
     """The modules of these types within another one, in order; not those within one of them."""
-    return [
-        region
-        for child in module.children()
-        for region in ([child] if isinstance(child, kinds) else regions(child, kinds))
-    ]
+    return [r for child in module.children() for r in ([child] if isinstance(child, kinds) else regions(child, kinds))]
 
 
 def _allow_graphs(regions: int) -> None:

@@ -15,11 +15,8 @@ from sgm_core.roles import Logger
 
 
 class FolderLogger(Logger):
-    """A logger with one file. Only rank 0 writes. On a full disk metrics are lost, with a warning; training continues.
-
-    Args:
-        path: the file.
-        what: it is, for the warning.
+    """A logger with one file. Only rank 0 writes. On a full disk metrics are lost, with a warning that says of what;
+    training continues.
     """
 
     def __init__(self, path: Path, what: str) -> None:

@@ -10,10 +10,8 @@ def fuse(optimizer: Optimizer) -> None:
     three times as slow (`benchmarks/memory.py`). Since the constructor is not told, a scaler of 16-mixed still divides
     the gradients itself, so that they can be clipped.
 
-    A checkpoint says what its run took, and one that is resumed takes the same.
-
-    Args:
-        optimizer: others than these two are left as they are, as are parameters that the kernels do not take.
+    A checkpoint says what its run took, and one that is resumed takes the same. Other optimizers, and parameters that
+    the kernels do not take, are left as they are.
     """
     if type(optimizer) not in (Adam, AdamW):
         return

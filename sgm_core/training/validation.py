@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,14 +71,8 @@ class SigmaLevels:
         themselves (frames of a clip, captions of an image), levels do not go with what is repeated.
         """
         k = len(self.sigmas)
-        orders: dict[int, np.ndarray] = {}
-        chosen = []
-        for position in positions:
-            block, place = divmod(position, k)
-            if block not in orders:
-                orders[block] = np.random.default_rng((_SEED, block)).permutation(k)
-            chosen.append(int(orders[block][place]))
-        return self.sigmas[chosen]
+        order = cache(lambda block: np.random.default_rng((_SEED, block)).permutation(k))
+        return self.sigmas[[int(order(position // k)[position % k]) for position in positions]]
 
 
 class LossByLevel:
@@ -208,29 +203,23 @@ class Validation:
         return range(first, first + rows)
 
     def measure(
-        self,
-        name: str,
-        loss_fn: Callable[..., Tensor],
-        x: Tensor,
-        cond: Conditioning,
-        positions: Sequence[int],
-        batch: tuple[int, int],
+        self, name: str, loss: Callable[..., Tensor], x: Tensor, cond: Conditioning, at: range, batch: tuple[int, int]
     ) -> None:
         """Take in the losses of clean x (b, c, *grid), each with a level and noise of its own.
 
         Args:
             name: one of those given to `begin`.
-            loss_fn: a loss with the denoiser bound to it.
-            positions: of the samples, from `positions`.
+            loss: one with the denoiser bound to it.
+            at: where the samples are in the data, from `positions`.
             batch: batch index and rank. Without levels, level and noise are drawn by these.
         """
         if self.levels is None:
             source = torch.Generator(x.device).manual_seed(seed_of(("noise of a batch", *batch)))
-            self.validated[name].add(None, loss_fn(x, cond, source))
+            self.validated[name].add(None, loss(x, cond, source))
         else:
-            sigma = self.levels.of(positions).to(x.device, non_blocking=True)
-            sources = [torch.Generator().manual_seed(seed_of(("noise", i))) for i in positions]
-            self.validated[name].add(sigma, loss_fn(x, cond, sources, sigma=sigma))
+            sigma = self.levels.of(at).to(x.device, non_blocking=True)
+            sources = [torch.Generator().manual_seed(seed_of(("noise", i))) for i in at]
+            self.validated[name].add(sigma, loss(x, cond, sources, sigma=sigma))
 
     def results(self, total: Total) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         """Of each name that has samples: the mean under p(sigma), and the mean at each level. Waits for the device."""

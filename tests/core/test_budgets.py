@@ -25,15 +25,12 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 90,
+    "root": 8,
     "config": 10,
-    "hooks": 136,
     "checkpoints": 170,
-    "training": 43,
-    "runs": 49,
-    "cli": 17,
-    "together": 509,
-    "code": 149,
+    "training": 13,
+    "runs": 37,
+    "together": 231,
     "testing": 73,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""

@@ -12,8 +12,7 @@ from support.tiny_model import fit, make_engine
 
 import sgm_core as sgm
 from sgm_core.checkpoints.files import save_weights
-from sgm_core.hooks.compartments import COMPARTMENTS_KEY, Compartments, plain_copy
-from sgm_core.hooks.session import current
+from sgm_core.hooks.callbacks import COMPARTMENTS_KEY, Compartments, plain_copy
 
 SAVES = """
 loaded = []
@@ -29,7 +28,7 @@ def checkpoint_load(engine, trainer, state): loaded.append((trainer.global_step,
 
 def save(path):
     """Train two steps, give the checkpoint."""
-    trainer = fit(make_engine(), steps=2, callbacks=[Compartments(current())])
+    trainer = fit(make_engine(), steps=2, callbacks=[Compartments()])
     trainer.save_checkpoint(path)
     return torch.load(path, weights_only=True)
 
@@ -46,7 +45,7 @@ def resume(path, out):
 def one_more_step():
     return L.Trainer(
         max_steps=3, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
-        enable_model_summary=False, callbacks=[Compartments(current())],
+        enable_model_summary=False, callbacks=[Compartments()],
     )  # fmt: skip
 
 

@@ -11,9 +11,8 @@ from support.tiny_model import make_engine
 
 import sgm_core as sgm
 from sgm_core.errors import SgmError
-from sgm_core.hooks.callbacks import added_callbacks
-from sgm_core.hooks.commands import PluginCommands
-from sgm_core.hooks.compartments import Compartments
+from sgm_core.hooks.callbacks import Compartments, added_callbacks
+from sgm_core.hooks.commands import offers_of
 from sgm_core.hooks.images import extra_images
 from sgm_core.hooks.session import Session
 from sgm_core.hooks.specs import RunParts
@@ -68,7 +67,7 @@ def extra_images(engine, batch): return {"noise": torch.rand(1, 1, 2, 2) * batch
 def everything(capsys) -> tuple:
     """What all hooks give."""
     capsys.readouterr()
-    with sgm.session("train") as session:
+    with sgm.session("train"):
         try:
             config = sgm.load_config("digits")
             said = config.to_yaml()
@@ -78,10 +77,10 @@ def everything(capsys) -> tuple:
         run = RunParts(Path("run"), config, Path("metrics.jsonl"), False, None)
         callbacks = [callback.name for callback in added_callbacks(run) if hasattr(callback, "name")]
         checkpoint: dict = {}
-        Compartments(session).on_save_checkpoint(None, None, checkpoint)
+        Compartments().on_save_checkpoint(None, None, checkpoint)
         images = extra_images(make_engine(), lambda: torch.ones(1), 0)
     drawn = {key: image.sum().item() for key, image in images.items()}
-    offers = PluginCommands(Session(), ()).offers
+    offers = offers_of(Session(), ())
     commands = [(offer.name, offer.qualified, offer.command.name) for offer in offers]
     return said, callbacks, checkpoint, list(drawn.items()), commands, capsys.readouterr()
 
