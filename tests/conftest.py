@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
-from support.processes import Forked, Running, Started
+from support.processes import Forked, Running, Started, answers
 
 from sgm_core.testing.fixtures import make_distribution, register
 
@@ -19,8 +19,11 @@ hypothesis.settings.register_profile("fixed", derandomize=True, database=None, d
 hypothesis.settings.register_profile("fuzz", derandomize=False, print_blob=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
-STARTS_TORCH = {"sgm_started", "python"}
+STARTS_TORCH = {"sgm_started", "python", "one_after_another"}
 """Fixtures that start an interpreter which imports torch: 5 to 7 seconds of CPU each time."""
+
+INSTALLED = {"fresh", "wheel"}
+"""Fixtures of the whole session: one virtual environment, into which pip installs torch and all the rest."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,15 +36,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     fixtures = set(getattr(item, "fixturenames", ()))
     if STARTS_TORCH & fixtures and not item.get_closest_marker("essential"):
         item.add_marker(pytest.mark.process)
-    if _shares_something(item):
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    if group := _shared_by(item, fixtures):
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _shares_something(item: pytest.Item) -> bool:
-    """Whether a fixture lives longer than this test: what it made would be made again in another worker."""
+def _shared_by(item: pytest.Item, fixtures: set[str]) -> str | None:
+    """The group of tests that share something with this one: another worker would make it again."""
+    if INSTALLED & fixtures:
+        return "fresh"
     found = item.session._fixturemanager.getfixturedefs
-    scopes = {made[-1].scope for name in getattr(item, "fixturenames", ()) if (made := found(name, item))}
-    return "module" in scopes or bool({"fresh", "wheel"} & set(getattr(item, "fixturenames", ())))
+    scopes = {made[-1].scope for name in fixtures if (made := found(name, item))}
+    return str(item.path) if "module" in scopes else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -110,3 +115,9 @@ def python() -> Callable[..., "subprocess.CompletedProcess[str]"]:
         )
 
     return run
+
+
+@pytest.fixture
+def one_after_another() -> Callable[..., list[tuple[int, str]]]:
+    """`one_after_another([["check", ...], ...], cwd, ...)`: commands in one new interpreter; as `python`, for many."""
+    return answers

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sgm_core.slots import describe
-from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.promises import finite, gradients_arrive, gradients_reach, independent
 from sgm_core.testing.stand_ins import noise
 from sgm_core.testing.subject import Subject
 
@@ -22,26 +22,15 @@ def finite_samples(subject: Subject, out: Any, x: Tensor, what: str) -> None:
         f"{describe(out)} for {describe(x)}",
         "keep the samples on the first dimension and the grid on the last ones",
     )
-    subject.expect(trees.is_finite(out), f"{what} are finite", "NaN or infinity", "look for a division by zero")
+    finite(subject, f"{what} are finite", out)
 
 
 def gradients_pass(subject: Subject, module: nn.Module, out: Tensor, x: Tensor) -> None:
     """To what it was given, and to every parameter."""
     if out.requires_grad:
         out.float().square().mean().backward()  # type: ignore[no-untyped-call]
-    subject.expect(
-        x.grad is not None and bool(x.grad.any()),
-        "gradients pass through it, to what comes before",
-        "they end here",
-        "detach nothing and use no torch.no_grad",
-    )
-    unused = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
-    subject.expect(
-        not unused,
-        "gradients reach every parameter",
-        f"none for {', '.join(unused[:3])}{' ...' if len(unused) > 3 else ''}",
-        "delete what the call does not use",
-    )
+    gradients_arrive(subject, x)
+    gradients_reach(subject, module, "delete what the call does not use")
 
 
 class ImageContract(Contract):
@@ -49,20 +38,14 @@ class ImageContract(Contract):
 
     def __init__(self, subject: Subject, x: Tensor | None = None) -> None:
         super().__init__(subject)
-        self.x = noise(2, 3, 32, 32, dtype=torch.float32).clamp(-1, 1) if x is None else x
-
-    def inputs(self) -> Any:
-        return {"x": self.x.clone()}
-
-    def call(self, component: Any, inputs: Any) -> Any:
-        return component(inputs["x"])
+        self.given = {"x": noise(2, 3, 32, 32, dtype=torch.float32).clamp(-1, 1) if x is None else x}
 
 
 class EncoderContract(ImageContract):
     """Images in, (b, c', h', w') out."""
 
     def check(self) -> None:
-        encoder, x = self.subject.build(), self.x.clone().requires_grad_()
+        encoder, x = self.subject.build(), self.inputs()["x"].requires_grad_()
         out = encoder(x)
         finite_samples(self.subject, out, x, "latents")
         check_factor(self.subject, encoder, x, out)
@@ -74,17 +57,14 @@ class DecoderContract(Contract):
 
     def __init__(self, subject: Subject, z: Tensor | None = None) -> None:
         super().__init__(subject)
-        self.z = noise(2, 4, 8, 8, dtype=torch.float32) if z is None else z
-
-    def inputs(self) -> Any:
-        return {"z": self.z.clone()}
+        self.given = {"z": noise(2, 4, 8, 8, dtype=torch.float32) if z is None else z}
 
     def call(self, component: Any, inputs: Any) -> Any:
         z = inputs["z"]
         return component(z, len(z)) if "frames" in getattr(component, "asks", ()) else component(z)
 
     def check(self) -> None:
-        decoder, z = self.subject.build(), self.z.clone().requires_grad_()
+        decoder, z = self.subject.build(), self.inputs()["z"].requires_grad_()
         out = self.call(decoder, {"z": z})
         finite_samples(self.subject, out, z, "images")
         check_factor(self.subject, decoder, out, z)
@@ -113,7 +93,7 @@ class DiscriminatorContract(ImageContract):
     """Images in, logits out, one channel of them."""
 
     def check(self) -> None:
-        discriminator, x = self.subject.build(), self.x.clone().requires_grad_()
+        discriminator, x = self.subject.build(), self.inputs()["x"].requires_grad_()
         out = discriminator(x)
         finite_samples(self.subject, out, x, "logits")
         self.subject.expect(
@@ -129,7 +109,7 @@ class FeatureNetworkContract(ImageContract):
         return list(component(inputs["x"]))
 
     def check(self) -> None:
-        network, x = self.subject.build().eval(), self.x.clone().requires_grad_()
+        network, x = self.subject.build().eval(), self.inputs()["x"].requires_grad_()
         features = network(x)
         self.subject.expect(
             isinstance(features, (list, tuple)) and len(features) > 0,
@@ -137,19 +117,11 @@ class FeatureNetworkContract(ImageContract):
             describe(features),
             "return a list of tensors, one per depth",
         )
-        alone = network(self.x[:1])
+        alone = network(self.given["x"][:1])
         for of_all, of_one in zip(features, alone, strict=True):
             finite_samples(self.subject, of_all, x, "features")
-            self.subject.expect(
-                not trees.difference(of_all[:1].detach(), of_one.detach(), tolerance=1e-4),
-                "the features of an image do not depend on the others in the batch",
-                "the first image has other ones alone",
-                "normalize over an image, not over a batch",
-            )
+            promise = "the features of an image do not depend on the others in the batch"
+            advice = "normalize over an image, not over a batch"
+            independent(self.subject, promise, of_one, of_all[:1], 1e-4, advice)
             of_all.float().square().mean().backward(retain_graph=True)
-        self.subject.expect(
-            x.grad is not None and bool(x.grad.any()),
-            "gradients pass to the images",
-            "they end here",
-            "detach nothing and use no torch.no_grad",
-        )
+        gradients_arrive(self.subject, x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from sgm_core.testing import trees
 from sgm_core.testing.subject import Subject
 
 
@@ -21,25 +22,32 @@ class Contract(ABC):
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
+        self.given: dict[str, Any] = {}
+        """What the component is called with, by name: tensors in containers."""
 
-    @abstractmethod
     def inputs(self) -> Any:
-        """What the component is called with: tensors in containers."""
+        """What is given, each time anew."""
+        return trees.clone(self.given)
 
-    @abstractmethod
     def call(self, component: Any, inputs: Any) -> Any:
         """Use the component once; what it gives, in containers."""
+        return component(*inputs.values())
 
     @abstractmethod
     def check(self) -> None:
         """Raise BrokenContract for a promise of the role that is not kept."""
 
 
+class BatchContract(Contract):
+    """A role that is used with a batch, whose entries a test may name as it likes."""
+
+    def __init__(self, subject: Subject, **batch: Any) -> None:
+        super().__init__(subject)
+        self.given = batch
+
+
 class Constructed(Contract):
     """A role whose use the kit cannot imitate: the component is built and no more."""
-
-    def inputs(self) -> Any:
-        return {}
 
     def call(self, component: Any, inputs: Any) -> Any:
         return {}

@@ -14,6 +14,7 @@ from torch import Tensor
 from sgm_core.slots import describe
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.promises import finite
 from sgm_core.testing.shapes import check_entries
 
 BATCHES = 8
@@ -22,9 +23,6 @@ BATCHES = 8
 
 class DataModuleContract(Contract):
     """Batches by name, epoch after epoch, the same again from the same seeds."""
-
-    def inputs(self) -> Any:
-        return {}
 
     def call(self, component: Any, inputs: Any) -> Any:
         return self._epochs(component)
@@ -58,22 +56,16 @@ class DataModuleContract(Contract):
                     describe(batch),
                     'give {"image": ..., "cls": ...}',
                 )
-                sized = {key: value for key, value in batch.items() if isinstance(value, (Tensor, list))}
                 check_entries(self.subject, data, batch)
-                rows = {
-                    key: len(value)
-                    for key, value in sized.items()
-                    if not (isinstance(value, Tensor) and not value.ndim)
-                }
+                of_samples = ((key, value) for key, value in batch.items() if isinstance(value, (Tensor, list)))
+                rows = {key: len(value) for key, value in of_samples if isinstance(value, list) or value.ndim}
                 expect(
                     len(set(rows.values())) == 1,
                     "the entries of a batch have one row per sample",
                     str(rows),
                     "collate all of them over the same samples",
                 )
-                expect(
-                    trees.is_finite(batch), "a batch is finite", "NaN or infinity", "clean the data when it is loaded"
-                )
+                finite(self.subject, "a batch is finite", batch, "clean the data when it is loaded")
         again = trees.difference(self._epochs(self.subject.build()), epochs)
         expect(
             not again,

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Coefficients
-from sgm_core.testing import trees
+from sgm_core.slots import describe
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.promises import finite, independent
 from sgm_core.testing.stand_ins import Scale, noise
 from sgm_core.testing.subject import Subject
 
@@ -27,9 +28,6 @@ class ScalingContract(Contract):
 
     def inputs(self) -> Any:
         return {"sigma": torch.logspace(-3, 3, FIELD)}
-
-    def call(self, component: Any, inputs: Any) -> Any:
-        return component(inputs["sigma"])
 
     def check(self) -> None:
         expect = self.subject.expect
@@ -50,12 +48,8 @@ class ScalingContract(Contract):
                     f"{tuple(value.shape)}",
                     "give a tensor like sigma; torch.ones_like(sigma) for a constant",
                 )
-                expect(
-                    bool(value.isfinite().all()),
-                    f"{name} is finite for sigma in 1e-3..1e3",
-                    f"not so in {dtype}",
-                    "look for a division by zero or a root of a difference",
-                )
+                advice = "look for a division by zero or a root of a difference"
+                finite(self.subject, f"{name} is finite for sigma in 1e-3..1e3, in {dtype}", value, advice)
         expect(bool((c.c_in > 0).all()), "c_in is positive", f"{c.c_in.min():.3g}", "scale the input, do not flip it")
         expect(
             bool((c.c_out != 0).all()),
@@ -70,13 +64,9 @@ class ScalingContract(Contract):
             "it is not monotonic",
             "make it rise or fall with sigma throughout",
         )
-        alone = scaling(sigma[7:8])
-        expect(
-            not trees.difference(alone, Coefficients(*(value[7:8] for value in c)), tolerance=1e-9),
-            "a sample's coefficients do not depend on its batch",
-            "they do",
-            "compute them from its own sigma alone",
-        )
+        row = Coefficients(*(value[7:8] for value in c))
+        promise, advice = "a sample's coefficients do not depend on its batch", "compute them from its own sigma alone"
+        independent(self.subject, promise, scaling(sigma[7:8]), row, 1e-9, advice)
         self._check_variances(scaling, sigma, c)
 
     def _check_variances(self, scaling: Any, sigma: Tensor, c: Coefficients) -> None:
@@ -183,10 +173,10 @@ class DenoiserContract(Contract):
         expect(
             D_x.shape == x.shape and D_x.dtype == x.dtype,
             "the estimate is like x",
-            f"{_spec(D_x)} for {_spec(x)}",
+            f"{describe(D_x)} for {describe(x)}",
             "broadcast sigma over the grid, and cast the result to x.dtype",
         )
-        expect(bool(D_x.isfinite().all()), "the estimate is finite", "NaN or infinity", "compute in float32 at least")
+        finite(self.subject, "the estimate is finite", D_x, "compute in float32 at least")
         expect(bool(calls), "it calls the network", "no call", "call it with (c_in * x, c_noise, cond)")
         for x_in, c_noise, passed in calls:
             rows = len(x_in)
@@ -215,13 +205,5 @@ class DenoiserContract(Contract):
             "compute the coefficients in float32 and cast the result",
         )
         alone = denoiser(network, x[1:2], sigma[1:2], cond[1:2])
-        expect(
-            not trees.difference(alone, D_x[1:2], tolerance=1e-5),
-            "a sample does not depend on its batch",
-            "it does",
-            "use each sample's own sigma",
-        )
-
-
-def _spec(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+        promise, advice = "a sample does not depend on its batch", "use each sample's own sigma"
+        independent(self.subject, promise, alone, D_x[1:2], 1e-5, advice)

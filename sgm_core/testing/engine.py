@@ -10,19 +10,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sgm_core.testing import trees
-from sgm_core.testing.contract import Contract
-from sgm_core.testing.subject import Subject
+from sgm_core.testing.contract import BatchContract
+from sgm_core.testing.promises import finite
 
 
-class EngineContract(Contract):
+class EngineContract(BatchContract):
     """A LightningModule that a plain Trainer can fit."""
-
-    def __init__(self, subject: Subject, **batch: Any) -> None:
-        super().__init__(subject)
-        self.batch = batch
-
-    def inputs(self) -> Any:
-        return trees.clone(self.batch)
 
     def call(self, component: Any, inputs: Any) -> Any:
         return {}  # its training step needs a trainer
@@ -41,7 +34,7 @@ class EngineContract(Contract):
         with warnings.catch_warnings(), self.subject.trying("a Trainer can fit it", "give a batch as `inputs`"):
             warnings.simplefilter("ignore")  # about the number of workers and the like
             trainer.fit(engine, DataLoader(cast(Dataset[Any], [batch, batch]), batch_size=None))
-        changed = trees.difference(batch, self.batch)
+        changed = trees.difference(batch, self.given)
         self.subject.expect(not changed, "it leaves the batch as it was", changed, "work on a copy")
         after = dict(engine.named_parameters())
         self.subject.expect(
@@ -50,4 +43,4 @@ class EngineContract(Contract):
             "none changed",
             "give them to the optimizer, and a loss that depends on them",
         )
-        self.subject.expect(trees.is_finite(after), "its parameters stay finite", "NaN", "look at the learning rate")
+        finite(self.subject, "its parameters stay finite", after, "look at the learning rate")

@@ -20,11 +20,8 @@ class FirstStageContract(Contract):
 
     def __init__(self, subject: Subject, x: Tensor | None = None, round_trip: float | None = None) -> None:
         super().__init__(subject)
-        self.x = noise(2, 3, 32, 32, dtype=torch.float32).clamp(-1, 1) if x is None else x
+        self.given = {"x": noise(2, 3, 32, 32, dtype=torch.float32).clamp(-1, 1) if x is None else x}
         self.round_trip = round_trip
-
-    def inputs(self) -> Any:
-        return {"x": self.x.clone()}
 
     def call(self, component: Any, inputs: Any) -> Any:
         z = component.encode(inputs["x"])
@@ -32,25 +29,25 @@ class FirstStageContract(Contract):
         return {"z": z, "x": component.decode(z, **known)}
 
     def check(self) -> None:
-        first_stage = self.subject.build().eval()
+        first_stage, x = self.subject.build().eval(), self.given["x"]
         with torch.no_grad():
             out = self.call(first_stage, self.inputs())
         for name, role in (("z", "a latent"), ("x", "an image")):
             self.subject.expect(
-                isinstance(out[name], Tensor) and len(out[name]) == len(self.x) and trees.is_finite(out[name]),
+                isinstance(out[name], Tensor) and len(out[name]) == len(x) and trees.is_finite(out[name]),
                 f"there is {role} for each image, and it is finite",
                 describe(out[name]),
                 "keep the samples on the first dimension",
             )
         self.subject.expect(
-            out["x"].shape == self.x.shape,
+            out["x"].shape == x.shape,
             "what is decoded has the shape of what was encoded",
-            f"{tuple(out['x'].shape)} for {tuple(self.x.shape)}",
+            f"{tuple(out['x'].shape)} for {tuple(x.shape)}",
             "let `decode` undo each halving of `encode`, or give images whose size it can halve",
         )
-        check_outputs(self.subject, first_stage, [self.x], [out["z"]])
+        check_outputs(self.subject, first_stage, [x], [out["z"]])
         if self.round_trip is not None:
-            error = float((out["x"] - self.x).abs().max())
+            error = float((out["x"] - x).abs().max())
             self.subject.expect(
                 error <= self.round_trip,
                 f"decode(encode(x)) is x up to {self.round_trip:g}, as is claimed",
@@ -64,17 +61,10 @@ class RegularizerContract(Contract):
 
     def __init__(self, subject: Subject, z: Tensor | None = None) -> None:
         super().__init__(subject)
-        self.z = noise(2, 8, 4, 4, dtype=torch.float32) if z is None else z
-
-    def inputs(self) -> Any:
-        return {"z": self.z.clone()}
-
-    def call(self, component: Any, inputs: Any) -> Any:
-        return component(inputs["z"])
+        self.given = {"z": noise(2, 8, 4, 4, dtype=torch.float32) if z is None else z}
 
     def check(self) -> None:
-        z = self.z.clone().requires_grad_()
-        regularizer = self.subject.build()
+        regularizer, z = self.subject.build(), self.inputs()["z"].requires_grad_()
         given = regularizer(z)
         self.subject.expect(
             isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict),

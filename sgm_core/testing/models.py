@@ -12,7 +12,8 @@ from sgm_core.config.api import build
 from sgm_core.roles import Conditioner
 from sgm_core.slots import EmbedderSlot, describe, like, null_outputs
 from sgm_core.testing import trees
-from sgm_core.testing.contract import Contract
+from sgm_core.testing.contract import BatchContract, Contract
+from sgm_core.testing.promises import finite, gradients_reach
 from sgm_core.testing.shapes import check_outputs, check_takes
 from sgm_core.testing.stand_ins import seeded
 from sgm_core.testing.subject import Subject
@@ -23,16 +24,13 @@ class NetworkContract(Contract):
 
     def __init__(self, subject: Subject, x: Tensor, timesteps: Tensor, **others: Any) -> None:
         super().__init__(subject)
-        self.arguments = {"x": x, "timesteps": timesteps, **others}
-
-    def inputs(self) -> Any:
-        return trees.clone(self.arguments)
+        self.given = {"x": x, "timesteps": timesteps, **others}
 
     def call(self, component: Any, inputs: Any) -> Any:
         return component(**inputs)
 
     def check(self) -> None:
-        network, x = self.subject.build(), self.arguments["x"]
+        network, x = self.subject.build(), self.given["x"]
         out = network(**self.inputs())
         self.subject.expect(
             isinstance(out, Tensor) and out.ndim == x.ndim and (len(out), *out.shape[2:]) == (len(x), *x.shape[2:]),
@@ -40,36 +38,22 @@ class NetworkContract(Contract):
             f"{describe(out)} for {describe(x)}",
             "undo on the way up what was done on the way down; only the channels may differ",
         )
-        self.subject.expect(
-            trees.is_finite(out), "its output is finite", "NaN or infinity", "look for a division by zero"
-        )
+        finite(self.subject, "its output is finite", out)
         if out.requires_grad:
             out.float().square().mean().backward()
-        check_takes(self.subject, network, self.arguments)
-        unused = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
-        self.subject.expect(
-            not unused,
-            "gradients reach every parameter",
-            f"none for {', '.join(unused[:3])}{' ...' if len(unused) > 3 else ''}",
-            "delete what the call does not use, detach nothing, or give inputs that use all of it",
-        )
+        check_takes(self.subject, network, self.given)
+        advice = "delete what the call does not use, detach nothing, or give inputs that use all of it"
+        gradients_reach(self.subject, network, advice)
 
 
-class EmbedderContract(Contract):
+class EmbedderContract(BatchContract):
     """Tensors of rank 2 to 5 with a row, or k rows, per sample, which a conditioner can route, drop and train."""
 
     def __init__(self, subject: Subject, **entries: Any) -> None:
-        super().__init__(subject)
+        super().__init__(subject, **entries)
         if not entries:
             raise ValueError(f"{subject} needs inputs: the entries that it is called with, {{'cls': tensor}}")
-        self.batch = entries
         self.samples = len(next(iter(entries.values())))
-
-    def inputs(self) -> Any:
-        return trees.clone(self.batch)
-
-    def call(self, component: Any, inputs: Any) -> Any:
-        return component(*inputs.values())
 
     def check(self) -> None:
         embedder = self.subject.build().eval()
@@ -114,7 +98,7 @@ class EmbedderContract(Contract):
 
     def _conditioner(self, **slot: Any) -> Conditioner:
         """The built-in conditioner, with the embedder in its only slot."""
-        embedder = EmbedderSlot(self.subject.build(), input_keys=list(self.batch), **slot)
+        embedder = EmbedderSlot(self.subject.build(), input_keys=list(self.given), **slot)
         conditioner: Conditioner = build("conditioners", {"use": "general", "embedders": [embedder]})
         return conditioner
 
@@ -174,26 +158,19 @@ class EmbedderContract(Contract):
         given = self.inputs()
         with self.subject.trying("its check passes what it can embed", "raise for nothing else"):
             check(*given.values())
-        changed = trees.difference(given, self.batch)
+        changed = trees.difference(given, self.given)
         self.subject.expect(not changed, "its check leaves the entries as they are", changed, "work on a copy")
         promise, advice = "its check raises ValueError for what it cannot embed", "test the types of the entries first"
         with self.subject.trying(promise, advice):
             try:
-                check(*(object() for _ in self.batch))
+                check(*(object() for _ in self.given))
             except ValueError:
                 return
         self.subject.expect(False, promise, "it lets object() pass", advice)
 
 
-class ConditionerContract(Contract):
+class ConditionerContract(BatchContract):
     """A batch to a conditioning, with an unconditional state of the same form."""
-
-    def __init__(self, subject: Subject, **batch: Any) -> None:
-        super().__init__(subject)
-        self.batch = batch
-
-    def inputs(self) -> Any:
-        return trees.clone(self.batch)
 
     def call(self, component: Any, inputs: Any) -> Any:
         return component(inputs, drop=False)
@@ -206,9 +183,9 @@ class ConditionerContract(Contract):
         )
         keys = conditioner.input_keys
         expect(
-            isinstance(keys, tuple) and len(set(keys)) == len(keys) and set(keys) <= set(self.batch),
+            isinstance(keys, tuple) and len(set(keys)) == len(keys) and set(keys) <= set(self.given),
             "input_keys names each entry that it reads once",
-            f"{keys!r} for a batch of {sorted(self.batch)}",
+            f"{keys!r} for a batch of {sorted(self.given)}",
             "give the names of the batch entries, or a batch that has them",
         )
         shapes = [tensor.shape for tensor in trees.tensors(cond)]

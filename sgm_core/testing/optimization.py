@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.subject import Subject
 
 NAMES = ("model.weight", "model_weight", "model.weight_2")
 """Parameters whose names become one where dots are replaced."""
@@ -21,12 +22,13 @@ def _parameters() -> dict[str, nn.Parameter]:
     return {name: nn.Parameter(torch.arange(1.0, 5.0) * (i + 1)) for i, name in enumerate(NAMES)}
 
 
-def _reload(state: Any) -> Any:
+def _restore(subject: Subject, other: Any, used: Any, advice: str) -> None:
     """Through a file, as a checkpoint is read."""
     file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+    with subject.trying("its state dict is saved and loaded", advice):
+        torch.save(used.state_dict(), file)
+        file.seek(0)
+        other.load_state_dict(torch.load(file, weights_only=True))
 
 
 class AverageContract(Contract):
@@ -101,14 +103,10 @@ class AverageContract(Contract):
         )
 
     def _check_state(self, average: Any, parameters: dict[str, nn.Parameter]) -> None:
-        other, twins = self.subject.build(seed=1), _parameters()
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                twins[name].copy_(parameter)
+        other, twins = self.subject.build(seed=1), copy.deepcopy(parameters)
         advice = "save the averages under names that cannot collide, and num_updates beside them"
-        with self.subject.trying("its state dict is saved and loaded", advice):
-            other.track(twins)
-            other.load_state_dict(_reload(average.state_dict()))
+        other.track(twins)
+        _restore(self.subject, other, average, advice)
         average, parameters = copy.deepcopy((average, parameters))
         for used, tracked in ((average, parameters), (other, twins)):
             self._take_in(used, tracked, torch.tensor([2.0]))
@@ -160,8 +158,7 @@ class OptimizerContract(Contract):
         )
         twin = nn.Parameter(weight.detach().clone())
         other = build()([twin])
-        with self.subject.trying("its state dict is saved and loaded", "keep its state in `self.state`"):
-            other.load_state_dict(_reload(optimizer.state_dict()))
+        _restore(self.subject, other, optimizer, "keep its state in `self.state`")
         self._descend(optimizer, weight, 3)
         self._descend(other, twin, 3)
         different = trees.difference(twin, weight, tolerance=1e-6)
@@ -181,9 +178,6 @@ class OptimizerContract(Contract):
 
 class LRScheduleContract(Contract):
     """A finite learning rate, step by step, and on from a saved state."""
-
-    def inputs(self) -> Any:
-        return {}
 
     def call(self, component: Any, inputs: Any) -> Any:
         return {"lr": self._run(*self._made(component), 20)}
@@ -207,20 +201,15 @@ class LRScheduleContract(Contract):
         optimizer, schedule = self._made(build())
         rates = self._run(optimizer, schedule, 1000)
         for step, rate in enumerate(rates):
-            expect(
-                math.isfinite(rate) and rate >= 0,
-                "its lr is finite and not negative for 1000 steps",
-                f"{rate} at step {step}",
-                "let it stay at its end",
-            )
+            good, seen = math.isfinite(rate) and rate >= 0, f"{rate} at step {step}"
+            expect(good, "its lr is finite and not negative for 1000 steps", seen, "let it stay at its end")
         expect(any(rate > 0 for rate in rates), "its lr is not always 0", "it is", "look at the units of its steps")
         optimizer, schedule = self._made(build())
         self._run(optimizer, schedule, 10)
         other_optimizer, other = self._made(build())
         advice = "keep plain numbers only: a checkpoint is read with weights_only=True"
-        with self.subject.trying("its state dict is saved and loaded", advice):
-            other.load_state_dict(_reload(schedule.state_dict()))
-            other_optimizer.load_state_dict(_reload(optimizer.state_dict()))
+        _restore(self.subject, other, schedule, advice)
+        _restore(self.subject, other_optimizer, optimizer, advice)
         expect(
             self._run(other_optimizer, other, 20) == self._run(optimizer, schedule, 20),
             "with its saved state it goes on as it would have",

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Guider
-from sgm_core.testing import trees
+from sgm_core.slots import describe
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.promises import finite, independent, nothing_else_drawn
 from sgm_core.testing.stand_ins import DATA_STD, Levels, gaussian, noise, seeded
 from sgm_core.testing.subject import Subject
 
@@ -76,7 +77,6 @@ class SamplerContract(Contract):
     def _check_run(self) -> None:
         sampler, expect, start = self.subject.build(), self.subject.expect, noise(2, 1, 4, 4).float()
         seen: list[tuple[int, int]] = []
-        state = torch.get_rng_state()
 
         def D(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
             expect(
@@ -87,27 +87,21 @@ class SamplerContract(Contract):
             )
             return gaussian(x, sigma, cond)
 
-        out = sampler(
-            D, start, Conditioning(), num_steps=5, generator=seeded(1), progress=lambda i, n: seen.append((i, n))
-        )
+        options = {"generator": seeded(1), "progress": lambda i, n: seen.append((i, n))}
+        with nothing_else_drawn(self.subject, _DRAWS):
+            out = sampler(D, start, Conditioning(), num_steps=5, **options)
         expect(
             out.shape == start.shape and out.dtype == start.dtype,
             "a sample is like the noise it starts from",
-            f"{out.dtype} {tuple(out.shape)}",
+            describe(out),
             "keep shape and dtype: the sigmas are plain floats",
         )
-        expect(bool(out.isfinite().all()), "a sample is finite", "NaN or infinity", "look for a division by sigma = 0")
+        finite(self.subject, "a sample is finite", out, "look for a division by sigma = 0")
         expect(
             seen == [(i, 5) for i in range(1, 6)],
             "each step is reported once, in order",
             f"{seen}",
             "call report(i) at the end of step i",
-        )
-        expect(
-            torch.equal(state, torch.get_rng_state()),
-            "with a generator, nothing else is drawn from",
-            "torch's global random state moved",
-            _DRAWS,
         )
 
     def _check_end(self) -> None:
@@ -141,12 +135,8 @@ class SamplerContract(Contract):
         batch = sampler(gaussian, start, Conditioning(), num_steps=STEPS, generator=[seeded(i) for i in range(3)])
         for i in range(3):
             alone = sampler(gaussian, start[i : i + 1], Conditioning(), num_steps=STEPS, generator=[seeded(i)])
-            self.subject.expect(
-                not trees.difference(alone, batch[i : i + 1], tolerance=1e-9),
-                "with a generator of its own, a sample does not depend on its batch",
-                f"sample {i} of 3 does",
-                f"mix no samples; {_DRAWS}",
-            )
+            promise = "with a generator of its own, a sample does not depend on its batch"
+            independent(self.subject, promise, alone, batch[i : i + 1], 1e-9, f"mix no samples; {_DRAWS}")
 
     def _check_order(self, sampler: Any) -> None:
         errors = [self._error(sampler, n) for n in (32, 64, 128)]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
+from sgm_core.slots import describe
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
+from sgm_core.testing.promises import independent, nothing_else_drawn
 from sgm_core.testing.stand_ins import Scale, noise, seeded
 from sgm_core.testing.subject import Subject
 
@@ -41,18 +44,13 @@ class LossContract(Contract):
 
     def check(self) -> None:
         expect, given, network = self.subject.expect, self.inputs(), Scale()
-        module, state = self.subject.build(), torch.get_rng_state()
-        loss = module(self._denoise(network), **given, generator=seeded(1))
-        expect(
-            torch.equal(state, torch.get_rng_state()),
-            "with a generator, nothing else is drawn from",
-            "torch's global random state moved",
-            "hand the generator to the sigma sampler and to randn_like",
-        )
+        module = self.subject.build()
+        with nothing_else_drawn(self.subject, "hand the generator to the sigma sampler and to randn_like"):
+            loss = module(self._denoise(network), **given, generator=seeded(1))
         expect(
             isinstance(loss, Tensor) and loss.shape == (4,),
             "it gives one loss per sample, (b,)",
-            f"{tuple(loss.shape)} for 4 samples" if isinstance(loss, Tensor) else f"a {type(loss).__name__}",
+            f"{describe(loss)} for 4 samples",
             "take the mean over channels and grid only: error.flatten(1).mean(dim=1)",
         )
         expect(
@@ -75,25 +73,20 @@ class LossContract(Contract):
     def _check_told_levels(self, module: Any) -> None:
         """Validation: levels in place of the draw, and a generator for each sample."""
         expect, given, sigma = self.subject.expect, self.inputs(), torch.tensor([0.1, 0.5, 2.0, 9.0])
+        promise = "a loss with a sigma_sampler can be told its noise levels"
+        advice = "take `sigma` in forward, in place of what sigma_sampler draws"
         seen: list[Tensor] = []
-        state, advice = torch.get_rng_state(), "take `sigma` in forward, in place of what sigma_sampler draws"
         denoise = self._denoise(Scale().requires_grad_(False), seen)
-        with self.subject.trying("a loss with a sigma_sampler can be told its noise levels", advice):
+        with self.subject.trying(promise, advice):
             losses = module(denoise, **given, generator=[seeded(i) for i in range(4)], sigma=sigma)
-        expect(
-            len(seen) > 0 and torch.equal(seen[0].float(), sigma),
-            "a loss with a sigma_sampler can be told its noise levels",
-            f"the denoiser got {seen[0].tolist() if seen else 'no call'} for sigma {sigma.tolist()}",
-            advice,
-        )
+        got = f"the denoiser got {seen[0].tolist() if seen else 'no call'} for sigma {sigma.tolist()}"
+        expect(len(seen) > 0 and torch.equal(seen[0].float(), sigma), promise, got, advice)
+        promise = "with a generator per sample, a loss depends on nothing but its own sample, level and generator"
+        advice = "draw noise with sgm_core.randomness.randn_like(x, generator)"
         x, cond = given["x"][2:3], given["cond"][2:3]
-        alone = module(denoise, x, cond, generator=[seeded(2)], sigma=sigma[2:3])
-        expect(
-            torch.equal(state, torch.get_rng_state()) and torch.allclose(alone, losses[2:3], rtol=1e-4),
-            "with a generator per sample, a loss depends on nothing but its own sample, level and generator",
-            "it depends on the others, or on torch's global random state",
-            "draw noise with sgm_core.randomness.randn_like(x, generator)",
-        )
+        with nothing_else_drawn(self.subject, advice):
+            alone = module(denoise, x, cond, generator=[seeded(2)], sigma=sigma[2:3])
+        independent(self.subject, promise, alone, losses[2:3], 1e-4, advice)
 
 
 class WeightingContract(Contract):
@@ -101,9 +94,6 @@ class WeightingContract(Contract):
 
     def inputs(self) -> Any:
         return {"sigma": torch.logspace(-3, 3, 61)}
-
-    def call(self, component: Any, inputs: Any) -> Any:
-        return component(inputs["sigma"])
 
     def check(self) -> None:
         weighting, expect = self.subject.build(), self.subject.expect
@@ -139,9 +129,10 @@ class SigmaSamplerContract(Contract):
         return component(inputs["n"], generator=seeded(1))
 
     def check(self) -> None:
-        sampler, expect, state = self.subject.build(), self.subject.expect, torch.get_rng_state()
+        sampler, expect = self.subject.build(), self.subject.expect
         for n in (1, 64):
-            sigma = sampler(n, generator=seeded(1))
+            with nothing_else_drawn(self.subject, "hand the generator to every draw"):
+                sigma = sampler(n, generator=seeded(1))
             expect(
                 sigma.shape == (n,) and sigma.dtype == torch.float32,
                 "it gives n float32 sigmas, (n,)",
@@ -154,32 +145,18 @@ class SigmaSamplerContract(Contract):
                 f"{sigma.min():.3g} to {sigma.max():.3g}",
                 "bound the draw, or take its exponential",
             )
-        expect(
-            torch.equal(state, torch.get_rng_state()),
-            "with a generator, nothing else is drawn from",
-            "torch's global random state moved",
-            "hand the generator to every draw",
-        )
         self._check_rand(sampler)
 
     def _check_rand(self, sampler: Any) -> None:
-        advice = "use `rand` in place of the draw, and draw nothing then"
-        for last, rand in zip((*[False] * (len(self.rands) - 1), True), self.rands, strict=True):
-            generator = seeded(1)
-            before, kept = generator.get_state(), rand.clone()
-            try:
+        promise, advice = "`rand` replaces the draw", "use `rand` in place of the draw, and draw nothing then"
+        takes = self.subject.trying(promise, "give its form as inputs={'rand': ...}")
+        for rand in self.rands:
+            generator, kept = seeded(1), rand.clone()
+            before = generator.get_state()
+            with takes if rand is self.rands[-1] else suppress(Exception):
                 first = sampler(4, rand=rand, generator=generator)
-            except Exception as error:
-                if last:
-                    with self.subject.trying("`rand` replaces the draw", "give its form as inputs={'rand': ...}"):
-                        raise error
-                continue
-            second = sampler(4, rand=rand, generator=seeded(2))
-            self.subject.expect(
-                torch.equal(first, second) and torch.equal(before, generator.get_state()) and torch.equal(rand, kept),
-                "`rand` replaces the draw",
-                "sigmas that depend on the generator",
-                advice,
-            )
-            self.subject.expect(first.shape == (4,), "`rand` (n,) gives n sigmas", f"{tuple(first.shape)}", advice)
-            return
+                break
+        second = sampler(4, rand=rand, generator=seeded(2))
+        same = torch.equal(first, second) and torch.equal(before, generator.get_state()) and torch.equal(rand, kept)
+        self.subject.expect(same, promise, "sigmas that depend on the generator", advice)
+        self.subject.expect(first.shape == (4,), "`rand` (n,) gives n sigmas", f"{tuple(first.shape)}", advice)

@@ -125,12 +125,10 @@ print("MODULES", code, *(name for name in sys.modules if name not in before))
 """
 
 
-def test_training_imports_what_its_config_names_and_no_extra(tmp_path):
+def test_training_imports_what_its_config_names_and_no_extra(tmp_path, python):
     """Lightning imports torchmetrics, and that scipy and transformers where they are installed: seconds that are not
     ours to save. We add the base dependencies and the components that are used."""
-    done = subprocess.run(
-        [sys.executable, "-c", TRAINING.format(str(tmp_path))], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    done = python("-c", TRAINING.format(str(tmp_path)), check=True, cwd=ROOT)
     [line] = [line for line in done.stdout.splitlines() if line.startswith("MODULES")]
     _, code, *names = line.split()
     assert code == "0"

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import subprocess
 import sys
@@ -438,8 +437,13 @@ print("LOADED", "throwaway_denied" in sys.modules)
 """
 
 
-@pytest.mark.parametrize("reason", ["SGM_PLUGINS is 'off'", "SGM_PLUGINS is '-sgm-denied'", "built for API 99"])
-def test_no_command_reads_the_code_of_a_plugin_that_is_not_to_be_used(make_distribution, tmp_path, reason):
+@pytest.mark.parametrize(
+    "reason",
+    ["SGM_PLUGINS is 'off'", pytest.param("SGM_PLUGINS is '-sgm-denied'", marks=pytest.mark.slow), "built for API 99"],
+)
+def test_no_command_reads_the_code_of_a_plugin_that_is_not_to_be_used(
+    make_distribution, sgm_forked, tmp_path, monkeypatch, reason
+):
     points = {
         "sgm.embedders": {"denied": "throwaway_denied:X"},
         "sgm.first_stages": {"denied": "throwaway_denied:X"},
@@ -447,15 +451,16 @@ def test_no_command_reads_the_code_of_a_plugin_that_is_not_to_be_used(make_distr
         "sgm.configs": {"denied": "throwaway_denied"},
         "sgm.api": {"99" if "API" in reason else "1": "sgm_core"},
     }
-    folder = make_distribution("sgm-denied", points, {"throwaway_denied.py": "X = open('imported', 'w')"})
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    make_distribution("sgm-denied", points, {"throwaway_denied.py": "X = open('imported', 'w')"})
+    monkeypatch.chdir(tmp_path)
     if "SGM_PLUGINS" in reason:
-        environment["SGM_PLUGINS"] = reason.split("'")[1]
-    done = subprocess.run([sys.executable, "-c", AUDIT], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert "SEEN []\nLOADED False" in done.stdout, done.stdout + done.stderr
+        monkeypatch.setenv("SGM_PLUGINS", reason.split("'")[1])
+    done = sgm_forked(code=AUDIT)
+    assert done.wait() == 0, done.err
+    assert "SEEN []\nLOADED False" in done.out, done.out + done.err
     assert not (tmp_path / "imported").exists()
-    assert reason in done.stdout + done.stderr
-    assert "CODE train 0" in done.stdout
+    assert reason in done.out + done.err
+    assert "CODE train 0" in done.out
 
 
 # --- register ------------------------------------------------------------------------------------------------------

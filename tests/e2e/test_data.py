@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from support.mutilated import encoded, picture, write_mutilated
+from support.processes import Running
 
 from sgm_core.cli.app import main
 
@@ -42,9 +44,16 @@ def sgm(capsys):
     return run
 
 
-def sgm_in_its_own_process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "import sys; from sgm_core.cli.app import main; sys.exit(main())"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True)
+@pytest.fixture
+def trained(sgm_forked) -> Callable[[str], Running]:
+    """Trains for 50 steps in a process of its own, to whose standard error its workers write, too."""
+
+    def run(data: str) -> Running:
+        done = sgm_forked("train", "digits", *TINY, data, "trainer.max_steps=50", "--name", "a")
+        done.wait()
+        return done
+
+    return run
 
 
 # --- mutilated files -----------------------------------------------------------------------------------------------
@@ -53,7 +62,7 @@ def sgm_in_its_own_process(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("buckets", ["null", "{step: 8}"])
-def test_training_goes_on_past_200_mutilated_files_and_all_bad_ones_are_listed(workers, buckets):
+def test_training_goes_on_past_200_mutilated_files_and_all_bad_ones_are_listed(trained, workers, buckets):
     bad, good = write_mutilated(Path("photos/one"))
     assert (len(bad), len(good)) == (110, 90)
     data = (
@@ -61,14 +70,14 @@ def test_training_goes_on_past_200_mutilated_files_and_all_bad_ones_are_listed(w
         f"num_workers: {workers}, buckets: {buckets}, flip: 0.5, random_crop: true}}"
     )
     # all rows of an epoch: what has a readable header, with buckets, which leave out some rows of each
-    done = sgm_in_its_own_process("train", "digits", *TINY, data, "trainer.max_steps=50", "--name", "a")
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    done = trained(data)
+    assert done.returncode == 0, done.err
+    assert "Traceback" not in done.err
     rows = [json.loads(line) for line in Path("runs/a/bad_samples.jsonl").read_text().splitlines()]
     assert {row["sample"] for row in rows} == {f"one/{name}" for name in bad}
     assert len(rows) == len(bad), "each of them once"
     assert all(row["reason"] for row in rows)
-    told = [line for line in done.stderr.splitlines() if "cannot be used" in line]
+    told = [line for line in done.err.splitlines() if "cannot be used" in line]
     assert len(told) <= 3, "a line per epoch at most"
     assert "bad_samples.jsonl" in told[0]
 
@@ -86,14 +95,15 @@ def test_the_check_finds_the_same_files_without_training(sgm):
 
 
 @pytest.mark.slow
-def test_too_many_bad_files_end_the_run_with_one_message():
+def test_too_many_bad_files_end_the_run_with_one_message(trained):
     write_mutilated(Path("photos/one"))
-    data = "data={use: image_folder, root: photos, size: 16, channels: 1, labels: true, batch_size: 8, max_bad: 0.2}"
-    done = sgm_in_its_own_process("train", "digits", *TINY, data, "trainer.max_steps=50", "--name", "a")
+    done = trained(
+        "data={use: image_folder, root: photos, size: 16, channels: 1, labels: true, batch_size: 8, max_bad: 0.2}"
+    )
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    message = re.search(r"(\d+) of 200 image files cannot be used, which is more than max_bad: 0.2 allows", done.stderr)
-    assert message, done.stderr
+    assert "Traceback" not in done.err
+    message = re.search(r"(\d+) of 200 image files cannot be used, which is more than max_bad: 0.2 allows", done.err)
+    assert message, done.err
     assert 40 < int(message[1]) < 110, "it ends with the batch that goes past it"
 
 
@@ -184,7 +194,7 @@ def test_a_check_that_can_not_be_made_is_one_message(sgm, photos, arguments, mes
 # --- two ranks -----------------------------------------------------------------------------------------------------
 
 RANKS = """
-import json, sys, torch
+import json, torch
 from lightning.pytorch import LightningModule, Trainer
 from sgm_plugins.datamodules.image_folder import ImageFolder
 from sgm_plugins.datamodules.webdataset import WebDataset
@@ -197,43 +207,52 @@ class Recorder(LightningModule):
         self.seen.append((self.current_epoch, batch["txt"]))
         return self.weight * batch["image"].mean()
     def on_train_end(self):
-        json.dump(self.seen, open(f"seen-{sys.argv[1]}-{self.global_rank}.json", "w"))
+        json.dump(self.seen, open(f"seen-{name}-{self.global_rank}.json", "w"))
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 options = {"size": 8, "batch_size": 2, "num_workers": 1, "buckets": None}
-if sys.argv[1] == "folder":
-    data = ImageFolder("photos", captions=True, **options)
-else:
-    data = WebDataset("shards/{0..1}.tar", columns={"txt": "txt"}, **options)
-trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
-                  enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-trainer.fit(Recorder(), datamodule=data)
+for name, data in {
+    "folder": ImageFolder("whole/photos", captions=True, **options),
+    "shards": WebDataset("whole/shards/{0..1}.tar", columns={"txt": "txt"}, **options),
+    "broken": ImageFolder("broken/photos", captions=True, **options),
+}.items():
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
+                      enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(Recorder(), datamodule=data)
 """
 
 
-def write_captioned(count: int, broken: int) -> None:
+def write_captioned(folder: Path, count: int, broken: int) -> None:
     """Images as a folder and as two shards; the first ones are broken."""
-    Path("photos").mkdir()
-    Path("shards").mkdir()
+    (folder / "photos").mkdir(parents=True)
+    (folder / "shards").mkdir()
     for i in range(count):
         image = b"no image" if i < broken else encoded(picture(i))
-        Path(f"photos/{i:02d}.png").write_bytes(image)
-        Path(f"photos/{i:02d}.txt").write_text(f"number {i}")
+        (folder / f"photos/{i:02d}.png").write_bytes(image)
+        (folder / f"photos/{i:02d}.txt").write_text(f"number {i}")
     for shard in (0, 1):
-        with tarfile.open(f"shards/{shard}.tar", "w") as tar:
-            for path in sorted(Path("photos").glob("*.*"))[shard * count : (shard + 1) * count]:
+        with tarfile.open(folder / f"shards/{shard}.tar", "w") as tar:
+            for path in sorted((folder / "photos").glob("*.*"))[shard * count : (shard + 1) * count]:
                 tar.add(path, path.name)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory) -> Path:
+    """The folder in which two processes trained on whole and on broken data, one after the other."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_captioned(folder / "whole", 24, broken=0)
+    write_captioned(folder / "broken", 24, broken=4)
+    (folder / "two.py").write_text(RANKS)
+    done = subprocess.run([sys.executable, "two.py"], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "shards"])
-def test_two_ranks_see_disjoint_halves_of_each_epoch(kind):
-    write_captioned(24, broken=0)
-    Path("two.py").write_text(RANKS)
-    done = subprocess.run([sys.executable, "two.py", kind], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    ranks = [json.loads(Path(f"seen-{kind}-{rank}.json").read_text()) for rank in (0, 1)]
+def test_two_ranks_see_disjoint_halves_of_each_epoch(two_ranks, kind):
+    ranks = [json.loads((two_ranks / f"seen-{kind}-{rank}.json").read_text()) for rank in (0, 1)]
     for epoch in (0, 1):
         halves = [{text for e, texts in seen if e == epoch for text in texts} for seen in ranks]
         assert not halves[0] & halves[1]
@@ -242,12 +261,8 @@ def test_two_ranks_see_disjoint_halves_of_each_epoch(kind):
 
 
 @pytest.mark.slow
-def test_two_ranks_share_one_list_of_bad_files():
-    write_captioned(24, broken=4)
-    Path("two.py").write_text(RANKS)
-    done = subprocess.run([sys.executable, "two.py", "folder"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line)["sample"] for line in Path("bad_samples.jsonl").read_text().splitlines()]
+def test_two_ranks_share_one_list_of_bad_files(two_ranks):
+    rows = [json.loads(line)["sample"] for line in (two_ranks / "bad_samples.jsonl").read_text().splitlines()]
     assert set(rows) == {f"{i:02d}.png" for i in range(4)}
 
 

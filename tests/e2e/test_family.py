@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from e2e.conftest import ROOT, Venv
+from PIL import Image
+from support.processes import ONE_AFTER_ANOTHER
 
 pytestmark = pytest.mark.slow
 
@@ -58,13 +60,27 @@ def convert(fresh: Venv, work: Path, old: str, new: str, *options: str) -> None:
         sgm(fresh, work, "sgm", "convert", "checkpoint", old, "--out", new, *options)
 
 
-def draw(fresh: Venv, work: Path, model: str, *options: str) -> bytes:
-    """The pixels of a picture, as PNG without its recipe."""
-    from PIL import Image
+DRAWN = {
+    "plain": ("ours.safetensors",),
+    "size": ("ours.safetensors", "--cond", "size=[[16,16]]"),
+    "other size": ("ours.safetensors", "--cond", "size=[[64,16]]"),
+    "original": ("original.safetensors",),
+    "back": ("back.safetensors",),
+    "kohya": ("ours.safetensors", "--lora", "kohya.safetensors"),
+    "theirs": ("ours.safetensors", "--lora", "theirs.safetensors"),
+}
+"""What is drawn, with the arguments of `sgm sample`."""
 
-    out = f"out-{len(list(work.glob('out-*')))}"
-    sgm(fresh, work, "sgm", "sample", model, "--prompt", "a cat", "--out", out, *options)
-    return Image.open(work / out / "seed-000000.png").tobytes()
+
+@pytest.fixture(scope="module")
+def pixels(fresh, work) -> dict[str, bytes]:
+    """Of each picture, without its recipe. One interpreter draws them all."""
+    convert(fresh, work, "ours.safetensors", "original.safetensors", "--to", "original")
+    convert(fresh, work, "original.safetensors", "back.safetensors")
+    commands = [["sample", *model, "--prompt", "a cat", "--out", name] for name, model in DRAWN.items()]
+    for code, said in json.loads(fresh.run("python", "-c", ONE_AFTER_ANOTHER, json.dumps(commands), cwd=work).stdout):
+        assert code == 0, said
+    return {name: Image.open(work / name / "seed-000000.png").tobytes() for name in DRAWN}
 
 
 def test_inspect_names_it_in_each_form(fresh, work):
@@ -84,26 +100,18 @@ def test_its_keys_are_renamed_both_ways(fresh, work):
     assert {"backbone.layers.1.gate.weight", "texts.letters.weight"} <= set(keys["original.safetensors"])
 
 
-def test_a_prompt_draws_and_the_family_fills_in_the_rest(fresh, work):
-    one = draw(fresh, work, "ours.safetensors")
-    assert len(set(one)) > 10
-    assert draw(fresh, work, "ours.safetensors", "--cond", "size=[[16,16]]") == one
-    assert draw(fresh, work, "ours.safetensors", "--cond", "size=[[64,16]]") != one
-    convert(fresh, work, "original.safetensors", "back.safetensors")
-    assert draw(fresh, work, "back.safetensors") == one
+def test_a_prompt_draws_and_the_family_fills_in_the_rest(pixels):
+    assert len(set(pixels["plain"])) > 10
+    assert pixels["size"] == pixels["plain"] != pixels["other size"]
+    assert pixels["back"] == pixels["plain"]
 
 
-def test_its_own_files_draw_without_being_converted(fresh, work):
-    convert(fresh, work, "ours.safetensors", "original.safetensors", "--to", "original")
-    assert draw(fresh, work, "original.safetensors") == draw(fresh, work, "ours.safetensors")
+def test_its_own_files_draw_without_being_converted(pixels):
+    assert pixels["original"] == pixels["plain"]
 
 
-def test_loras_in_the_names_of_others_load(fresh, work):
-    plain = draw(fresh, work, "ours.safetensors")
-    kohya = draw(fresh, work, "ours.safetensors", "--lora", "kohya.safetensors")
-    theirs = draw(fresh, work, "ours.safetensors", "--lora", "theirs.safetensors")
-    assert kohya == theirs
-    assert kohya != plain
+def test_loras_in_the_names_of_others_load(pixels):
+    assert pixels["kohya"] == pixels["theirs"] != pixels["plain"]
 
 
 def test_a_family_that_fails_is_left_out_with_its_name(fresh, work):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def check_config(config):
 
 
 @pytest.fixture(scope="module")
-def journal(fresh: Venv, tmp_path_factory) -> Venv:
+def journal(fresh: Venv, tmp_path_factory) -> Iterator[Venv]:
     """The environment with the copy installed by pip."""
     folder = tmp_path_factory.mktemp("journal")
     package = folder / "sgm_journal"
@@ -63,7 +64,8 @@ def journal(fresh: Venv, tmp_path_factory) -> Venv:
         PROJECT.replace('journal = "sgm_journal.hooks"', 'journal = "sgm_journal.hooks"\nlimit = "sgm_journal.limit"')
     )
     fresh.pip_install("--no-deps", str(folder), cwd=folder)
-    return fresh
+    yield fresh
+    fresh.run("pip", "uninstall", "--yes", "--quiet", "sgm-journal", cwd=folder)  # the environment is the session's
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ writes random weights in bfloat16 with the keys and shapes of the public file, a
 import json
 import os
 import struct
-import subprocess
 import sys
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,10 +49,12 @@ print(resident_peak(), sum(p.nbytes for p in engine.parameters()), loaded - star
 """
 
 
-def denoised(path: Path, size: int, width: int, vector: int, *config: str) -> tuple[int, int]:
+def denoised(
+    python: Callable[..., Any], path: Path, size: int, width: int, vector: int, *config: str
+) -> tuple[int, int]:
     """Load in bfloat16 and denoise once in a process of its own; gives (peak of memory, bytes of the weights)."""
-    command = [sys.executable, "-c", CHILD, str(path), f"{size},{width},{vector}", *config]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1]
+    done = python("-c", CHILD, path, f"{size},{width},{vector}", *config, check=True)
+    out = done.stdout.strip().splitlines()[-1]
     peak, weights, loading, step, finite, shape, dtypes = out.split("|")
     print(  # noqa: T201
         f"\npeak {int(peak) / 2**30:.2f} GiB, weights {int(weights) / 2**30:.2f} GiB, "
@@ -82,22 +85,22 @@ def write_random(path: Path, shapes: dict[str, list[int]]) -> None:
 
 
 @pytest.mark.skipif("SGM_FULL_SIZE" not in os.environ, reason="SGM_FULL_SIZE=1 asks for it")
-def test_sdxl_in_full_size_loads_and_takes_a_step_within_24_gib(tmp_path):
+def test_sdxl_in_full_size_loads_and_takes_a_step_within_24_gib(tmp_path, python):
     from support.key_tables import shapes_of
 
     path = tmp_path / "whatever.safetensors"
     try:
         write_random(path, shapes_of("sd_xl_base"))
         size = path.stat().st_size
-        peak, weights = denoised(path, 128, 2048, 2816)
+        peak, weights = denoised(python, path, 128, 2048, 2816)
         assert peak < BUDGET
         assert weights < size * 1.05  # the first stage stays in float32
     finally:
         path.unlink(missing_ok=True)
 
 
-def test_sdxl_at_a_tenth_of_the_width(tmp_path):
+def test_sdxl_at_a_tenth_of_the_width(tmp_path, python):
     path = write_checkpoint("sd_xl_base", tmp_path)
-    peak, weights = denoised(path, 16, 64, 20 + 6 * 8)
+    peak, weights = denoised(python, path, 16, 64, 20 + 6 * 8)
     assert weights < path.stat().st_size
     assert peak < 2**30

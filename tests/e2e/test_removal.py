@@ -83,22 +83,22 @@ def test_digits_trains_and_resumes(bare, tmp_path):
     assert "step 4 reached" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("sample", "runs/bare"), "invalid choice: 'sample'"),
-        (("train", "digits", "nonfinite={skip: 1}"), "a config has no 'nonfinite'"),
-        (("train", "digits", "--dry-run"), "unrecognized arguments: --dry-run"),
-        (("train", "digits", "model.adapter=lora"), "unknown adapter 'lora'"),
-        (("train", "digits", "model.cache_latents=true"), "cached"),
-        (("train", "digits", "trainer.strategy=fsdp2"), "fsdp2"),
-    ],
-)
-def test_what_is_not_there_is_one_clear_line(bare, tmp_path, arguments, message):
-    done = sgm(bare, *arguments, cwd=tmp_path)
-    assert done.returncode in (1, 2)
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+MESSAGES = {
+    ("sample", "runs/bare"): "invalid choice: 'sample'",
+    ("train", "digits", "nonfinite={skip: 1}"): "a config has no 'nonfinite'",
+    ("train", "digits", "--dry-run"): "unrecognized arguments: --dry-run",
+    ("train", "digits", "model.adapter=lora"): "unknown adapter 'lora'",
+    ("train", "digits", "model.cache_latents=true"): "cached",
+    ("train", "digits", "trainer.strategy=fsdp2"): "fsdp2",
+}
+
+
+def test_what_is_not_there_is_one_clear_line(bare, tmp_path, one_after_another):
+    answers = one_after_another(list(map(list, MESSAGES)), cwd=tmp_path, PYTHONPATH=str(bare))
+    for (arguments, message), (code, error) in zip(MESSAGES.items(), answers, strict=True):
+        assert code in (1, 2), arguments
+        assert message in error, arguments
+        assert "Traceback" not in error, arguments
 
 
 def test_a_name_of_a_tool_is_no_name_of_the_package(bare, tmp_path):

@@ -144,17 +144,19 @@ def test_listing_checking_and_training_do_without_them(folder, in_a_process):
     assert (folder / "runs" / "a" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", IMPORTS | OBJECTS)
-def test_a_config_that_names_one_of_them_says_why_it_can_not_be_used(make_distribution, tmp_path, in_a_process, name):
+def test_a_config_that_names_one_of_them_says_why_it_can_not_be_used(make_distribution, tmp_path, one_after_another):
     path = list(sys.path)
     install(make_distribution, tmp_path, hooks=False)
     sys.path[:] = path
-    arguments = ["train", str(ROOT / "configs" / "digits.yaml"), f"model.sampler={name}", "--name", "a"]
-    done = in_a_process(*arguments)
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "model.sampler" in done.stderr
-    assert name in done.stderr
+    names = list(IMPORTS | OBJECTS)
+    train = ["train", str(ROOT / "configs" / "digits.yaml"), "--name", "a"]
+    found_in = os.pathsep.join([*sys.path, str(tmp_path)])
+    answers = one_after_another([[*train, f"model.sampler={n}"] for n in names], tmp_path, PYTHONPATH=found_in)
+    for name, (code, error) in zip(names, answers, strict=True):
+        assert code == 1, (name, error)
+        assert "Traceback" not in error, name
+        assert "model.sampler" in error, name
+        assert name in error
     assert not (tmp_path / "runs" / "a").exists()
 
 

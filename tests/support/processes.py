@@ -21,6 +21,22 @@ PATIENCE = 300
 PRELOADED = ["sgm_core.cli.app", "sgm_core.runs.run", "sgm_core.engine", "sgm_plugins.networks.unet"]
 COMMAND = "import sys; from sgm_core.cli.app import main; sys.exit(main())"
 
+ONE_AFTER_ANOTHER = """
+import contextlib, io, json, sys
+from sgm_core.cli.app import main
+
+answers = []
+for command in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        try:
+            code = main(command)
+        except SystemExit as end:  # usage
+            code = end.code
+    answers.append((code, said.getvalue()))
+json.dump(answers, sys.stdout)
+"""
+
 
 class Running(ABC):
     """A command that runs. It leads a process group; what it prints goes to files, so it never waits for a reader."""
@@ -118,6 +134,20 @@ class Started(Running):
     @property
     def returncode(self) -> int | None:
         return self.process.poll()
+
+
+def answers(commands: list[list[str]], cwd: Path, **environment: str) -> list[tuple[int, str]]:
+    """Runs commands in one new interpreter, which imports torch once: of each, its exit code and standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_ANOTHER, json.dumps(commands)],
+        cwd=cwd,
+        env={key: value for key, value in os.environ.items() if not key.startswith("SGM_")} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [(code, error) for code, error in json.loads(done.stdout)]
 
 
 def wait_until(what: Callable[[], object]) -> None:

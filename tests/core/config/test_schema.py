@@ -5,8 +5,6 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
-import subprocess
-import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -344,7 +342,7 @@ def test_an_object_from_python_fits_its_class(value, cls, fits):
     assert is_instance(value, cls) is fits
 
 
-def test_a_lightning_role_that_is_imported_for_type_checkers_only_is_still_a_role(tmp_path):
+def test_a_lightning_role_that_is_imported_for_type_checkers_only_is_still_a_role(tmp_path, python):
     """In a fresh interpreter, where nothing has asked for Lightning yet."""
     (tmp_path / "hinted.py").write_text(
         "from __future__ import annotations\n"
@@ -358,5 +356,5 @@ def test_a_lightning_role_that_is_imported_for_type_checkers_only_is_still_a_rol
         "from hinted import Uses; from sgm_core.config.schema import signature; "
         "print(signature(Uses).parameters['callback'].type)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = python("-c", code, cwd=tmp_path, check=True)
     assert done.stdout.startswith("Component(kind='callbacks'")

@@ -142,7 +142,7 @@ class Whitened(Edges):
         return [images - images.mean(0, keepdim=True)]
 
 
-@broken("feature_networks", "gradients pass to the images")
+@broken("feature_networks", "gradients pass through it")
 class Frozen(nn.Module):
     """Without them, but with its own."""
 
