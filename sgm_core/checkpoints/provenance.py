@@ -62,7 +62,7 @@ class Provenance:
         """
         refuse_no_plain_data(data)
         config, components, shape = data.get("config"), data.get("components") or [], data.get("latent_shape")
-        rows = components if isinstance(components, list) else [None]
+        rows: list[Any] = components if isinstance(components, list) else [None]
         whole = all(isinstance(row, dict) and all(type(row.get(name)) is str for name in LOCK) for row in rows)
         if not isinstance(config, dict) or not whole:
             raise ValueError("its config or its list of components is not what sgm writes")

@@ -99,8 +99,9 @@ def own_random_state(device: torch.device) -> Iterator[None]:
     mps = device.type == "mps"  # has one state and no numbered devices, as `fork_rng` wants them
     state = torch.mps.get_rng_state() if mps else None
     numbered = not mps and device.type not in ("cpu", "meta")
+    forked = {"devices": [device], "device_type": device.type} if numbered else {"devices": []}
     try:
-        with torch.random.fork_rng([device] if numbered else [], device_type=device.type if numbered else "cuda"):
+        with torch.random.fork_rng(**forked):
             yield
     finally:
         if state is not None:

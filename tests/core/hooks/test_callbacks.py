@@ -61,7 +61,8 @@ def test_a_plugin_that_adds_something_else_is_left_out(make_plugin, capsys, answ
 
 
 def test_the_built_in_plugins_give_every_run_its_guard_report_bar_and_grids():
-    usual = {"FiniteGuard", "KeepsFreedMemory", "Reporter", "DataWait", "StepProgressBar", "ImageLogger"}
+    usual = {"ComparesMoments", "FiniteGuard", "KeepsFreedMemory", "Reporter", "DataWait", "StepProgressBar"}
+    usual.add("ImageLogger")
     with sgm.session():
         assert set(names(parts())) == usual
         assert set(names(parts(callbacks=[]))) == usual - {"ImageLogger"}
