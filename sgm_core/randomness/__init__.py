@@ -96,12 +96,10 @@ def exponential_like(x: Tensor) -> Tensor:
 @contextmanager
 def own_random_state(device: torch.device) -> Iterator[None]:
     """Inside, whatever is drawn leaves torch's random states, of the CPU and of `device`, as they were."""
-    mps = device.type == "mps"  # has one state and no numbered devices, as `fork_rng` wants them
-    state = torch.mps.get_rng_state() if mps else None
-    numbered = not mps and device.type not in ("cpu", "meta")
-    forked = {"devices": [device], "device_type": device.type} if numbered else {"devices": []}
+    state = torch.mps.get_rng_state() if device.type == "mps" else None  # it has no numbered devices for `fork_rng`
+    fork = torch.random.fork_rng
     try:
-        with torch.random.fork_rng(**forked):
+        with fork([]) if device.type in ("cpu", "meta", "mps") else fork([device], device_type=device.type):
             yield
     finally:
         if state is not None:
