@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sgm_core.errors import SgmError
 
 if TYPE_CHECKING:
+    from sgm_plugins.tools.sampling.drawing import Drawing
     from sgm_plugins.tools.sampling.picture import Picture
     from sgm_plugins.tools.sampling.recipe import Recipe
 
@@ -145,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
         verify=True if options.verify else None,
     )
     drawing = pipeline.plan(recipe)
-    check_format(options.format, drawing.is_video)
+    check_format(options, drawing)
     if then is not None:
         for line in then.differences(drawing.facts):
             sys.stderr.write(f"{options.like}: {line}\n")
@@ -251,14 +252,17 @@ def numbers(text: str, option: str, of: Callable[[str], Number]) -> tuple[Number
         raise SgmError(f"{option} {text}: numbers with commas between them, e.g. 3,5,8") from error
 
 
-def check_format(format_: str | None, is_video: bool) -> None:
+def check_format(options: argparse.Namespace, drawing: Drawing) -> None:
     """Refuse a format that the model's pictures do not have, or that cannot be written, before they are drawn."""
-    if format_ is not None and not is_video:
-        raise SgmError(f"--format {format_}: this model draws images, which are PNG files")
-    if format_ == "mp4":
-        from sgm_plugins.tools.sampling.video import require_mp4
+    if options.format is not None and not drawing.is_video:
+        raise SgmError(f"--format {options.format}: this model draws images, which are PNG files")
+    from sgm_plugins.tools.sampling.video import check_gif, require_mp4
 
+    suffix = suffix_of(options, drawing.is_video)
+    if suffix == ".mp4":
         require_mp4()
+    if suffix == ".gif":
+        check_gif(drawing.recipe.fps or 1)
 
 
 def suffix_of(options: argparse.Namespace, is_video: bool) -> str:

@@ -116,14 +116,25 @@ def load_mask(source: ImageSource, of: ImageSource, size: tuple[int, int]) -> Te
         size: (width, height) to which both are brought.
 
     Raises:
-        SgmError: as `load_image`; it is not as large as the image.
+        SgmError: as `load_image`; it is not as large as the image, or selects nothing, or everything.
     """
     own, whole = size_of(source), size_of(of)
     if own != whole:
         raise SgmError(
             f"the mask is {own[0]}x{own[1]}, and the image {whole[0]}x{whole[1]}: it has to lie on it pixel by pixel"
         )
-    return load_image(source, size, 1)[0] > 0
+    redrawn = load_image(source, size, 1)[0] > 0
+    cropped = "" if size == own else f", brought to {size[0]}x{size[1]},"
+    if not redrawn.any():
+        raise SgmError(
+            f"the mask{cropped} is black everywhere, so nothing would be redrawn: make white what is to change"
+        )
+    if redrawn.all():
+        raise SgmError(
+            f"the mask{cropped} is white everywhere, so all would be redrawn: leave it out (as --strength 1 does), "
+            "or make black what is to stay"
+        )
+    return redrawn
 
 
 def size_of(source: ImageSource) -> tuple[int, int]:
