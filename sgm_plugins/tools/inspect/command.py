@@ -45,7 +45,9 @@ def described(found: Inspection) -> list[str]:
     parts = found.parts.values()
     total = f"{sum(part.tensors for part in parts)} tensors, {spell(sum(part.bytes for part in parts))}B"
     lines = [f"{found.path}  {total}", f"  layout      {found.layout.title}"]
-    if found.layout.remedy:
+    if found.fault:
+        lines.append(f"              cannot be used: {found.fault}")
+    elif found.layout.remedy:
         lines.append(f"              {found.layout.remedy}")
     configs = [model.config for model in found.known if model.config]
     titles = " or ".join(model.title for model in found.known)

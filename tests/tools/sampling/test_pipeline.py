@@ -378,6 +378,40 @@ def test_offloaded_parts_are_on_the_device_one_at_a_time_and_only_at_work(models
     assert {key: value.data_ptr() for key, value in engine.state_dict().items()} == before
 
 
+# --- numbers at the edge -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["sd_xl_base", "svd"])
+def test_a_picture_does_not_depend_on_the_default_dtype(models, photo, name, dtype):
+    """As Lightning's bf16-true sets it, and scripts of others do."""
+    prompts, given = ("a cat",), {"cond": {"original_size_as_tuple": [[1025, 17.3]]}}
+    if name == "svd":
+        prompts, given = (), {"init_image": photo, "cond_aug": 0.1}
+    expected = draw(Pipeline.load(models.checkpoint(name)), *prompts, **given)
+    pipe = Pipeline.load(models.checkpoint(name))
+    torch.set_default_dtype(dtype)
+    try:
+        drawn = draw(pipe, *prompts, **given)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert drawn.dtype == torch.float32
+    assert torch.equal(drawn, expected)
+
+
+def test_any_seed_that_is_accepted_draws(models, photo):
+    edges = [0, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1]
+    for name, prompts, given in (("sd_2_1", ("a cat",), {}), ("svd", (), {"init_image": photo})):
+        pictures = models(name)(prompts, seeds=edges, steps=1, sampler="euler_ancestral", **given)
+        assert [picture.seed for picture in pictures] == edges
+        # torch's generator on the CPU takes 32 bits of a seed
+        assert len({picture.image.numpy().tobytes() for picture in pictures}) == len({seed % 2**32 for seed in edges})
+    pipe = models("sd_2_1")
+    for seeds in ([2**63], [-1], 2**63):
+        with pytest.raises(SgmError, match=r"seeds are 0 to 2\^63 - 1"):
+            pipe("a cat", seeds=seeds)
+
+
 # --- what makes no sense -------------------------------------------------------------------------------------------
 
 
