@@ -52,14 +52,18 @@ class Picture:
         """As images of Pillow; a picture is one."""
         return [to_pil(frame) for frame in (self.image if self.is_clip else self.image[None])]
 
-    def save(self, path: Path | str) -> Path:
+    def save(self, path: Path | str, with_paths: bool = False) -> Path:
         """Write it with its recipe: `.png`; a clip as `.gif`, `.mp4` or, without a suffix, a folder of PNG frames.
+
+        Args:
+            path: of the file.
+            with_paths: whether the recipe has the full paths of its files, see `Recipe.to_json`.
 
         Raises:
             SgmError: a format that does not hold it.
         """
         path = Path(path)
-        recipe = self.recipe.to_json(self.index)
+        recipe = self.recipe.to_json(self.index, with_paths)
         if self.is_clip:
             save_clip(self.frames, path, self.recipe.fps or FPS, recipe)
         elif path.suffix == ".png":
