@@ -72,11 +72,22 @@ class Conditioning:
 
 
 def as_entry(value: Any) -> Any:
-    """A batch entry as the conditioner expects it: numbers become a tensor, strings stay a list."""
+    """A batch entry as the conditioner expects it: numbers become a tensor, strings stay a list.
+
+    Raises:
+        ValueError: what is neither, such as nothing at all, lists of several lengths, or a number above 64 bits.
+    """
     if isinstance(value, Tensor):
         return value
     values = list(value)
-    return values if any(isinstance(v, str) for v in values) else torch.as_tensor(values)
+    if any(isinstance(v, str) for v in values):
+        return values
+    try:
+        numbers = torch.as_tensor(values)
+        half = numbers.dtype in (torch.half, torch.bfloat16)  # Lightning's bf16-true: a width of 1025 would be 1024
+        return torch.as_tensor(values, dtype=torch.float32) if half else numbers
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{str(values)[:60]}: neither texts nor numbers of one shape ({error})") from error
 
 
 def batch_size_of(entries: Mapping[str, Any], n: int | None) -> int:

@@ -425,7 +425,7 @@ class DiffusionEngine(TrainingEngine):
             raise ValueError(
                 "the shape of the samples is not known before training: pass shape, or set model.latent_shape"
             )
-        noise = randn((batch_size, *shape), generator, like=torch.empty((), device=self.device))
+        noise = randn((batch_size, *shape), generator, like=torch.empty((), dtype=torch.float32, device=self.device))
         return self.sampler(
             self.denoise, noise, cond, uncond, num_steps=num_steps, generator=generator, progress=progress
         )

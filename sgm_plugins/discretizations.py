@@ -101,7 +101,7 @@ class Img2ImgDiscretization(Discretization):
     """The low end of a grid: image to image, from an image with some noise to an image without.
 
     Meng et al. 2021, arXiv:2108.01073. The start is x0 + sigma * noise with the highest level that is left; the
-    schedule has about strength * n of the n steps.
+    schedule has about strength * n of the n steps, and at least one.
 
     Args:
         discretization: the whole grid.
@@ -119,8 +119,7 @@ class Img2ImgDiscretization(Discretization):
     def sigmas(self, n: int) -> Tensor:
         """Of the n sigmas the lowest, descending, float32; all of them at strength 1."""
         whole = self.discretization.sigmas(n)
-        kept = max(int(self.strength * (len(whole) + 1)) - 1, 0)  # the share counts the final zero as a level
-        return whole[len(whole) - kept :]
+        return whole[len(whole) - share(self.strength, len(whole)) :]
 
 
 class Txt2NoisyDiscretization(Discretization):
@@ -131,7 +130,7 @@ class Txt2NoisyDiscretization(Discretization):
 
     Args:
         discretization: the whole grid.
-        strength: share of the schedule that is left out at its low end. 0 leaves out none.
+        strength: share of the schedule that is left out at its low end, at least one step. 0 leaves out none.
         original_steps: steps that this is a share of; by default those of the grid.
 
     Raises:
@@ -150,14 +149,15 @@ class Txt2NoisyDiscretization(Discretization):
         self.original_steps = original_steps
 
     def __call__(self, n: int) -> Tensor:
-        """The schedule without its low end. ValueError if nothing is left of it."""
+        """The schedule without its low end. ValueError if no step is left of it, unless strength is 1."""
         whole = self.discretization(n)
-        levels = len(whole) if self.original_steps is None else self.original_steps + 1
-        left_out = max(int(self.strength * levels) - 1, 0)
-        if left_out >= len(whole):
+        steps = len(whole) - 1
+        left_out = share(self.strength, steps if self.original_steps is None else self.original_steps)
+        if left_out > steps or (left_out == steps and 0 < self.strength < 1):
+            of = "" if self.original_steps is None else f" of original_steps {self.original_steps}"
             raise ValueError(
-                f"strength {self.strength} of original_steps {self.original_steps} leaves out {left_out} levels, and "
-                f"the schedule of {n} steps has {len(whole)}; more steps work, or a smaller strength"
+                f"strength {self.strength}{of} leaves out {left_out} steps, and the schedule has {steps}; "
+                "more steps work, or a smaller strength"
             )
         return whole[: len(whole) - left_out]
 
@@ -165,6 +165,12 @@ class Txt2NoisyDiscretization(Discretization):
         """Of the n sigmas the highest, descending, float32; all of them at strength 0."""
         schedule = self(n)
         return schedule[schedule > 0]
+
+
+def share(strength: float, steps: int) -> int:
+    """How many of the steps a share of the schedule is: rounded down, but at least one for a share above 0."""
+    levels = int(strength * (steps + 1))  # as the ancestor counts: the final zero is a level, too
+    return max(levels - 1, 1 if strength > 0 else 0)
 
 
 def _check_strength(strength: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Le
@@ -14,6 +14,9 @@ from torch import Tensor
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Denoise, Guider
 from sgm_plugins.broadcast import append_dims
+
+HOST: Any = {"dtype": torch.float32, "device": "cpu"}
+"""Of scales, wherever and in whatever default dtype a model is built."""
 
 
 class IdentityGuider(Guider):
@@ -174,7 +177,7 @@ class LinearGuidance(FrameGuidance):
         min_scale: float = 1.0,
         batched: bool | None = None,
     ) -> None:
-        super().__init__(torch.linspace(min_scale, max_scale, num_frames, device="cpu"), batched)
+        super().__init__(torch.linspace(min_scale, max_scale, num_frames, **HOST), batched)
 
 
 class TriangleGuidance(FrameGuidance):
@@ -205,7 +208,7 @@ class TriangleGuidance(FrameGuidance):
         periods = period if isinstance(period, list) else [period]
         if not periods or min(periods) <= 0:
             raise ValueError(f"period is {period}; a positive number of lengths of a clip works, or several")
-        position = torch.linspace(0, 1, num_frames, device="cpu")
+        position = torch.linspace(0, 1, num_frames, **HOST)
         waves = torch.stack([triangle_wave(position, p) for p in periods])
         fused = {"mean": waves.mean(dim=0), "multiply": waves.prod(dim=0), "max": waves.amax(dim=0)}[period_fusing]
         super().__init__(fused * (max_scale - min_scale) + min_scale, batched)
@@ -234,8 +237,8 @@ class TrapezoidGuidance(FrameGuidance):
     ) -> None:
         if not 0 <= edge_perc <= 0.5:
             raise ValueError(f"edge_perc is {edge_perc}; two slopes of at most half the frames each fit, 0 to 0.5")
-        rise = torch.linspace(min_scale, max_scale, int(num_frames * edge_perc), device="cpu")
-        plateau = torch.full((num_frames - 2 * len(rise),), max_scale, device="cpu")
+        rise = torch.linspace(min_scale, max_scale, int(num_frames * edge_perc), **HOST)
+        plateau = torch.full((num_frames - 2 * len(rise),), max_scale, **HOST)
         super().__init__(torch.cat([rise, plateau, rise.flip(0)]), batched)
 
 
@@ -265,8 +268,8 @@ class SpatiotemporalGuidance(FrameGuidance):
     ) -> None:
         if num_frames % num_views:
             raise ValueError(f"num_frames is {num_frames} and num_views is {num_views}; each view has as many frames")
-        over_time = torch.linspace(0, 1, num_frames // num_views, device="cpu")
-        over_views = triangle_wave(torch.linspace(0, 1, num_views, device="cpu"), 1.0)
+        over_time = torch.linspace(0, 1, num_frames // num_views, **HOST)
+        over_views = triangle_wave(torch.linspace(0, 1, num_views, **HOST), 1.0)
         share = (0.5 * over_time[:, None] + 0.5 * over_views[None, :]).flatten()
         super().__init__(share * (max_scale - min_scale) + min_scale, batched)
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sgm_core.errors import EXIT_INTERRUPTED, SgmError
+from sgm_core.errors import EXIT_INTERRUPTED, SgmError, shown, tell
 from sgm_core.registry import BUILTIN, Entry, UnknownNameError, index
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     if not debug:
-        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+        warnings.formatwarning = lambda message, *_: f"warning: {shown(str(message))}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if callable(adapt := getattr(stream, "reconfigure", None)):  # a pipe may have no letter for a name
+            adapt(errors="backslashreplace")
     try:
         code = dispatch(given)
         sys.stdout.flush()
@@ -43,12 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # SgmError is a ValueError
         if debug:
             raise
-        message = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            message = f"{error.filename or 'error'}: {error.strerror}"
-        elif not isinstance(error, SgmError):
-            message += f"\n({type(error).__name__}; --debug shows where)"
-        sys.stderr.write(f"{message}\n")
+        tell(message_of(error))
         return EXIT_WRONG_INPUT
 
 

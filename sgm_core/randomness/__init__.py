@@ -20,7 +20,7 @@ torch's global random state.
 
 
 def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | None = None) -> Tensor:
-    """Standard normal noise of `shape`, on the device and of the dtype of `like`.
+    """Standard normal noise of `shape`, on the device and of the dtype of `like`, or float32.
 
     A generator on another device (a CPU generator, say, for noise that is equal on every machine) draws
     there; the noise is then moved, without waiting for it. In a training step, without a generator, each sample has
@@ -30,7 +30,7 @@ def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | 
         ValueError: the number of per-sample generators is not `shape[0]`.
     """
     device = like.device if like is not None else torch.device("cpu")
-    dtype = like.dtype if like is not None else torch.get_default_dtype()
+    dtype = like.dtype if like is not None else torch.float32
     if generator is None:
         own = samples.current().draw(shape, dtype, device, 2, samples.normal, lambda row, g: row.normal_(generator=g))
         return torch.randn(*shape, device=device, dtype=dtype) if own is None else own

@@ -94,7 +94,7 @@ class ClipPrompts:
         return Rows(
             torch.tensor(ids, device=device),
             torch.tensor(ends, device=device),
-            torch.tensor(weights, device=device) if weighted else None,
+            torch.tensor(weights, dtype=torch.float32, device=device) if weighted else None,
         )
 
     def _tokens(self, text: str) -> list[tuple[int, float]]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 STEP = 1.1
 """What a pair of brackets without a number multiplies or divides a weight by."""
 
-_TOKEN = re.compile(r"\\[()\[\]\\]|:\s*(?P<weight>\d*\.?\d+)\s*\)|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL)
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+_TOKEN = re.compile(rf"\\[()\[\]\\]|:\s*(?P<weight>{_NUMBER})\s*\)|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL)
 
 
 def parse_prompt(text: str) -> list[tuple[str, float]]:
     """The pieces of a prompt, in order, each with its weight; their texts are the prompt without the notation.
 
     `(text)` multiplies the weight of what is in it by 1.1, `[text]` divides it by that, `(text:1.3)` multiplies it by
-    1.3. They nest. A bracket that has no partner, and one after a backslash, is text.
+    1.3. They nest. A bracket that has no partner, and one after a backslash, is text. Numbers are those that both
+    stable-diffusion-webui and ComfyUI read, `1`, `1.`, `.5`, `+1.2`, `-1`, and ComfyUI's `1e-1`. A negative one moves
+    away from the words.
+
+    Raises:
+        ValueError: a weight too large for a number.
     """
     pieces: list[list[str | float]] = []
     open_: list[tuple[str, int]] = []  # bracket, and where its piece stands
@@ -41,7 +48,11 @@ def parse_prompt(text: str) -> list[tuple[str, float]]:
             close("(", float(found["weight"]), token)
         else:
             pieces.append([token[1:] if len(token) == 2 and token[0] == "\\" else token, 1.0])
-    return _joined([(str(words), float(weight)) for words, weight in pieces])
+    joined = _joined([(str(words), float(weight)) for words, weight in pieces])
+    for words, weight in joined:
+        if not math.isfinite(weight):
+            raise ValueError(f"the weight of {words[:40]!r} in the prompt is {weight}; 0.5 to 1.5 is usual")
+    return joined
 
 
 def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:

@@ -7,7 +7,8 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,22 @@ from sgm_core.checkpoints.layouts import NETWORK
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_core.registry import did_you_mean
+from sgm_plugins.lora.keys import (
+    BEGINNINGS,
+    CONFIG,
+    WEIGHTS,
+    Layer,
+    config_beside,
+    lora_files,
+    of_part,
+    part_of,
+    whole_model,
+)
 from sgm_plugins.lora.names import EMBEDDER, Names, Target
 from sgm_plugins.lora.update import LowRank
 
 Updates = dict[Target, LowRank]
 
-KOHYA, PEFT = "lora.safetensors", "lora"
-"""What a run writes in its folder: a file, and a folder with one for each part."""
-
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-
-_FACTOR = re.compile(r"(.+?)\.(?:lora[_.](down|up|A|B)(?:\.default)?(?:\.weight)?|(alpha))")
-_FACTORS = {"down": "A", "A": "A", "up": "B", "B": "B", None: "alpha"}
-_BEGINNINGS = {"lora_": "", "unet.": "unet_", "text_encoder_2.": "te2_", "text_encoder.": "te1_"}
-"""Of the layers in a file of a whole model: in kohya's form, and in that of diffusers."""
 _PEFT = "base_model.model."
 
 
@@ -46,110 +49,70 @@ def read_lora(path: Path, names: Names) -> Updates:
     Raises:
         SgmError: there is none; it cannot be read, is of another kind, or for another model.
     """
-    files = _files_of(path)
+    files = lora_files(path)
     if files[0].name != WEIGHTS:
-        return _resolved(path, _read_whole(files[0], _BEGINNINGS | names.prefixes), names)
+        return _resolved(path, _read_whole(files[0], BEGINNINGS | names.prefixes), names)
     found: dict[str, LowRank] = {}
     for folder in (file.parent for file in files):
-        found |= _read_peft(folder, f"{folder.name}." if folder.name.startswith("embedders.") else "unet_")
+        found |= _read_peft(folder, part_of(folder))
     return _resolved(path, found, names)
 
 
 def digest_of_lora(path: Path) -> str:
     """sha256 of the weights that `read_lora` reads, of all files together."""
     digest = hashlib.sha256()
-    for file in _files_of(path):
+    for file in lora_files(path):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _files_of(path: Path) -> list[Path]:
-    """One file of a whole model, or one in peft's form for each part."""
-    if not path.is_dir():
-        return [path]
-    if (path / KOHYA).is_file():
-        return [path / KOHYA]
-    files = [path / WEIGHTS] if (path / WEIGHTS).is_file() else sorted(path.glob(f"*/{WEIGHTS}"))
-    if not files:
-        raise SgmError(f"{path}: no LoRA here (looked for {KOHYA}, {WEIGHTS} and */{WEIGHTS})")
-    return files
-
-
 def _read_whole(path: Path, beginnings: Mapping[str, str]) -> dict[str, LowRank]:
-    weights, metadata = _load(path)
-    said = json.loads(metadata.get("lora_adapter_metadata", "{}"))  # how diffusers tells the scales
-    found = {}
-    for layer, factors in _layers(path, weights).items():
-        start = next((start for start in beginnings if layer.startswith(start)), None)
-        if start is None:
-            raise SgmError(f"{path}: of which part of a model is '{layer}'? Names begin with {', '.join(beginnings)}")
-        inner = layer.removeprefix(start)
-        config = {key.removeprefix(start): value for key, value in said.items() if key.startswith(start)}
-        found[beginnings[start] + inner] = _update(path, layer, factors, _alpha(config, inner, factors))
-    return found
+    with _opened(path) as file:
+        return _updates(file, whole_model(_shapes(file), file.metadata() or {}, beginnings))
 
 
 def _read_peft(folder: Path, part: str) -> dict[str, LowRank]:
-    weights, _ = _load(folder / WEIGHTS)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SgmError(f"{folder / CONFIG}: {error}; it says how the weights beside it are scaled") from error
-    if config.get("use_dora"):
-        raise SgmError(f"{folder / CONFIG}: use_dora is set; only plain LoRA can be read")
-    found = {}
-    for layer, factors in _layers(folder / WEIGHTS, weights).items():
-        inner = layer.removeprefix(_PEFT)
-        found[part + inner] = _update(folder / WEIGHTS, layer, factors, _alpha(config, inner, factors))
-    return found
+    config = config_beside(folder / WEIGHTS)
+    with _opened(folder / WEIGHTS) as file:
+        return _updates(file, of_part(_shapes(file), config, part))
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a `.safetensors` file, and its metadata."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A `.safetensors` file, whose errors name it."""
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors":
         raise SgmError(f"{path}: no such LoRA; a .safetensors file, a folder in peft's form or a run is needed")
+    if not path.is_file():
+        raise SgmError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise SgmError(f"{path}: {'no such file' if not path.exists() else f'cannot be read: {error}'}") from error
+            yield file
+    except SgmError as error:
+        raise SgmError(f"{path}: {error}") from error
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise SgmError(f"{path}: cannot be read: {error}") from error
 
 
-def _layers(path: Path, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """By layer: its factors A and B, and its alpha if it has one."""
-    layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, value in weights.items():
-        match = _FACTOR.fullmatch(key)
-        if match is None:
-            raise SgmError(
-                f"{path}: holds '{key}', which no plain LoRA has (DoRA, LoHa, LoKr and others cannot be read)"
-            )
-        layers[match[1]][_FACTORS[match[2]]] = value
-    if not layers:
-        raise SgmError(f"{path}: is empty")
-    return layers
+def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
 
 
-def _alpha(config: Mapping[str, Any], layer: str, factors: Mapping[str, Tensor]) -> float | None:
-    """What a configuration of peft says, or the file itself."""
-    if "alpha" in factors:
-        return float(factors["alpha"])
-    patterns = config.get("alpha_pattern") or {}
-    alpha = next((alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), None)
-    alpha = config.get("lora_alpha") if alpha is None else alpha
-    if alpha is not None and config.get("use_rslora") and "A" in factors:
-        return float(alpha) * math.sqrt(len(factors["A"]))  # the scale is alpha / sqrt(r): arXiv:2312.03732
-    return alpha
+def _updates(file: Any, layers: Mapping[str, Layer]) -> dict[str, LowRank]:
+    return {name: _update(file, name, layer) for name, layer in layers.items()}
 
 
-def _update(path: Path, layer: str, factors: Mapping[str, Tensor], alpha: float | None) -> LowRank:
-    if not factors.keys() >= {"A", "B"}:
-        raise SgmError(f"{path}: '{layer}' lacks one of its two factors")
-    A, B = factors["A"], factors["B"]
-    if A.ndim < 2 or B.ndim < 2 or A.shape[0] != B.shape[1] or any(side != 1 for side in B.shape[2:]):
-        raise SgmError(f"{path}: '{layer}' has factors {tuple(B.shape)} and {tuple(A.shape)}, which have no product")
+def _update(file: Any, name: str, layer: Layer) -> LowRank:
+    A, B = file.get_tensor(layer.A), file.get_tensor(layer.B)
+    for factor in (A, B):
+        if not factor.is_floating_point():
+            raise SgmError(f"'{name}' has factors of {factor.dtype}, not of floating point numbers")
+        if not factor.float().isfinite().all():  # float8 has no such question
+            raise SgmError(f"'{name}' has factors that are not finite")
+    alpha = float(file.get_tensor(layer.alpha).double()) if layer.alpha is not None else layer.said
+    if alpha is not None and not math.isfinite(alpha):
+        raise SgmError(f"'{name}' has an alpha of {alpha}")
     return LowRank(A, B, float(len(A)) if alpha is None else alpha)
 
 
@@ -183,7 +146,9 @@ def write_kohya(path: Path, updates: Updates, names: Names) -> None:
         name = names.kohya(target)
         weights[f"{name}.lora_down.weight"] = update.A
         weights[f"{name}.lora_up.weight"] = update.B
-        weights[f"{name}.alpha"] = torch.tensor(update.alpha, dtype=update.A.dtype)
+        alpha = torch.tensor(update.alpha, dtype=torch.float32)  # in the factors' dtype it would be rounded
+        exact = alpha.item() == update.alpha
+        weights[f"{name}.alpha"] = alpha if exact else torch.tensor(update.alpha, dtype=torch.float64)
     _save(path, weights)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from sgm_core.checkpoints.layouts import SHADOW
+from sgm_core.errors import SgmError
 from sgm_plugins.lora.files import Updates, read_lora
 from sgm_plugins.lora.names import Names
+from sgm_plugins.lora.update import at_least_float32
 
 if TYPE_CHECKING:
     from sgm_core.training.base import TrainingEngine
@@ -43,12 +46,19 @@ def load_lora(engine: TrainingEngine, path: Path | str, weight: float = 1.0) -> 
 
 
 def split_weight(text: str) -> tuple[Path, float]:
-    """`style.safetensors:0.8` -> the path, and 0.8; 1 where no number follows a colon."""
-    path, _, weight = text.rpartition(":")
+    """`style.safetensors:0.8` -> the path, and 0.8; 1 where no number follows a colon.
+
+    Raises:
+        SgmError: a weight that is not finite.
+    """
+    path, _, number = text.rpartition(":")
     try:
-        return Path(path or text), float(weight) if path else 1.0
+        weight = float(number) if path else 1.0
     except ValueError:  # the colon is of the path
         return Path(text), 1.0
+    if not math.isfinite(weight):
+        raise SgmError(f"--lora {text}: the weight is {weight}; 0.5 to 1 is usual")
+    return Path(path or text), weight
 
 
 def merged(weights: Mapping[str, Tensor], updates: Updates, weight: float = 1.0) -> dict[str, Tensor]:
@@ -58,6 +68,9 @@ def merged(weights: Mapping[str, Tensor], updates: Updates, weight: float = 1.0)
         weights: of a model, as its checkpoint holds them; they stay as they are.
         updates: see `read_lora`.
         weight: how much of them.
+
+    Raises:
+        SgmError: a sum that the dtype of the weight cannot hold.
     """
     changed: dict[str, Tensor] = {}
     for target, update in updates.items():
@@ -65,12 +78,25 @@ def merged(weights: Mapping[str, Tensor], updates: Updates, weight: float = 1.0)
             if key not in weights:
                 continue
             W = changed.get(key, weights[key])
-            delta = weight * update.delta().to(W.device)
+            precise = at_least_float32(W, update.A, update.B)
+            delta = weight * update.delta().to(W.device, precise)
             if target.rows is None:
-                total = W.to(delta.dtype) + delta.reshape(W.shape)
+                total = W.to(precise) + delta.reshape(W.shape)
             else:
-                total = W.to(delta.dtype, copy=True)
+                total = W.to(precise, copy=True)
                 start, stop, of = target.rows
                 total[start * len(total) // of : stop * len(total) // of].add_(delta)
-            changed[key] = total.to(W.dtype)
+            changed[key] = _rounded(total, W.dtype, key)
     return changed
+
+
+def _rounded(total: Tensor, dtype: torch.dtype, key: str) -> Tensor:
+    """In the weight's own dtype.
+
+    Raises:
+        SgmError: it is too small for the sum, which would become infinite.
+    """
+    most = total.abs().max().item() if total.numel() else 0.0
+    if most > torch.finfo(dtype).max:
+        raise SgmError(f"{key} becomes {most:.4g} with the LoRA, more than {dtype} holds; a smaller weight works")
+    return total.to(dtype)

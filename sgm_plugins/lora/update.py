@@ -38,9 +38,14 @@ class LowRank:
 
     def delta(self, shape: Sequence[int] | None = None) -> Tensor:
         """(alpha / r) B A in float32 (float64 for float64 factors), of this shape, or of its own."""
-        precise = torch.promote_types(self.A.dtype, torch.float32)
+        precise = at_least_float32(self.A, self.B)
         product = self.B.to(precise).flatten(1) @ self.A.to(precise).flatten(1)
         return (self.alpha / self.rank * product).reshape(*(self.shape if shape is None else shape))
+
+
+def at_least_float32(*tensors: Tensor) -> torch.dtype:
+    """In what to compute with tensors: float64 if one is, else float32. torch promotes no float8."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 def _trimmed(shape: Sequence[int]) -> tuple[int, ...]:

@@ -50,6 +50,7 @@ class EulerEDMSampler(Sampler):
         noise: Callable[[], Tensor],
         report: Callable[[int], None],
     ) -> Tensor:
+        self.churn.check(sigmas)
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             x, sigma = self.churn(x, sigma, len(sigmas) - 1, noise)
             x = ode_step(x, D(x, sigma), sigma, sigma_next)

@@ -49,6 +49,7 @@ class HeunEDMSampler(Sampler):
         noise: Callable[[], Tensor],
         report: Callable[[int], None],
     ) -> Tensor:
+        self.churn.check(sigmas)
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             x, sigma = self.churn(x, sigma, len(sigmas) - 1, noise)
             x_next = ode_step(x, D(x, sigma), sigma, sigma_next)

@@ -317,6 +317,12 @@ def test_what_makes_no_sense_is_one_message_and_draws_nothing(sample, arguments,
     assert not Path("samples").exists()
 
 
+def test_more_frames_per_second_than_a_gif_can_show_are_refused(sample, folder):
+    code, _, err = sample("svd", "--init", folder / "photo.png", "--fps", 101, "--steps", 1)
+    assert (code, err) == (1, "a GIF has at most 100 frames per second, not 101; MP4 and PNG frames do (--format)\n")
+    assert sample("svd", "--init", folder / "photo.png", "--fps", 101, "--steps", 1, "--format", "png")[0] == 0
+
+
 def test_a_picture_without_a_recipe_can_not_be_drawn_again(sample, folder):
     code, _, err = sample("", "--like", folder / "photo.png")
     assert code == 1

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
@@ -115,10 +117,10 @@ def test_a_rho_whose_powers_overflow_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strength", "kept"), [(1.0, 11), (0.99, 10), (0.75, 8), (0.5, 5), (0.2, 2), (0.1, 1), (0.0, 1)]
+    ("strength", "kept"), [(1.0, 11), (0.99, 10), (0.75, 8), (0.5, 5), (0.2, 2), (0.1, 2), (1e-9, 2), (0.0, 1)]
 )
 def test_image_to_image_keeps_the_low_end_of_the_schedule(strength: float, kept: int) -> None:
-    """A share of its 11 levels, the zero included, rounded down; never less than the zero."""
+    """A share of its 11 levels, the zero included, rounded down; at least one step, unless the share is 0."""
     whole, part = EDMDiscretization(), Img2ImgDiscretization(EDMDiscretization(), strength)
     assert torch.equal(part(10), whole(10)[-kept:])
     assert torch.equal(part.sigmas(10), whole(10)[-kept:-1])
@@ -126,17 +128,28 @@ def test_image_to_image_keeps_the_low_end_of_the_schedule(strength: float, kept:
 
 @pytest.mark.parametrize(
     ("strength", "original_steps", "left_out"),
-    [(0.0, None, 0), (0.1, None, 0), (0.2, None, 1), (0.5, None, 4), (1.0, None, 10), (0.2, 40, 7), (0.5, 5, 2)],
+    [
+        (0.0, None, 0),
+        (1e-9, None, 1),
+        (0.1, None, 1),
+        (0.2, None, 1),
+        (0.5, None, 4),
+        (1.0, None, 10),
+        (0.2, 40, 7),
+        (0.5, 5, 2),
+    ],
 )
 def test_text_to_noisy_leaves_out_the_low_end(strength: float, original_steps: int | None, left_out: int) -> None:
-    """A share of its 11 levels (or of those of `original_steps`) rounded down, less one that both parts have."""
+    """A share of its 11 levels (or of those of `original_steps`) rounded down, less one that both parts have.
+
+    At least one step, unless the share is 0."""
     whole, part = EDMDiscretization(), Txt2NoisyDiscretization(EDMDiscretization(), strength, original_steps)
     assert torch.equal(part(10), whole(10)[: 11 - left_out])
     assert torch.equal(part.sigmas(10), whole.sigmas(10)[: 11 - left_out])
 
 
-@pytest.mark.parametrize("strength", [0.2, 0.35, 0.5, 0.8, 1.0])
-@pytest.mark.parametrize("n", [5, 10, 40, 50])
+@pytest.mark.parametrize("strength", [0.01, 0.2, 0.35, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("n", [4, 5, 10, 40, 50])
 def test_the_refiner_begins_where_the_base_ends(strength: float, n: int) -> None:
     whole = LegacyDDPMDiscretization()
     base, refiner = Txt2NoisyDiscretization(whole, strength)(n), Img2ImgDiscretization(whole, strength)(n)
@@ -145,10 +158,29 @@ def test_the_refiner_begins_where_the_base_ends(strength: float, n: int) -> None
 
 
 def test_more_left_out_than_there_is_is_an_error_that_says_so() -> None:
-    assert len(Txt2NoisyDiscretization(EDMDiscretization(), 0.5, original_steps=21)(10)) == 1
-    message = "original_steps 23 leaves out 11 levels, and the schedule of 10 steps has 11"
-    with pytest.raises(ValueError, match=message):
-        Txt2NoisyDiscretization(EDMDiscretization(), 0.5, original_steps=23)(10)
+    assert len(Txt2NoisyDiscretization(EDMDiscretization(), 0.5, original_steps=20)(10)) == 2
+    for original_steps, left_out in ((21, 10), (23, 11)):
+        message = f"original_steps {original_steps} leaves out {left_out} steps, and the schedule has 10"
+        with pytest.raises(ValueError, match=message):
+            Txt2NoisyDiscretization(EDMDiscretization(), 0.5, original_steps)(10)
+
+
+@given(strength=st.floats(0, 1, exclude_min=True, exclude_max=True), n=st.integers(1, 60))
+@example(0.99, 1)
+@example(0.6, 2)
+@example(0.18, 10)
+@example(0.03, 50)
+def test_a_share_between_0_and_1_is_at_least_one_step_and_never_none(strength: float, n: int) -> None:
+    whole = EDMDiscretization()
+    low = Img2ImgDiscretization(whole, strength)(n)
+    assert 2 <= len(low) <= n + 1
+    if len(low) == n + 1:  # no step is left for another model, which is no schedule
+        with pytest.raises(ValueError, match=f"the schedule has {n}; more steps work"):
+            Txt2NoisyDiscretization(whole, strength)(n)
+    else:
+        high = Txt2NoisyDiscretization(whole, strength)(n)
+        assert len(high) >= 2
+        assert torch.equal(torch.cat([high, low[1:]]), whole(n))
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.5])

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgm_core.errors import printable
+
 if TYPE_CHECKING:
     from sgm_plugins.tools.inspect.inspection import Inspection
 
@@ -31,12 +33,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
         return 0
-    sys.stdout.writelines(f"{line}\n" for line in described(found))
+    sys.stdout.writelines(f"{printable(line)}\n" for line in described(found))
     if options.keys:
         for contents in found.contents:
-            sys.stdout.write(f"\n{contents.path}\n")
+            sys.stdout.write(f"\n{printable(contents.path)}\n")
             for key, stored in contents.tensors.items():
-                sys.stdout.write(f"  {key}  {stored.dtype} {list(stored.shape)}\n")
+                sys.stdout.write(f"  {printable(key)}  {stored.dtype} {list(stored.shape)}\n")
     return 0
 
 
@@ -45,7 +47,9 @@ def described(found: Inspection) -> list[str]:
     parts = found.parts.values()
     total = f"{sum(part.tensors for part in parts)} tensors, {spell(sum(part.bytes for part in parts))}B"
     lines = [f"{found.path}  {total}", f"  layout      {found.layout.title}"]
-    if found.layout.remedy:
+    if found.fault:
+        lines.append(f"              cannot be used: {found.fault}")
+    elif found.layout.remedy:
         lines.append(f"              {found.layout.remedy}")
     configs = [model.config for model in found.known if model.config]
     titles = " or ".join(model.title for model in found.known)

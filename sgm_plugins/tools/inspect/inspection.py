@@ -13,8 +13,9 @@ from typing import Any
 
 from sgm_core.checkpoints.family import Form, Model, Shapes
 from sgm_core.checkpoints.layouts import OWN, SHADOW, by_part, harmless
-from sgm_core.checkpoints.recognise import Claim, own_names, recognise
+from sgm_core.checkpoints.recognise import Claim, ask, own_names, recognise
 from sgm_core.errors import SgmError
+from sgm_plugins.lora.keys import BEGINNINGS, WEIGHTS, config_beside, of_part, part_of, whole_model
 from sgm_plugins.tools.inspect.contents import Contents, Stored, read_contents
 
 PROVENANCE_KEY = "sgm"
@@ -45,6 +46,7 @@ class Inspection:
         config: of the model, as YAML, if it says so; `components` the lock beside it.
         step: the optimizer step at which it was saved, if it says so.
         contents: all keys, by file.
+        fault: why a file that looks usable is not; empty if it is.
     """
 
     path: Path
@@ -57,12 +59,14 @@ class Inspection:
     components: list[dict[str, str]]
     step: int | None
     contents: list[Contents] = field(repr=False)
+    fault: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "path": str(self.path),
             "layout": self.layout.name,
+            "fault": self.fault or None,
             "family": self.families[0] if len(self.families) == 1 else self.families or None,
             "models": [{"title": model.title, "config": model.config or None} for model in self.known],
             "parts": {name: vars(part) for name, part in self.parts.items()},
@@ -103,11 +107,15 @@ def inspect(path: Path) -> Inspection:
             contents=[content for contents in found.values() for content in contents],
         )
     if path.is_dir():
+        if parts := lora_parts(path):
+            return lora_of(path, [read_contents(file) for file in parts])
         from sgm_core.checkpoints.manifest import to_load
 
         path = to_load(path, verify=False)
     contents = read_contents(path)
     claims = recognise(contents.shapes)
+    if any(claim.name == "lora" for claim in claims) and not any(claim.whole for claim in claims):
+        return lora_of(path, [contents])
     names = own_names(contents.shapes, claims=claims)
     ours = {names[key]: stored for key, stored in contents.tensors.items()}
     parts = by_part(key for key in ours if not harmless(key))
@@ -132,6 +140,44 @@ def inspect(path: Path) -> Inspection:
 def form_of(claims: Iterable[Claim], shapes: Shapes) -> Form:
     """The form of a file that families claim so."""
     return next((claim.form for claim in claims if claim.form), OWN if OWN.fits(shapes) else UNKNOWN)
+
+
+def lora_parts(folder: Path) -> list[Path]:
+    """The files of a folder in peft's form; none of a run, which is a model first."""
+    return [file for pattern in (WEIGHTS, f"*/{WEIGHTS}") for file in sorted(folder.glob(pattern)) if file.is_file()]
+
+
+def lora_of(path: Path, files: list[Contents]) -> Inspection:
+    """A LoRA, with what its loader has against it."""
+    claims = recognise({key: shape for contents in files for key, shape in contents.shapes.items()})
+    beginnings = dict(BEGINNINGS)
+    for others in ask(lambda _, family: family.lora_prefixes):
+        beginnings |= others
+    fault = ""
+    for contents in files:
+        try:
+            if contents.path.name == WEIGHTS:
+                of_part(contents.shapes, config_beside(contents.path), part_of(contents.path.parent))
+            else:
+                whole_model(contents.shapes, contents.metadata, beginnings)
+        except SgmError as error:
+            fault = fault or str(error)
+    return Inspection(
+        path,
+        form_of(claims, {}),
+        families_of(claims) if claims else [],
+        known=[],
+        parts={
+            contents.path.parent.name if len(files) > 1 else "others": part_of_tensors(contents.tensors)
+            for contents in files
+        },
+        average=False,
+        config=None,
+        components=[],
+        step=None,
+        contents=files,
+        fault=fault,
+    )
 
 
 def families_of(claims: list[Claim]) -> list[str]:

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, printable, tell
 
 if TYPE_CHECKING:
+    from sgm_plugins.tools.sampling.drawing import Drawing
     from sgm_plugins.tools.sampling.picture import Picture
     from sgm_plugins.tools.sampling.recipe import Recipe
 
@@ -98,6 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verify", action="store_true", help="compare all of a checkpoint with its sum, however large (default: 2 GiB)"
     )
     work.add_argument("--watermark", metavar="TEXT", help="put an invisible text into the images")
+    work.add_argument(
+        "--with-paths", action="store_true", help="full paths in the recipes (default: names, for files are shared)"
+    )
     work.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (default: RUN/samples)")
 
 
@@ -106,6 +110,7 @@ def run(options: argparse.Namespace) -> int:
         raise SgmError("-n and --batch-size are at least 1")
     from sgm_plugins.tools.sampling.recipe import FILES, Recipe
     from sgm_plugins.tools.sampling.record import read_recipe
+    from sgm_plugins.tools.sampling.stranger import MOST_PIXELS
 
     fields = given_fields(options)
     then: Recipe | None = None
@@ -125,11 +130,7 @@ def run(options: argparse.Namespace) -> int:
             fields["cond"] = {**alone.cond, **fields.get("cond", {})}
             recipe = replace(alone, **fields, seeds=seeds_of(options, alone.seeds[0], longest(fields)))
             wanted = list(range(recipe.n))
-        if not Path(recipe.model).exists():
-            raise SgmError(
-                f"{recipe.model}: no such run or checkpoint. Where is now what {options.like} was drawn with? "
-                f"sgm sample MODEL --like {options.like}"
-            )
+        recipe = with_files(recipe, fields, options.like)
     device = pick_device(options.device)
 
     from sgm_plugins.tools.sampling.pipeline import Pipeline
@@ -145,21 +146,39 @@ def run(options: argparse.Namespace) -> int:
         verify=True if options.verify else None,
     )
     drawing = pipeline.plan(recipe)
-    check_format(options.format, drawing.is_video)
+    if exact and options.batch_size is None:
+        pixels = recipe.n * drawing.frames * drawing.size[0] * drawing.size[1]
+        if pixels > MOST_PIXELS:
+            raise SgmError(
+                f"{options.like}: its recipe draws {recipe.n} pictures of {drawing.size[0]}x{drawing.size[1]} at once, "
+                f"{pixels} pixels in all; --batch-size {recipe.n} allows that, --seed {recipe.seeds[wanted[0]]} draws "
+                "this one alone"
+            )
+    check_format(options, drawing)
     if then is not None:
         for line in then.differences(drawing.facts):
-            sys.stderr.write(f"{options.like}: {line}\n")
+            tell(f"{options.like}: {line}")
         if exact:
             drawing.recipe = then.named_as_here(replace(drawing.recipe, facts=drawing.facts))
-    pictures: list[Picture] = []
-    for part in drawing.batches(recipe.n if exact else options.batch_size):
-        with StepBar(f"images {len(pictures)}-{len(pictures) + part.n - 1} of {recipe.n}") as bar:
-            pictures += drawing.draw(part, bar.update)
-    pictures = [pictures[i] for i in wanted]
     folder = Path(recipe.model)
     out = options.out or (folder if folder.is_dir() else Path()) / "samples"
-    paths = names(pictures, out, suffix_of(options, drawing.is_video), options.like)
-    files = [picture.save(path) for picture, path in zip(pictures, paths, strict=True)]
+    paths = names([recipe.seeds[i] for i in wanted], out, suffix_of(options, drawing.is_video), options.like)
+    pictures: list[Picture] = []
+    files: list[Path] = []
+    drawn = 0
+    try:
+        for part in drawing.batches(recipe.n if exact else options.batch_size):
+            with StepBar(f"images {drawn}-{drawn + part.n - 1} of {recipe.n}") as bar:
+                batch = drawing.draw(part, bar.update)
+            for picture in (batch[i - drawn] for i in wanted if drawn <= i < drawn + part.n):
+                files.append(picture.save(paths[len(files)], options.with_paths))  # what is drawn is on the disk
+                pictures.append(picture)
+            drawn += part.n
+    except (KeyboardInterrupt, OSError) as error:
+        where = f"the last of them {printable(files[-1])}" if files else f"in {printable(out)}"
+        reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+        tell(f"stopped{reason}; {len(files)} of {len(wanted)} pictures are on the disk, {where}")
+        raise
     say(pictures, files, out, grid=not drawing.is_video and then is None)
     return 0
 
@@ -186,6 +205,55 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
         text = getattr(options, name)
         fields[name] = None if text is None else yaml_of(text, f"--{name} {text}")
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def with_files(recipe: Recipe, fields: dict[str, Any], like: Path) -> Recipe:
+    """A recipe of a file, whose own files are those that the command line names, or were found by name and digest.
+
+    Raises:
+        SgmError: one has to be named.
+    """
+    from sgm_core.checkpoints.manifest import sha256, to_load
+    from sgm_plugins.lora.files import digest_of_lora
+    from sgm_plugins.lora.merge import split_weight
+    from sgm_plugins.tools.sampling.stranger import found_file
+
+    for name in ("init", "mask"):
+        if getattr(recipe, name) is not None and name not in fields:
+            raise SgmError(
+                f"{like}: it was drawn from the {'image' if name == 'init' else name} "
+                f"'{printable(getattr(recipe, name), 100)}', which is not read because a recipe says so: name it "
+                f"yourself (--{name} FILE)"
+            )
+    config = recipe.config
+    if config is not None and "config" not in fields and not config.replace("_", "").replace("-", "").isalnum():
+        raise SgmError(f"{like}: it was drawn with the config '{printable(config, 100)}': name it yourself (--config)")
+    found: dict[str, Any] = {}
+    for name, how in (("model", f"sgm sample MODEL --like {like}"), ("refiner", "--refiner CHECKPOINT")):
+        path = getattr(recipe, name)
+        if path is None or name in fields:
+            continue
+        digest = recipe.facts.get(f"{name}_sha256")
+        found[name] = found_file(path, like, digest, lambda file: sha256(to_load(file, verify=False)))
+        if found[name] is None:
+            raise SgmError(
+                f"{like}: it was drawn with the {name} '{printable(path, 100)}', and no such file with its digest is "
+                f"here. Where is it? {how}"
+            )
+    if recipe.loras and "loras" not in fields:
+        digests = recipe.facts.get("loras_sha256")
+        digests = digests if isinstance(digests, list) and len(digests) == len(recipe.loras) else [None] * 100
+        loras = []
+        for (path, weight), digest in zip(map(split_weight, recipe.loras), digests, strict=False):
+            lora = found_file(str(path), like, digest, digest_of_lora)
+            if lora is None:
+                raise SgmError(
+                    f"{like}: it was drawn with the LoRA '{printable(path, 100)}', and no such file with its digest is "
+                    f"here: name it yourself (--lora FILE:{weight:g})"
+                )
+            loras.append(lora if weight == 1 else f"{lora}:{weight!r}")
+        found["loras"] = tuple(loras)
+    return replace(recipe, **found)
 
 
 def longest(fields: dict[str, Any]) -> int:
@@ -251,14 +319,17 @@ def numbers(text: str, option: str, of: Callable[[str], Number]) -> tuple[Number
         raise SgmError(f"{option} {text}: numbers with commas between them, e.g. 3,5,8") from error
 
 
-def check_format(format_: str | None, is_video: bool) -> None:
+def check_format(options: argparse.Namespace, drawing: Drawing) -> None:
     """Refuse a format that the model's pictures do not have, or that cannot be written, before they are drawn."""
-    if format_ is not None and not is_video:
-        raise SgmError(f"--format {format_}: this model draws images, which are PNG files")
-    if format_ == "mp4":
-        from sgm_plugins.tools.sampling.video import require_mp4
+    if options.format is not None and not drawing.is_video:
+        raise SgmError(f"--format {options.format}: this model draws images, which are PNG files")
+    from sgm_plugins.tools.sampling.video import check_gif, require_mp4
 
+    suffix = suffix_of(options, drawing.is_video)
+    if suffix == ".mp4":
         require_mp4()
+    if suffix == ".gif":
+        check_gif(drawing.recipe.fps or 1)
 
 
 def suffix_of(options: argparse.Namespace, is_video: bool) -> str:
@@ -269,9 +340,8 @@ def suffix_of(options: argparse.Namespace, is_video: bool) -> str:
     return {"gif": ".gif", "mp4": ".mp4", "png": ""}[options.format or like or "gif"]
 
 
-def names(pictures: list[Picture], out: Path, suffix: str, like: Path | None) -> list[Path]:
+def names(seeds: list[int], out: Path, suffix: str, like: Path | None) -> list[Path]:
     """A file for each picture, by its seed. What is drawn again is not written over."""
-    seeds = [picture.seed for picture in pictures]
     paths = []
     for i, seed in enumerate(seeds):
         name = f"seed-{seed:06d}" + (f"-{i}" if seeds.count(seed) > 1 else "")
@@ -284,14 +354,14 @@ def names(pictures: list[Picture], out: Path, suffix: str, like: Path | None) ->
 def say(pictures: list[Picture], files: list[Path], out: Path, grid: bool) -> None:
     """Where everything is; a grid of all, if there is to be one."""
     if not grid:
-        sys.stdout.write("".join(f"{file}\n" for file in files))
+        sys.stdout.write("".join(f"{printable(file, 4000)}\n" for file in files))
         return
     import torch
 
     from sgm_core.pictures.labels import image_grid, save_image
 
     save_image(image_grid(torch.stack([picture.image for picture in pictures])), out / "grid.png")
-    sys.stdout.write(f"{len(pictures)} images in {out}, all of them in {out / 'grid.png'}\n")
+    sys.stdout.write(f"{len(pictures)} images in {printable(out)}, all of them in {printable(out / 'grid.png')}\n")
 
 
 class StepBar:

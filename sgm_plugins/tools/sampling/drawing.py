@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from torch import Tensor
 from sgm_core.config.api import build, components
 from sgm_core.errors import SgmError
 from sgm_core.randomness import randn
+from sgm_core.registry import index
 from sgm_core.roles import Denoise, Sampler
 from sgm_plugins.lora.files import digest_of_lora
 from sgm_plugins.lora.merge import split_weight
@@ -81,7 +83,7 @@ class Drawing:
         config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
         configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
         self.samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
-        self.schedules = [sampler.schedule() for sampler in self.samplers]
+        self.schedules = schedules_of(self.samplers)
         generators = [torch.Generator() for _ in recipe.seeds]
         model.entries(recipe, self.size, self.frames, self.init if self.is_video else None, generators)
         if self.refiner is not None:
@@ -190,3 +192,27 @@ class Drawing:
         if self.mask is None or z0 is None:
             return denoise
         return keeping(denoise, z0, latent_mask(self.mask, self.model.cell[0]).to(z0.device))
+
+
+def schedules_of(samplers: Sequence[Sampler]) -> list[Tensor]:
+    """The levels of each sampler. A warning tells of guidance that acts at none of them.
+
+    Raises:
+        SgmError: a sampler without a number of steps, or a share of the schedule that leaves it none.
+    """
+    try:
+        schedules = [sampler.schedule() for sampler in samplers]
+    except ValueError as error:
+        raise SgmError(f"sampling steps: {error} (--steps)") from error
+    identity = index.resolve("guiders", "identity")
+    for sampler, schedule in zip(samplers, schedules, strict=True):
+        guider, levels = sampler.guider, schedule[:-1].tolist()
+        if guider is None or isinstance(guider, identity) or not levels:
+            continue
+        if all(isinstance(guider.at(level), identity) for level in levels):
+            warnings.warn(
+                f"guidance acts at none of the {len(levels)} levels of the schedule, {levels[0]:.4g} to "
+                f"{levels[-1]:.4g}; the interval of the guider is elsewhere (--guider)",
+                stacklevel=2,
+            )
+    return schedules

@@ -12,6 +12,7 @@ from sgm_core.checkpoints.family import Family, Request
 from sgm_core.checkpoints.recognise import ask
 from sgm_core.conditioning import as_entry
 from sgm_core.errors import SgmError
+from sgm_core.randomness import randn
 from sgm_core.registry import did_you_mean
 from sgm_plugins.tools.sampling.recipe import Recipe
 
@@ -153,7 +154,7 @@ def _frames(
 ) -> dict[str, Tensor]:
     """The given image for each clip, as it is, or with noise of a level that is an entry of its own."""
     clean = image.expand(len(generators), *image.shape)
-    noise = torch.stack([torch.randn(image.shape, generator=generator) for generator in generators])
+    noise = torch.stack([randn(image.shape, generator) for generator in generators])
     found = {}
     for key, level in images.items():
         levels = entries[level][::frames].float().view(-1, 1, 1, 1) if level in entries else 0.0

@@ -76,7 +76,8 @@ class Model:
         side = min(8, *self.latent_shape[1:])
         self._clips_of(1)
         with self.parts.using("first_stage"):
-            image = self.engine.decode_first_stage(torch.zeros(1, channels, side, side, device=self.device))
+            z = torch.zeros(1, channels, side, side, dtype=torch.float32, device=self.device)
+            image = self.engine.decode_first_stage(z)
         return image.shape[-1] // side, image.shape[1]
 
     @property

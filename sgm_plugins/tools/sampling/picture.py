@@ -52,14 +52,18 @@ class Picture:
         """As images of Pillow; a picture is one."""
         return [to_pil(frame) for frame in (self.image if self.is_clip else self.image[None])]
 
-    def save(self, path: Path | str) -> Path:
+    def save(self, path: Path | str, with_paths: bool = False) -> Path:
         """Write it with its recipe: `.png`; a clip as `.gif`, `.mp4` or, without a suffix, a folder of PNG frames.
+
+        Args:
+            path: of the file.
+            with_paths: whether the recipe has the full paths of its files, see `Recipe.to_json`.
 
         Raises:
             SgmError: a format that does not hold it.
         """
         path = Path(path)
-        recipe = self.recipe.to_json(self.index)
+        recipe = self.recipe.to_json(self.index, with_paths)
         if self.is_clip:
             save_clip(self.frames, path, self.recipe.fps or FPS, recipe)
         elif path.suffix == ".png":
@@ -116,14 +120,25 @@ def load_mask(source: ImageSource, of: ImageSource, size: tuple[int, int]) -> Te
         size: (width, height) to which both are brought.
 
     Raises:
-        SgmError: as `load_image`; it is not as large as the image.
+        SgmError: as `load_image`; it is not as large as the image, or selects nothing, or everything.
     """
     own, whole = size_of(source), size_of(of)
     if own != whole:
         raise SgmError(
             f"the mask is {own[0]}x{own[1]}, and the image {whole[0]}x{whole[1]}: it has to lie on it pixel by pixel"
         )
-    return load_image(source, size, 1)[0] > 0
+    redrawn = load_image(source, size, 1)[0] > 0
+    cropped = "" if size == own else f", brought to {size[0]}x{size[1]},"
+    if not redrawn.any():
+        raise SgmError(
+            f"the mask{cropped} is black everywhere, so nothing would be redrawn: make white what is to change"
+        )
+    if redrawn.all():
+        raise SgmError(
+            f"the mask{cropped} is white everywhere, so all would be redrawn: leave it out (as --strength 1 does), "
+            "or make black what is to stay"
+        )
+    return redrawn
 
 
 def size_of(source: ImageSource) -> tuple[int, int]:

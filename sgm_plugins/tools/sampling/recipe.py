@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
-from sgm_core.errors import SgmError
-from sgm_core.registry import did_you_mean
+from sgm_core.errors import SgmError, printable
+from sgm_plugins.tools.sampling.stranger import checked, shared_name
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 
@@ -151,29 +151,34 @@ class Recipe:
 
     # --- as text ---------------------------------------------------------------------------------------------------
 
-    def to_json(self, index: int) -> str:
-        """With the number of the picture among those that were drawn together."""
-        given = {key: value for key, value in asdict(self).items() if value not in (None, (), {})}
+    def to_json(self, index: int, with_paths: bool = False) -> str:
+        """With the number of the picture among those that were drawn together.
+
+        Args:
+            with_paths: whether files have their full paths. Else they are relative to the working folder, or a name
+                alone: a picture is shared, and tells nothing of the machine and its user.
+        """
+        recipe = self if with_paths else self.shared()
+        given = {key: value for key, value in asdict(recipe).items() if value not in (None, (), {})}
         return json.dumps({"index": index, **given}, ensure_ascii=False)
+
+    def shared(self) -> Self:
+        """With no path of this machine in the names of its files."""
+        names = {name: getattr(self, name) for name in FILES}
+        changed = {name: None if path is None else shared_name(path) for name, path in names.items()}
+        return replace(self, **changed, loras=tuple(shared_name(lora) for lora in self.loras))
 
     @classmethod
     def from_json(cls, text: str) -> tuple[Self, int]:
         """The recipe, and the number of the picture.
 
         Raises:
-            SgmError: it is none, or has fields of another version.
+            SgmError: it is none, or has fields of another version, or of other types and ranges than `checked` takes.
         """
-        try:
-            data = json.loads(text)
-            index = int(data.pop("index"))
-            unknown = [key for key in data if key not in {known.name for known in fields(cls)}]
-            if unknown:
-                near = did_you_mean(unknown[0], [known.name for known in fields(cls)])
-                raise SgmError(f"it has a field '{unknown[0]}', which is of another version.{near}")
-            given: dict[str, Any] = {key: tuple(value) if key in _TUPLES else value for key, value in data.items()}
-            recipe = cls(**given)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise SgmError(f"its recipe cannot be read: {error}") from error
+        data = checked(text)
+        index = data.pop("index")
+        given: dict[str, Any] = {key: tuple(value) if key in _TUPLES else value for key, value in data.items()}
+        recipe = cls(**given)
         if not 0 <= index < recipe.n:
             raise SgmError(f"its recipe is of {recipe.n} pictures, and this would be number {index}")
         return recipe, index
@@ -207,7 +212,7 @@ def _changed_components(then: Sequence[Sequence[str]], now: Sequence[Sequence[st
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text[:12] if len(text) == 64 else text  # a digest
+    return text[:12] if len(text) == 64 else printable(text, 100)  # a digest
 
 
 def _check(fine: bool, message: str) -> None:

@@ -22,7 +22,7 @@ def read_recipe(path: Path) -> tuple[Recipe, int]:
         text = _text(path)
     except FileNotFoundError as error:
         raise SgmError(f"{path}: no such file") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise SgmError(f"{path}: not a readable picture: {error}") from error
     if not text:
         raise SgmError(f"{path}: there is no recipe in it; only what `sgm sample` wrote has one, and editors remove it")

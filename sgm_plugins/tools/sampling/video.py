@@ -13,6 +13,9 @@ from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 from sgm_plugins.tools.sampling.png import save_png
 
+FASTEST_GIF = 100
+"""Frames per second."""
+
 
 def save_clip(frames: Sequence[Image.Image], path: Path, fps: int, recipe: str) -> None:
     """Write a clip with its recipe, in the format of the suffix; without one, a folder with a PNG per frame.
@@ -22,6 +25,7 @@ def save_clip(frames: Sequence[Image.Image], path: Path, fps: int, recipe: str) 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
+        check_gif(fps)
         with replacing(path) as temporary:
             frames[0].save(
                 temporary,
@@ -42,6 +46,18 @@ def save_clip(frames: Sequence[Image.Image], path: Path, fps: int, recipe: str) 
             left.unlink()
     else:
         raise SgmError(f"{path}: '{path.suffix}' is no format of clips; .gif and .mp4 are, and a folder of frames")
+
+
+def check_gif(fps: int) -> None:
+    """Refuse more frames per second than a GIF can show, whose pictures last 1/100 s at least.
+
+    Raises:
+        SgmError: those.
+    """
+    if fps > FASTEST_GIF:
+        raise SgmError(
+            f"a GIF has at most {FASTEST_GIF} frames per second, not {fps}; MP4 and PNG frames do (--format)"
+        )
 
 
 def require_mp4() -> Any:

@@ -12,6 +12,8 @@ from sgm_plugins.lora.files import read_lora, write_kohya, write_peft
 from sgm_plugins.lora.merge import merged, split_weight
 from sgm_plugins.lora.names import Names, Target
 from sgm_plugins.lora.update import LowRank
+from sgm_plugins.tools.inspect.command import described
+from sgm_plugins.tools.inspect.inspection import inspect
 
 UNET = "model.diffusion_model."
 BLOCK = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
@@ -143,3 +145,148 @@ def test_a_linear_layer_that_was_trained_as_a_1_x_1_convolution(tmp_path):
 def test_a_weight_follows_the_last_colon(text, expected):
     path, weight = split_weight(text)
     assert (path.as_posix(), weight) == expected
+
+
+# --- numbers at the edge of a dtype --------------------------------------------------------------------------------
+
+FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize("dtype", [*FLOAT8, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("other", [*FLOAT8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_any_dtype_of_factors_and_weights_is_merged_in_float32(dtype, other, tmp_path):
+    key = NETWORK_LAYERS[2]
+    low = LowRank(random(2, 8).to(dtype), random(8, 2).to(other), 3.0)
+    write_kohya(tmp_path / "a.safetensors", {Target(key): low}, NAMES)
+    (read,) = read_lora(tmp_path / "a.safetensors", NAMES).values()
+    assert (read.A.dtype, read.B.dtype, read.alpha) == (dtype, other, 3.0)
+    W = random(8, 8).to(dtype)
+    (changed,) = merged({key: W}, {Target(key): read}, 0.5).values()
+    exact = W.double() + 0.5 * 1.5 * low.B.double() @ low.A.double()
+    assert changed.dtype == dtype
+    torch.testing.assert_close(changed.double(), exact.float().to(dtype).double(), rtol=0.13, atol=1e-6)
+    if dtype == torch.float64:  # nothing is rounded to float32 on the way
+        torch.testing.assert_close(changed, exact, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1 / 3, 16 * 7**0.5, 257.0, 1e-30])
+@pytest.mark.parametrize("dtype", [*FLOAT8, torch.float16, torch.bfloat16, torch.float32])
+def test_alpha_is_never_rounded(alpha, dtype, tmp_path):
+    updates = {Target(key): update(key, alpha=alpha, dtype=dtype) for key in NETWORK_LAYERS}
+    write_kohya(tmp_path / "a.safetensors", updates, NAMES)
+    write_peft(tmp_path / "peft", read_lora(tmp_path / "a.safetensors", NAMES))
+    assert {low.alpha for low in read_lora(tmp_path / "peft", NAMES).values()} == {alpha}
+
+
+def test_a_sum_that_the_weight_cannot_hold_is_refused():
+    key = NETWORK_LAYERS[2]
+    weights = {key: torch.full((8, 8), 400.0).to(torch.float8_e4m3fn)}
+    with pytest.raises(SgmError, match=r"to_q\.weight becomes .* more than torch\.float8_e4m3fn holds"):
+        merged(weights, {Target(key): update(key, alpha=1e3)})
+
+
+# --- one judgement -------------------------------------------------------------------------------------------------
+
+ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+TEXT = "text_encoder.text_model.encoder.layers.0"
+
+
+@pytest.mark.parametrize(
+    ("start", "key"),
+    [
+        (f"unet.{ATTENTION}.processor.to_q_lora", f"{UNET}{BLOCK}.weight"),
+        (f"{ATTENTION}.processor.to_q_lora", f"{UNET}{BLOCK}.weight"),
+        (f"unet.{ATTENTION}.to_q.lora_linear_layer", f"{UNET}{BLOCK}.weight"),
+        (f"{TEXT}.mlp.fc1.lora_linear_layer", list(SHAPES)[3]),
+    ],
+)
+def test_the_first_forms_of_diffusers(start, key, tmp_path):
+    low = update(key)
+    save_file({f"{start}.down.weight": low.A, f"{start}.up.weight": low.B}, tmp_path / "old.safetensors")
+    found = read_lora(tmp_path / "old.safetensors", NAMES)
+    assert found.keys() == {Target(key)}
+    assert equal({"A": low.A, "B": low.B}, {"A": found[Target(key)].A, "B": found[Target(key)].B})
+
+
+KOHYA_NAME = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"
+PLAIN = {f"{KOHYA_NAME}.lora_down.weight": random(2, 8), f"{KOHYA_NAME}.lora_up.weight": random(8, 2)}
+
+
+@pytest.mark.parametrize(
+    ("extra", "metadata", "message"),
+    [
+        ({f"{KOHYA_NAME}.dora_scale": random(1, 8)}, {}, "it is DoRA"),
+        ({f"{KOHYA_NAME}.hada_w1_a": random(1, 8)}, {}, "it is LoHa"),
+        ({f"{KOHYA_NAME}.lokr_w1": random(1, 8)}, {}, "it is LoKr"),
+        ({f"{KOHYA_NAME}.lora_mid.weight": random(2, 2, 3, 3)}, {}, "third factor"),
+        ({f"{KOHYA_NAME}.diff": random(8, 8)}, {}, "full differences"),
+        ({f"{KOHYA_NAME}.lora_up.bias": random(8)}, {}, "biases"),
+        ({"bundle_emb.x.string_to_param": random(1, 8)}, {}, "embeddings of words"),
+        ({"something": random(1)}, {}, "it holds more than a LoRA \\('something'\\)"),
+        ({"lora_unet_x.lora_down.weight": random(2, 8)}, {}, "lacks one of its two factors"),
+        ({f"{KOHYA_NAME}.alpha": random(2)}, {}, "alpha of shape"),
+        ({f"{KOHYA_NAME}.lora.up.weight": random(8, 2)}, {}, "one of its factors twice"),
+        ({"x.lora_down.weight": random(2, 8), "x.lora_up.weight": random(8, 2)}, {}, "of which part of a model is 'x'"),
+        ({}, {"lora_adapter_metadata": "null"}, "no JSON object"),
+        ({}, {"lora_adapter_metadata": "[" * 99999}, "is no JSON"),
+        ({}, {"lora_adapter_metadata": "{"}, "is no JSON"),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, str) else "",
+)
+def test_inspect_says_what_the_loader_says_of_what_it_cannot_read(extra, metadata, message, tmp_path):
+    file = tmp_path / "other.safetensors"
+    save_file({key: value.clone() for key, value in (PLAIN | extra).items()}, file, metadata)
+    with pytest.raises(SgmError, match=f"{file}: .*{message}") as refused:
+        read_lora(file, NAMES)
+    (line,) = [line for line in described(inspect(file)) if "cannot be used" in line]
+    assert line.strip() == f"cannot be used: {str(refused.value).removeprefix(f'{file}: ')}"
+
+
+def test_inspect_offers_what_the_loader_reads(tmp_path):
+    updates = {Target(key): update(key) for key in SHAPES if "in_proj" not in key}
+    write_kohya(tmp_path / "lora.safetensors", updates, NAMES)
+    write_peft(tmp_path / "peft", updates)
+    for path in ("lora.safetensors", "peft", "peft/network", "peft/network/adapter_model.safetensors"):
+        assert read_lora(tmp_path / path, NAMES).keys() <= updates.keys()
+        assert any("sgm sample MODEL --lora" in line for line in described(inspect(tmp_path / path))), path
+    (tmp_path / "peft/network/adapter_config.json").write_text('{"use_dora": true}')
+    with pytest.raises(SgmError, match="use_dora is set"):
+        read_lora(tmp_path / "peft", NAMES)
+    assert any("cannot be used: use_dora is set" in line for line in described(inspect(tmp_path / "peft")))
+    renamed = (tmp_path / "peft/network/adapter_model.safetensors").rename(tmp_path / "renamed.safetensors")
+    with pytest.raises(SgmError, match="peft's form is a folder"):
+        read_lora(renamed, NAMES)
+    assert any("cannot be used: peft's form is a folder" in line for line in described(inspect(renamed)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "alpha"),
+    [
+        ("mlp.fc1", 1.0),
+        (r"mlp\.fc1", 1.0),
+        (r".*\.fc1", 1.0),
+        (r"layers\.\d+\.mlp\.fc1", 1.0),
+        ("fc", 8.0),
+        ("p.fc1", 8.0),
+    ],
+)
+def test_patterns_of_scales(pattern, alpha, tmp_path):
+    folder = tmp_path / "embedders.0"
+    folder.mkdir()
+    low = update(list(SHAPES)[3])
+    layer = "base_model.model.transformer.text_model.encoder.layers.0.mlp.fc1"
+    save_file({f"{layer}.lora_A.weight": low.A, f"{layer}.lora_B.weight": low.B}, folder / "adapter_model.safetensors")
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps({"lora_alpha": 8, "alpha_pattern": {pattern: 1}}))
+    (found,) = read_lora(tmp_path, NAMES).values()
+    assert found.alpha == alpha
+    for bad, message in (
+        ({"alpha_pattern": {"(a+)+$": 1}}, "alpha_pattern has"),
+        ({"alpha_pattern": [1]}, "no mapping"),
+        ({"lora_alpha": "8"}, "alpha is '8', not a number"),
+        ({"lora_alpha": float("nan")}, "not a number"),
+        ([], "no JSON object"),
+    ):
+        config.write_text(json.dumps(bad))
+        with pytest.raises(SgmError, match=message):
+            read_lora(tmp_path, NAMES)

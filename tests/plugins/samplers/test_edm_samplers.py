@@ -97,6 +97,13 @@ def test_churn_keeps_the_distribution(cls: type[Sampler]) -> None:
     assert (out - cls(EDM, FINE[cls])(gaussian, noise, COND)).abs().max() > 0.1  # though the samples are others
 
 
+def test_churn_at_no_level_is_told_and_an_empty_range_refused(cls: type[Sampler]) -> None:
+    with pytest.warns(UserWarning, match=r"s_churn adds no noise: none of the 3 levels"):
+        cls(EDM, 3, s_churn=1.0, s_tmin=900.0)(gaussian, noise_of(1, 1, 4, 4), COND)
+    with pytest.raises(ValueError, match=r"at least s_tmin, 2\.0, and at most s_tmax, 1\.0"):
+        cls(EDM, 3, s_churn=1.0, s_tmin=2.0, s_tmax=1.0)
+
+
 def test_the_guider_is_used(cls: type[Sampler]) -> None:
     def denoise(x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         assert cond.vector is not None

@@ -1,6 +1,7 @@
 """Truths about pictures, shown with tiny versions of the public models."""
 
 import re
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -173,9 +174,60 @@ def test_only_what_is_masked_is_redrawn(models, photo, sampler):
     (inpainted,) = draw(pipe, "a cat", mask=left_half(), **options)
     assert torch.equal(inpainted[..., 7:], photo[..., 7:])
     assert differs(inpainted[..., :7], photo[..., :7])
-    full = draw(pipe, "a cat", mask=Image.new("L", (16, 16), 255), **options)
-    assert torch.equal(full, draw(pipe, "a cat", **options))
-    assert torch.equal(draw(pipe, "a cat", mask=left_half(white=False), **options)[0], photo)
+    nearly_all = Image.new("L", (16, 16), 255)
+    nearly_all.putpixel((0, 0), 0)  # in a cell with others that are redrawn
+    full, whole = draw(pipe, "a cat", mask=nearly_all, **options), draw(pipe, "a cat", **options)
+    assert torch.equal(full.flatten(2)[..., 1:], whole.flatten(2)[..., 1:])
+
+
+@pytest.mark.parametrize(
+    ("level", "message"), [(0, "black everywhere.*make white"), (255, "white everywhere.*leave it")]
+)
+def test_a_mask_that_selects_nothing_or_everything_is_refused(models, photo, level, message):
+    pipe = models("sd_2_1")
+    with pytest.raises(SgmError, match=message):
+        pipe("a cat", init_image=photo, mask=Image.new("L", (16, 16), level))
+    mask = Image.new("L", (16, 16), 255 - level)
+    mask.paste(level, (4, 0, 12, 16))  # all that is left of it in a picture of another shape
+    with pytest.raises(SgmError, match=f"brought to 8x16, is {message}"):
+        pipe("a cat", init_image=to_pil(photo), mask=mask, size=(8, 16))
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength"), [(1, None), (1, 0.99), (2, 0.6), (4, 0.39), (10, 0.18), (20, 0.09), (50, 0.03)]
+)
+def test_any_strength_above_0_takes_at_least_one_step(models, photo, steps, strength):
+    pipe, taken = models("sd_2_1"), []
+    (drawn,) = pipe(
+        "a cat", init_image=photo, steps=steps, strength=strength, progress=lambda *told: taken.append(told)
+    )
+    assert taken[-1][0] == taken[-1][1] >= 1
+    assert not torch.equal(drawn.image, draw(pipe, "a cat", init_image=photo, strength=0.0)[0])
+
+
+@pytest.mark.parametrize(("steps", "start"), [(2, 0.8), (4, 0.8), (8, 0.8), (10, 0.99), (10, 0.01)])
+def test_both_a_model_and_its_refiner_take_a_step(models, steps, start):
+    pipe = models("sd_xl_base")
+    pipe._refiners[refiner := "itself"] = pipe
+    drawing = pipe.plan(replace(pipe.recipe, prompts=("a cat",), steps=steps, refiner=refiner, refiner_start=start))
+    assert [len(schedule) > 1 for schedule in drawing.schedules] == [True, True]
+    assert sum(len(schedule) - 1 for schedule in drawing.schedules) == steps
+
+
+def test_one_step_cannot_be_shared_with_a_refiner(models):
+    pipe = models("sd_xl_base")
+    with pytest.raises(SgmError, match=r"the schedule has 1; more steps work.*--steps"):
+        pipe("a cat", steps=1, refiner=pipe)
+
+
+def test_guidance_that_acts_at_no_level_is_told(models):
+    pipe = models("sd_2_1")
+    guider = {"use": "interval", "sigma_lo": 1e3, "sigma_hi": 2e3, "guider": {"use": "cfg", "scale": 8.0}}
+    with pytest.warns(UserWarning, match="guidance acts at none of the 3 levels"):
+        draw(pipe, "a cat", guider=guider)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(pipe, "a cat", guider=guider | {"sigma_lo": 1.0})
 
 
 def test_all_is_redrawn_of_what_is_masked_unless_a_strength_is_given(models, photo):
@@ -324,6 +376,40 @@ def test_offloaded_parts_are_on_the_device_one_at_a_time_and_only_at_work(models
     assert all(resident == {part} for part, resident in met)
     assert not parts.resident
     assert {key: value.data_ptr() for key, value in engine.state_dict().items()} == before
+
+
+# --- numbers at the edge -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["sd_xl_base", "svd"])
+def test_a_picture_does_not_depend_on_the_default_dtype(models, photo, name, dtype):
+    """As Lightning's bf16-true sets it, and scripts of others do."""
+    prompts, given = ("a cat",), {"cond": {"original_size_as_tuple": [[1025, 17.3]]}}
+    if name == "svd":
+        prompts, given = (), {"init_image": photo, "cond_aug": 0.1}
+    expected = draw(Pipeline.load(models.checkpoint(name)), *prompts, **given)
+    pipe = Pipeline.load(models.checkpoint(name))
+    torch.set_default_dtype(dtype)
+    try:
+        drawn = draw(pipe, *prompts, **given)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert drawn.dtype == torch.float32
+    assert torch.equal(drawn, expected)
+
+
+def test_any_seed_that_is_accepted_draws(models, photo):
+    edges = [0, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1]
+    for name, prompts, given in (("sd_2_1", ("a cat",), {}), ("svd", (), {"init_image": photo})):
+        pictures = models(name)(prompts, seeds=edges, steps=1, sampler="euler_ancestral", **given)
+        assert [picture.seed for picture in pictures] == edges
+        # torch's generator on the CPU takes 32 bits of a seed
+        assert len({picture.image.numpy().tobytes() for picture in pictures}) == len({seed % 2**32 for seed in edges})
+    pipe = models("sd_2_1")
+    for seeds in ([2**63], [-1], 2**63):
+        with pytest.raises(SgmError, match=r"seeds are 0 to 2\^63 - 1"):
+            pipe("a cat", seeds=seeds)
 
 
 # --- what makes no sense -------------------------------------------------------------------------------------------
