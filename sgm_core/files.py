@@ -1,13 +1,16 @@
-"""Files that are either the old ones or the new ones, whatever happens in between."""
+"""Files: written as a whole or not at all; of others, read only where and what is expected."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+
+from sgm_core.errors import SgmError
 
 
 @contextmanager
@@ -32,6 +35,25 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def inside(folder: Path, name: object, root: Path | None = None) -> Path:
+    """The file that somebody else's text names in a folder. SgmError if it is elsewhere, by its name or through a link:
+    links may lead to what is in `root`, by default the folder."""
+    with suppress(OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
+        if isinstance(name, str) and (folder / name).resolve().is_relative_to((root or folder).resolve()):
+            return folder / name
+    raise SgmError(f"{folder}: {str(name)[:100]!r} is not the name of a file in this folder")
+
+
+def read_bytes(path: Path, limit: int = 16 << 20) -> bytes:
+    """All of a small file that somebody else wrote. SgmError for a pipe, a device, or more bytes than `limit`."""
+    # without O_NONBLOCK a pipe would wait for a writer
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        data = file.read(limit + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    if data is None or len(data) > limit:
+        raise SgmError(f"{path}: {'no regular file' if data is None else f'larger than {limit >> 20} MiB'}; not read")
+    return data
 
 
 def sweep(folder: Path) -> None:

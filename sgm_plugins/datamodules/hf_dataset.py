@@ -15,6 +15,7 @@ import huggingface_hub  # type: ignore[import-not-found,import-untyped,unused-ig
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
+from sgm_core.files import inside
 from sgm_core.pictures.files import BadImageError
 from sgm_core.registry import did_you_mean
 from sgm_core.shapes import Shape
@@ -116,7 +117,8 @@ class HFDataset(ImageData):
                 f"{self.title}: column '{self.image}' holds no images. "
                 + f"Those that do: {', '.join(images) or 'none'}"
             )
-        return TableSource(table, self.image, self.columns)
+        folder = Path(self.path)
+        return TableSource(table, self.image, self.columns, folder if folder.is_dir() else None)
 
     def _table(self) -> Any:
         """The split, as a table."""
@@ -148,12 +150,14 @@ class TableSource:
         table: a `datasets.Dataset`.
         image: its column of images.
         columns: entry -> column.
+        folder: where it is read from; the images that it names are in it. None: the library's cache.
     """
 
-    def __init__(self, table: Any, image: str, columns: dict[str, str]) -> None:
+    def __init__(self, table: Any, image: str, columns: dict[str, str], folder: Path | None = None) -> None:
         self.names = [f"row {row}" for row in range(len(table))]
         self.image = image
         self.columns = columns
+        self._folder = folder
         self._images = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         self._others = table.select_columns(sorted(set(columns.values()))) if columns else None
 
@@ -166,7 +170,10 @@ class TableSource:
         path: str = image["path"]
         if "://" in path:
             raise BadImageError(f"'{path}' is a URL")
-        return Path(path)
+        try:
+            return Path(path) if self._folder is None else inside(self._folder, path)
+        except SgmError as error:
+            raise BadImageError(str(error)) from error
 
     def entries(self, row: int) -> dict[str, Any]:
         if self._others is None:

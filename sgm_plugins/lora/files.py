@@ -16,10 +16,11 @@ from torch import Tensor
 
 from sgm_core.checkpoints.layouts import NETWORK
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_core.files import inside, replacing
 from sgm_core.registry import did_you_mean
 from sgm_plugins.lora.names import EMBEDDER, Names, Target
 from sgm_plugins.lora.update import LowRank
+from sgm_plugins.reading import read_object
 
 Updates = dict[Target, LowRank]
 
@@ -68,11 +69,11 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     if (path / KOHYA).is_file():
-        return [path / KOHYA]
+        return [inside(path, KOHYA)]
     files = [path / WEIGHTS] if (path / WEIGHTS).is_file() else sorted(path.glob(f"*/{WEIGHTS}"))
     if not files:
         raise SgmError(f"{path}: no LoRA here (looked for {KOHYA}, {WEIGHTS} and */{WEIGHTS})")
-    return files
+    return [inside(path, file.relative_to(path).as_posix()) for file in files]
 
 
 def _read_whole(path: Path, beginnings: Mapping[str, str]) -> dict[str, LowRank]:
@@ -92,9 +93,9 @@ def _read_whole(path: Path, beginnings: Mapping[str, str]) -> dict[str, LowRank]
 def _read_peft(folder: Path, part: str) -> dict[str, LowRank]:
     weights, _ = _load(folder / WEIGHTS)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SgmError(f"{folder / CONFIG}: {error}; it says how the weights beside it are scaled") from error
+        config = read_object(inside(folder, CONFIG))
+    except SgmError as error:
+        raise SgmError(f"{error}; it says how the weights beside it are scaled") from error
     if config.get("use_dora"):
         raise SgmError(f"{folder / CONFIG}: use_dora is set; only plain LoRA can be read")
     found = {}

@@ -25,14 +25,14 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 76,
+    "root": 75,
     "config": 259,
     "hooks": 136,
     "checkpoints": 367,
     "training": 30,
     "runs": 12,
     "cli": 17,
-    "together": 870,
+    "together": 869,
     "code": 398,
     "testing": 74,
 }

@@ -1,6 +1,7 @@
 """LoRA files without peft: each form says the same, and nothing is lost between them."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -143,3 +144,14 @@ def test_a_linear_layer_that_was_trained_as_a_1_x_1_convolution(tmp_path):
 def test_a_weight_follows_the_last_colon(text, expected):
     path, weight = split_weight(text)
     assert (path.as_posix(), weight) == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_folder_with_links_out_of_it_is_refused(tmp_path, name):
+    write_peft(tmp_path / "peft", {Target(key): update(key) for key in NETWORK_LAYERS})
+    file = next((tmp_path / "peft").rglob(name))
+    file.rename(tmp_path / name)
+    file.symlink_to(tmp_path / name)
+    with pytest.raises(SgmError, match="is not the name of a file in this folder"):
+        read_lora(tmp_path / "peft", NAMES)
