@@ -15,6 +15,12 @@ CELL = 1 << 17
 """Characters of a cell of a table, at most."""
 
 
+def links_to(folder: Path) -> Path:
+    """Where links in a folder may lead: in it; from a snapshot in the hub's cache into its repository."""
+    repository = folder.parent.parent
+    return repository if folder.parent.name == "snapshots" and (repository / "blobs").is_dir() else folder
+
+
 def read_json(path: Path, limit: int = 16 << 20) -> Any:
     """The value in a JSON file: UTF-8, with or without a BOM.
 

@@ -13,7 +13,7 @@ from sgm_core.checkpoints.layouts import FIRST_STAGE, NETWORK, harmless
 from sgm_core.checkpoints.recognise import ask, recognise
 from sgm_core.errors import SgmError
 from sgm_core.files import inside, replacing
-from sgm_plugins.reading import read_object
+from sgm_plugins.reading import links_to, read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,12 +63,6 @@ def part_files(folder: Path) -> dict[str, list[Path]]:
         else:
             raise SgmError(f"{folder / part}: no {names[0]}; weights as .bin are not read, since they may run code")
     return found
-
-
-def links_to(folder: Path) -> Path:
-    """Where links in a folder may lead: in it; from a snapshot in the hub's cache into its repository."""
-    repository = folder.parent.parent
-    return repository if folder.parent.name == "snapshots" and (repository / "blobs").is_dir() else folder
 
 
 def stem_of(library: Sequence[Any]) -> str:

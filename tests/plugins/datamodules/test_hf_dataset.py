@@ -123,7 +123,7 @@ def test_a_bad_row_is_replaced_and_reported(table, tmp_path, column, value, reas
         ("saved", {"image": "photo", "columns": {"txt": "text"}}, "no column 'text'"),
         ("https://example.org/data", {}, "URLs are not read"),
         ("hf://datasets/x/y", {}, "URLs are not read"),
-        ("nobody/nothing", {}, "local_files_only: false lets it be downloaded"),
+        ("nobody/nothing", {}, "with `local_files_only: false` downloads"),
     ],
 )
 def test_what_can_not_be_read_is_one_clear_error(table, tmp_path, monkeypatch, path, options, message):
@@ -152,7 +152,7 @@ def test_nothing_is_fetched_unless_it_may_be(tmp_path, monkeypatch):
     assert tried == []
     assert before == datasets.config.HF_HUB_OFFLINE
     with pytest.raises(SgmError) as error:
-        HFDataset("nobody/nothing", 8, local_files_only=False).setup("fit")
+        HFDataset("hf:nobody/nothing", 8, local_files_only=False).setup("fit")
     assert tried != []
     assert "local_files_only" not in str(error.value)
 
