@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from sgm_core.files import parse_json, read_text
 
 T = TypeVar("T")
 
@@ -13,10 +14,19 @@ T = TypeVar("T")
 def local_config(model: str | Path) -> dict[str, Any] | None:
     """What the `config.json` of a local folder says; None where there is none. Reads one small file."""
     try:
-        found = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        found = read_json(Path(model) / "config.json")
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    return parse_json(read_text(path), path)
 
 
 def config_of(model: str | Path, known: Mapping[str, dict[str, Any]], local_files_only: bool) -> dict[str, Any]:
@@ -27,7 +37,7 @@ def config_of(model: str | Path, known: Mapping[str, dict[str, Any]], local_file
     """
     found = local_config(model) or known.get(str(model))
     if found is None:
-        found = json.loads(find_file(model, ("config.json",), local_files_only).read_text(encoding="utf-8"))
+        found = read_json(find_file(model, ("config.json",), local_files_only))
     return found
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sgm_core.checkpoints.layouts import NETWORK
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_core.files import parse_json, read_text, replacing
 from sgm_core.registry import did_you_mean
 from sgm_plugins.lora.names import EMBEDDER, Names, Target
 from sgm_plugins.lora.update import LowRank
@@ -92,9 +92,9 @@ def _read_whole(path: Path, beginnings: Mapping[str, str]) -> dict[str, LowRank]
 def _read_peft(folder: Path, part: str) -> dict[str, LowRank]:
     weights, _ = _load(folder / WEIGHTS)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = parse_json(read_text(folder / CONFIG), folder / CONFIG)
     except (OSError, ValueError) as error:
-        raise SgmError(f"{folder / CONFIG}: {error}; it says how the weights beside it are scaled") from error
+        raise SgmError(f"{error}; it says how the weights beside it are scaled") from error
     if config.get("use_dora"):
         raise SgmError(f"{folder / CONFIG}: use_dora is set; only plain LoRA can be read")
     found = {}

@@ -12,6 +12,7 @@ from sgm_core.checkpoints.family import Family, Form, expanded
 from sgm_core.checkpoints.layouts import FIRST_STAGE, NETWORK, harmless
 from sgm_core.checkpoints.recognise import ask, recognise
 from sgm_core.errors import SgmError
+from sgm_core.files import parse_json, read_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -228,11 +229,11 @@ def copy_tokenizer(model: Any, target: Path) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """SgmError where it is not there or no JSON."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_text(path), path)
     except OSError as error:
         raise SgmError(f"{path}: {error.strerror}: not a folder of diffusers, or not all of it") from error
     except ValueError as error:
-        raise SgmError(f"{path}: no JSON: {error}") from error
+        raise SgmError(str(error)) from error
     if not isinstance(found, dict):
         raise SgmError(f"{path}: no JSON object")
     return found
