@@ -26,14 +26,14 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 75,
-    "config": 259,
+    "config": 255,
     "hooks": 136,
     "checkpoints": 367,
     "training": 30,
     "runs": 12,
     "cli": 17,
-    "together": 869,
-    "code": 398,
+    "together": 827,
+    "code": 351,
     "testing": 74,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""

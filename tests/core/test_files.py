@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sgm_core.errors import SgmError
-from sgm_core.files import inside, read_bytes, replacing, sweep
+from sgm_core.files import inside, replacing, sweep
 
 
 def test_the_new_file_appears_whole_under_its_name_and_no_other_stays(tmp_path: Path):
@@ -121,23 +121,3 @@ def test_whatever_links_there_are_what_is_opened_lies_in_the_folder(tmp_path_fac
     except SgmError:
         return
     assert os.path.realpath(found).startswith(os.path.realpath(folder))
-
-
-@pytest.mark.skipif(os.name != "posix", reason="pipes and devices")
-def test_only_a_regular_file_of_a_sensible_size_is_read(tmp_path: Path):
-    (tmp_path / "a").write_bytes(b"12345")
-    assert read_bytes(tmp_path / "a", 5) == b"12345"
-    (tmp_path / "link").symlink_to("a")
-    assert read_bytes(tmp_path / "link") == b"12345"
-    with pytest.raises(SgmError, match="larger than 0 MiB; not read"):
-        read_bytes(tmp_path / "a", 4)
-    with (tmp_path / "huge").open("wb") as file:
-        file.truncate(20 << 30)
-    with pytest.raises(SgmError, match="huge: larger than 16 MiB; not read"):
-        read_bytes(tmp_path / "huge")
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(SgmError, match="no regular file"):
-            read_bytes(path)
-    with pytest.raises(IsADirectoryError):
-        read_bytes(tmp_path)

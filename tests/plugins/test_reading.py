@@ -23,10 +23,10 @@ def test_json_comes_back_with_or_without_a_mark(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[" * 100_000, "no JSON: nested too deeply"),
+        (b"[" * 100_000, "no JSON"),
         (b'{"a":' * 100_000, "no JSON"),
         (b"9" * 5000, "no JSON"),
-        (b"\xff\xfe{}", "no JSON"),
+        (b"\xff{}", "not a UTF-8 text file"),
         (b"", "no JSON"),
         (b"[1]", "no JSON object, but list"),
         (b"null", "no JSON object, but NoneType"),
@@ -34,7 +34,7 @@ def test_json_comes_back_with_or_without_a_mark(tmp_path: Path):
 )
 def test_what_is_no_object_is_an_error_that_names_the_file(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(SgmError, match=rf"a\.json: {message}"):
+    with pytest.raises(SgmError, match=rf"a\.json(:1:1)?: {message}"):
         read_object(tmp_path / "a.json")
 
 
@@ -74,7 +74,7 @@ def test_a_torn_row_is_left_out(tmp_path: Path):
 def test_a_pipe_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     for read in (read_json, read_table):
-        with pytest.raises(SgmError, match="pipe: no regular file"):
+        with pytest.raises(SgmError, match="pipe: not a regular file"):
             read(tmp_path / "pipe")
         with pytest.raises(SgmError, match="nothing: No such file"):
             read(tmp_path / "nothing")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from sgm_core.errors import SgmError
+from sgm_core.files import read_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def saved_lines(file: Path) -> list[list[str]]:
     """The lines of the saved config of a run that has no record, each with its place in the file; as they are, so
     that no component has to be installed here."""
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        lines = read_text(file).removesuffix("\n").split("\n")
+    except (OSError, ValueError):
         return []
-    return [[line, f"{file}:{number}"] for number, line in enumerate(text.splitlines(), start=1)]
+    return [[line, f"{file}:{number}"] for number, line in enumerate(lines, start=1)]

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sgm_core.files import replacing
+from sgm_core.files import parse_json, read_text, replacing
 from sgm_plugins.tools.report.curves import Curves, Point
 from sgm_plugins.tools.report.pictures import Album, Pictures
 from sgm_plugins.tools.report.record import Record
@@ -65,7 +65,7 @@ class Report:
 def components(lock: Path) -> list[dict[str, str]]:
     """The rows of a `lock.json`; none where it cannot be read."""
     try:
-        rows = json.loads(lock.read_text(encoding="utf-8"))
+        rows = parse_json(read_text(lock), lock)
     except (OSError, ValueError):
         return []
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []

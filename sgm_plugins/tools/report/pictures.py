@@ -6,10 +6,10 @@ import base64
 import io
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from sgm_core.files import read_text
 
 LONGEST_SIDE = 640
 """Pixels above which a grid is made smaller."""
@@ -165,7 +165,7 @@ def uri(data: bytes) -> str:
 def captions(path: Path) -> list[str]:
     """The first lines of a file of captions, long ones cut."""
     try:
-        lines: Iterable[Any] = path.read_text(encoding="utf-8", errors="replace").splitlines()[:TEXTS]
-    except OSError:
+        lines = read_text(path).removesuffix("\n").split("\n")[:TEXTS]
+    except (OSError, ValueError):
         return []
     return [line if len(line) <= TEXT else line[:TEXT] + "…" for line in lines]

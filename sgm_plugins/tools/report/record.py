@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sgm_core.files import replacing
+from sgm_core.files import parse_json, read_text, replacing
 
 FILE = "run.json"
 
@@ -89,7 +89,7 @@ def read_record(folder: Path) -> Record:
     A run that claims to be running while its process is gone has the state "killed".
     """
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = parse_json(read_text(folder / FILE), folder / FILE)
     except (OSError, ValueError):
         return Record()
     if not isinstance(found, dict):

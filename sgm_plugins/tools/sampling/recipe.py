@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from sgm_core.errors import SgmError
+from sgm_core.files import BadFileError, parse_json
 from sgm_core.registry import did_you_mean
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -164,7 +165,7 @@ class Recipe:
             SgmError: it is none, or has fields of another version.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text, "recipe")
             index = int(data.pop("index"))
             unknown = [key for key in data if key not in {known.name for known in fields(cls)}]
             if unknown:
@@ -172,7 +173,7 @@ class Recipe:
                 raise SgmError(f"it has a field '{unknown[0]}', which is of another version.{near}")
             given: dict[str, Any] = {key: tuple(value) if key in _TUPLES else value for key, value in data.items()}
             recipe = cls(**given)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, BadFileError) as error:
             raise SgmError(f"its recipe cannot be read: {error}") from error
         if not 0 <= index < recipe.n:
             raise SgmError(f"its recipe is of {recipe.n} pictures, and this would be number {index}")
