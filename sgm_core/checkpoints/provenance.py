@@ -9,7 +9,7 @@ from typing import Any
 
 from sgm_core.config.api import config_from
 from sgm_core.config.tree import parse, plain
-from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index
+from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index, install
 
 PROVENANCE_KEY = "sgm"
 """Where a checkpoint holds its `Provenance`: a key of a `.ckpt`, an entry of a `.safetensors` file's metadata."""
@@ -80,7 +80,7 @@ class Provenance:
                 if distribution == LOCAL:
                     remedy = "it was registered in the process that trained; pass --code FILE.py with its definition"
                 else:
-                    remedy = blocked[0][1] if blocked else f"pip install {distribution}=={part['version']}"
+                    remedy = blocked[0][1] if blocked else install(distribution, part["version"])
                 lines.append(f"{kind} '{name}' {'cannot be used' if blocked else 'is missing'}: {remedy}")
         return lines
 
