@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sgm_core.pictures.labels import FONT
+from sgm_plugins.callbacks.drawn_text import FONT
 
 SHARP = 2  # drawn larger and made smaller: lines without steps
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 import sgm_core as sgm
 from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.config.api import config_from
-from sgm_core.pictures.labels import draw_text, image_grid, save_image
+from sgm_core.pictures.labels import image_grid, save_image
+from sgm_plugins.callbacks.drawn_text import draw_text
 from sgm_plugins.datamodules.digits_captions import caption
 
 PER_CAPTION = 20

@@ -422,9 +422,7 @@ class DiffusionEngine(TrainingEngine):
         if self.sampler is None:
             raise ValueError("this model has no sampler: add model.sampler to its config to sample from it")
         if (shape := shape or self.latent_shape) is None:
-            raise ValueError(
-                "the shape of the samples is not known before training: pass shape, or set model.latent_shape"
-            )
+            raise ValueError("their shape is not known before training: pass shape, or set model.latent_shape")
         noise = randn((batch_size, *shape), generator, like=torch.empty((), dtype=torch.float32, device=self.device))
         return self.sampler(
             self.denoise, noise, cond, uncond, num_steps=num_steps, generator=generator, progress=progress

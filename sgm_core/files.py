@@ -1,13 +1,97 @@
-"""Files that are either the old ones or the new ones, whatever happens in between."""
+"""Files of others are read within limits; our own are the old ones or the new ones, whatever happens in between."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from sgm_core.errors import SgmError
+
+MOST_BYTES = 2**24
+"""The most that is read of a text, 16 MiB, unless its reader allows another size."""
+
+_CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
+
+
+class BadFileError(ValueError):
+    """A file that is not what it should be.
+
+    Args:
+        place: the file, with line and column where they are known.
+        reason: what is wrong.
+    """
+
+    def __init__(self, place: object, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.place, self.reason = str(place), reason
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file. Nothing else is opened: a pipe would wait for ever.
+
+    Raises:
+        OSError: it cannot be read now.
+        BadFileError: no regular file, or one of more than `most` bytes.
+    """
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # that of a folder fails by itself
+        raise BadFileError(path, "not a regular file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise BadFileError(path, f"larger than the {most} bytes that are read")
+    return content
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The text of a file. Raises what `read_bytes` and `as_text` raise."""
+    return as_text(read_bytes(path, most), path)
+
+
+def as_text(content: bytes, name: object) -> str:
+    r"""UTF-8, or UTF-16 that begins with a byte order mark. Every line ends in "\n", so `split("\n")` gives the lines.
+
+    Raises:
+        BadFileError: of another encoding, or with control characters.
+    """
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+        control = _CONTROL.search(text)
+        if control is None:
+            return text.replace("\r\n", "\n").replace("\r", "\n")
+        before, bad = text[: control.start()], f"the control character U+{ord(control[0]):04X}"
+    except UnicodeDecodeError as error:
+        before, bad = error.object[: error.start].decode(encoding, "replace"), f"byte 0x{error.object[error.start]:02x}"
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    raise BadFileError(
+        f"{name}:{line}:{column}", f"not a UTF-8 text file: {bad} (UTF-16 is read if it begins with a byte order mark)"
+    )
+
+
+def parse_json(text: str, name: object) -> Any:
+    """A JSON value. Raises BadFileError for anything else, and for what is nested too deeply."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadFileError(name, f"no JSON: {error}") from error
+
+
+def inside(folder: Path, name: object, root: Path | None = None) -> Path:
+    """The file that somebody else's text names in a folder. SgmError if it is elsewhere, by its name or through a link:
+    links may lead to what is in `root`, by default the folder."""
+    with suppress(OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
+        if isinstance(name, str) and (folder / name).resolve().is_relative_to((root or folder).resolve()):
+            return folder / name
+    raise SgmError(f"{folder}: {str(name)[:100]!r} is not the name of a file in this folder")
 
 
 @contextmanager

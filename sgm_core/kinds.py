@@ -47,17 +47,11 @@ KINDS: dict[str, Kind] = {
         Kind("encoders", "sgm_core.roles:Encoder", "images -> what a regularizer makes latents of"),
         Kind("decoders", "sgm_core.roles:Decoder", "latents -> images"),
         Kind("discriminators", "sgm_core.roles:Discriminator", "images -> how real each patch of them looks"),
-        Kind(
-            "feature_networks",
-            "sgm_core.roles:FeatureNetwork",
-            "images -> features that a perceptual distance compares",
-        ),
+        Kind("feature_networks", "sgm_core.roles:FeatureNetwork", "images -> features for a perceptual distance"),
         Kind("adapters", "sgm_core.roles:Adapter", "a few new weights, trained in place of the model's own"),
         Kind("averages", "sgm_core.roles:Average", "weight averaging while training"),
         Kind("optimizers", "sgm_core.roles:OptimizerFactory", "parameters -> torch optimizer", late=("params",)),
-        Kind(
-            "lr_schedules", "sgm_core.roles:LRScheduleFactory", "optimizer -> per-step lr schedule", late=("optimizer",)
-        ),
+        Kind("lr_schedules", "sgm_core.roles:LRScheduleFactory", "optimizer -> lr of each step", late=("optimizer",)),
         Kind("datamodules", "sgm_core.roles:DataModule", "the training data, a LightningDataModule"),
         Kind("callbacks", "sgm_core.roles:Callback", "a Lightning callback"),
         Kind("loggers", "sgm_core.roles:Logger", "a Lightning logger"),

@@ -97,8 +97,8 @@ def _metadata_folders(paths: Iterable[object]) -> Iterator[tuple[str, str]]:
     In one place a dist-info goes before an egg-info, which an older installation may have left there.
     """
     for path in paths:
-        if not isinstance(path, str):  # Python's own import skips it, and what is below, too
-            continue
+        if not isinstance(path, str) or not path:  # no text: Python's own import skips it; "": the working folder,
+            continue  # which may be anybody's
         try:
             here = os.path.abspath(path)
             names = [name for name in os.listdir(here) if name.endswith(_SUFFIXES) and name[0] != "~"]  # pip's rubbish
@@ -186,6 +186,15 @@ def scan(paths: Iterable[object] | None = None) -> list[Entry]:
     return entries
 
 
+def install(distribution: str, version: str = "") -> str:
+    """The command that installs a distribution. A text of somebody else that is no name becomes no command."""
+    if re.fullmatch(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?", distribution, re.ASCII) and re.fullmatch(
+        r"[\w.!+-]*", version
+    ):
+        return f"pip install {distribution}{'==' if version else ''}{version}"
+    return f"{distribution[:60]!r} is not the name of a distribution"
+
+
 def outside_window(entry: Entry) -> str:
     """Why this core cannot use a plugin of that API, with the way out, or an empty text."""
     numbers = [int(number) for number in entry.apis or ("1",) if number.isdecimal()]
@@ -195,7 +204,7 @@ def outside_window(entry: Entry) -> str:
     newer = bool(numbers) and min(numbers) > API
     return (
         f"{entry.provider} was built for API {' and '.join(entry.apis) or '1'} of {BUILTIN}, which is at {window}: "
-        f"pip install -U {BUILTIN if newer else entry.distribution}"
+        f"{install(BUILTIN if newer else entry.distribution).replace('install ', 'install -U ', 1)}"
     )
 
 
@@ -334,8 +343,8 @@ class Index:
         if qualified:
             offers = [found for found in offers if found[0].distribution == normalize(distribution)]
             if normalize(distribution) not in {entry.distribution for entry in self._all()} | {LOCAL}:
-                message += f"\n(no distribution '{distribution}' with components is installed: "
-                message += f"pip install {distribution}, or the folder of its source)"
+                message += f"\n(no distribution {distribution[:60]!r} with components is installed: "
+                message += f"{install(distribution)}, or the folder of its source)"
         for entry, reason in offers:
             message += f"\n({entry.distribution} offers it, but {reason})"
         if not any(entry.builtin for entry in entries):

@@ -458,8 +458,7 @@ class Adapter(ABC):
     def adapt(self, parts: Mapping[str, nn.Module]) -> None:
         """Freeze these parts of a model, and put new weights into them, the only ones that require a gradient.
 
-        The parts give what they gave before, until the new weights are trained, and their state dicts have the keys and
-        values that they had, and those of the new weights.
+        Until these are trained, outputs stay as they are. State dicts keep their keys, and gain those of new weights.
 
         Args:
             parts: by the beginning of their names in the model's state dict, without the dot.

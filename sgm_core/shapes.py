@@ -1,8 +1,7 @@
 """Shapes without tensors: what a component says, from its arguments alone, of what it takes and gives.
 
-A class may have a static method `shapes`: its call, on shapes in place of tensors. Nothing is built for it, so it costs
-nothing, and a config whose embedders and network do not fit each other is refused with its lines before any weight is
-allocated. A component without it is fine too: what it gives is then not known, and found out when it runs.
+A class may have a static method `shapes`: its call, on shapes in place of tensors. With it, a config whose embedders do
+not fit the network is refused before any weight is allocated. Shapes that are not declared are checked when it runs.
 
     class ClassEmbedder(nn.Module):
         def __init__(self, embed_dim: int, n_classes: int = 1000) -> None: ...

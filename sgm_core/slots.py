@@ -56,7 +56,7 @@ class EmbedderSlot:
             keyword argument of the network.
 
     Raises:
-        ValueError: values that contradict each other or the embedder; the message says which.
+        ValueError: arguments that contradict each other, or the embedder.
     """
 
     embedder: Annotated[Embedder, FixedWeights(cached="cache", unless="trainable")]
@@ -75,18 +75,14 @@ class EmbedderSlot:
             raise ValueError(f"the embedder is {describe(self.embedder)}; it must be an nn.Module")
         if (self.input_key is None) == (not self.input_keys):
             raise ValueError(
-                f"{name} has input_key {self.input_key!r} and input_keys {self.input_keys!r}; give exactly one: "
-                "input_key for one batch entry, input_keys for a list of them"
+                f"{name}: input_key is {self.input_key!r}, input_keys {self.input_keys!r}; give exactly one"
             )
         if not 0 <= self.ucg_rate <= 1:
             raise ValueError(f"ucg_rate of {name} is {self.ucg_rate}; it is a probability, from 0 to 1")
         if self.cache:
             refuse_uncached(self.embedder, "embedders")
         if self.trainable and self.cache:
-            raise ValueError(
-                f"{name} is trainable and cached, but its outputs change as it trains: write `trainable: false` or "
-                "`cache: false`"
-            )
+            raise ValueError(f"{name} trains, so its outputs change: write `trainable: false` or `cache: false`")
         if self.trainable and not any(parameter.requires_grad for parameter in self.embedder.parameters()):
             reason = "it freezes all of them itself" if any(True for _ in self.embedder.parameters()) else "it has none"
             raise ValueError(
@@ -96,10 +92,7 @@ class EmbedderSlot:
         if self.input_keys and self.ucg_value is not None:
             values = self.ucg_value
             if not isinstance(values, (list, tuple)) or len(values) != len(self.input_keys):
-                raise ValueError(
-                    f"ucg_value of {name} is {values!r}; it must be a list with one value for each of its "
-                    f"input_keys {self.input_keys}"
-                )
+                raise ValueError(f"ucg_value of {name} is {values!r}; give one value for each of {self.input_keys}")
         if self.output is not None and not self.output.isidentifier():
             raise ValueError(f"output of {name} is {self.output!r}; it must be the name of a keyword argument")
         if self.output in _NETWORK_ARGUMENTS:
@@ -226,10 +219,7 @@ class EmbedderSlot:
         """
         samples, rows = keep.shape[0], output.shape[0]
         if rows % samples:
-            raise ValueError(
-                f"its output is {describe(output)} for {samples} samples; to drop samples, an output must have one row "
-                "(or the same number of consecutive rows) for each"
-            )
+            raise ValueError(f"its output is {describe(output)} for {samples} samples, so none of them can be dropped")
         dropped = ~move(keep, output.device)[:, None].expand(samples, rows // samples).reshape(-1)
         dropped = dropped.view(-1, *(1 for _ in output.shape[1:]))
         return output.masked_fill(dropped, 0) if null is None else torch.where(dropped, like(output, null), output)
@@ -321,8 +311,7 @@ def _filler(entry: Any, value: Any) -> Any:
         fits = False
     if not fits:
         raise ValueError(
-            f"ucg_value {value!r} cannot replace a row of {describe(entry)}: give a number, or values that "
-            f"broadcast to {tuple(entry.shape[1:])}, of a type that {str(entry.dtype).removeprefix('torch.')} holds"
+            f"ucg_value {value!r} cannot replace a row of {describe(entry)}: its shape or type does not fit"
         )
     return torch.as_tensor(value, dtype=entry.dtype)
 

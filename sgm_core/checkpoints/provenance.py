@@ -9,7 +9,7 @@ from typing import Any
 
 from sgm_core.config.api import config_from
 from sgm_core.config.tree import parse, plain
-from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index
+from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index, install
 
 PROVENANCE_KEY = "sgm"
 """Where a checkpoint holds its `Provenance`: a key of a `.ckpt`, an entry of a `.safetensors` file's metadata."""
@@ -82,7 +82,7 @@ class Provenance:
             except RegistryError:
                 blocked = {(entry.name, entry.distribution): reason for entry, reason in index.unavailable(kind)}
                 reason = blocked.get((name, distribution))
-                remedy = reason or f"pip install {distribution}=={part['version']}"
+                remedy = reason or install(distribution, part["version"])
                 if distribution == LOCAL:
                     remedy = "it was registered in the process that trained; pass --code FILE.py with its definition"
                 lines.append(f"{kind} '{name}' {'cannot be used' if reason else 'is missing'}: {remedy}")

@@ -136,6 +136,15 @@ def run_command(name: str, command: Any, provider: str, given: list[str], opened
     return running.exit_code
 
 
+def message_of(error: ValueError | OSError) -> str:
+    """The message for the user."""
+    if isinstance(error, SgmError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'error'}: {error.strerror}"
+    return f"{error}\n({type(error).__name__}; --debug shows where)"
+
+
 def summaries() -> dict[str, str]:
     """The first line of each command's docstring, read from its source: nothing is imported.
 

@@ -17,6 +17,7 @@ import yaml
 from yaml.reader import Reader
 
 from sgm_core.errors import SgmError
+from sgm_core.files import BadFileError, read_text
 from sgm_core.registry import did_you_mean
 
 MAX_NODES = 100_000
@@ -427,23 +428,18 @@ def read_file(path: Path, problems: Problems | None = None) -> Node:
     """A YAML file whose top level is a mapping; an empty file is an empty mapping.
 
     Raises:
-        ConfigError: no such file (with near names), not readable, not UTF-8, not YAML, no mapping.
+        ConfigError: no such file (with near names), not readable, no text, not YAML, no mapping.
     """
     fail = (problems or Problems()).fatal
     try:
-        data = path.read_bytes()
+        text = read_text(path)
     except FileNotFoundError:
         near = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise fail(Origin(str(path)), f"no such file.{did_you_mean(str(path), near)}") from None
+    except BadFileError as error:
+        raise fail(Origin(error.place), error.reason) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise fail(Origin(str(path)), f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode()) + 1
-        message = f"not a UTF-8 text file: byte 0x{data[error.start]:02x} ({error.reason})"
-        raise fail(Origin(str(path), line, column), message) from None
     tree = parse(text, str(path), problems=problems)
     if tree.value is None:
         return Node({}, tree.origin)

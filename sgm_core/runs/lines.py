@@ -20,10 +20,10 @@ def parse(line: bytes) -> dict[str, Any] | None:
     """A line of the file, or None where it is torn or none of ours."""
     try:
         parsed = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    whole = line.endswith(b"\n") and isinstance(parsed, dict) and isinstance(parsed.get("step"), int)
-    return parsed if whole else None
+    step = parsed.get("step") if isinstance(parsed, dict) and line.endswith(b"\n") else None
+    return parsed if type(step) is int and 0 <= step < 2**53 else None
 
 
 def write_table(folder: Path) -> None:

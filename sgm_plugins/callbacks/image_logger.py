@@ -21,8 +21,9 @@ from torch.utils._pytree import tree_leaves
 from sgm_core.errors import SgmError
 from sgm_core.files import Tolerant, replacing
 from sgm_core.hooks.images import extra_images
-from sgm_core.pictures.labels import draw_conditioning, image_grid, save_image
+from sgm_core.pictures.labels import image_grid, save_image
 from sgm_core.roles import Callback
+from sgm_plugins.callbacks.drawn_text import draw_conditioning
 
 SMALLEST_PICTURE = 64
 """Pixels of the longer side below which no text can be read."""

@@ -95,7 +95,7 @@ def listing(bad: Iterable[str] | Mapping[str, str]) -> str:
 def _names(text: str) -> set[str]:
     """Those in a list; a line that a kill left incomplete names none."""
     names = set()
-    for line in text.splitlines():
+    for line in text.split("\n"):
         try:
             names.add(json.loads(line)["sample"])
         except (ValueError, KeyError, TypeError):

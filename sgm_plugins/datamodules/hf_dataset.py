@@ -15,12 +15,14 @@ import huggingface_hub  # type: ignore[import-not-found,import-untyped,unused-ig
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
+from sgm_core.files import inside
 from sgm_core.pictures.files import BadImageError
 from sgm_core.registry import did_you_mean
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.buckets import Buckets
 from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
 from sgm_plugins.datamodules.image_samples import BadSampleError, Framing
+from sgm_plugins.pretrained import HUB
 
 
 class HFDataset(ImageData):
@@ -31,7 +33,7 @@ class HFDataset(ImageData):
     inside an epoch goes on with the very next one.
 
     Args:
-        path: a folder, or the name of a dataset on the hub, as `datasets.load_dataset` takes it.
+        path: a folder, or the name of a dataset in the local cache of the hub; `hf:NAME` may be downloaded.
         size: height and width of the batch's images, in pixels; with `buckets`, those of a square of their area.
         name: the configuration of the dataset, where it has several.
         split: as the library writes it, `train` or `train[:10%]`. A single table of `save_to_disk` has none to choose.
@@ -39,7 +41,7 @@ class HFDataset(ImageData):
         columns: entries of the batch beside "image", by name, and the column that each is: `{txt: text, cls: label}`.
             Texts become a list, numbers and lists of them a tensor, int64 if all of the batch are whole. A row without
             the value is a bad one.
-        local_files_only: nothing is downloaded. false lets the library fetch what is not in its cache.
+        local_files_only: nothing is downloaded, not even for `hf:NAME`.
         batch_size: images of a batch, on each device. Training leaves out the incomplete last batch.
         channels: 3 for RGB, 1 for gray.
         sizes: give SDXL's "original_size_as_tuple", "crop_coords_top_left" and "target_size_as_tuple", (b, 2) int64
@@ -116,23 +118,27 @@ class HFDataset(ImageData):
                 f"{self.title}: column '{self.image}' holds no images. "
                 + f"Those that do: {', '.join(images) or 'none'}"
             )
-        return TableSource(table, self.image, self.columns)
+        folder = Path(self.path)
+        return TableSource(table, self.image, self.columns, folder if folder.is_dir() else None)
 
     def _table(self) -> Any:
         """The split, as a table."""
+        path, hub = self.path.removeprefix(HUB), self.path.startswith(HUB) and not self.local_files_only
         if "://" in self.path:
             raise SgmError(f"{self.title}: URLs are not read: give a folder, or a name on the hub")
-        folder = Path(self.path)
+        folder = Path(path)
         saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
         try:
-            with _offline(self.local_files_only):
+            with _offline(not hub):
                 if not saved:
-                    return datasets.load_dataset(self.path, self.name, split=self.split)
-                table = datasets.load_from_disk(self.path)
+                    return datasets.load_dataset(path, self.name, split=self.split)
+                table = datasets.load_from_disk(path)
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             hint = ""
-            if self.local_files_only and not folder.exists():
-                hint = ". Neither a folder nor in the cache: local_files_only: false lets it be downloaded"
+            if not hub and not folder.exists():
+                hint = (
+                    f". Neither a folder nor in the cache: `path: {HUB}{path}` with `local_files_only: false` downloads"
+                )
             raise SgmError(f"{self.title}: {str(error).strip().rstrip('.')}{hint}") from error
         if isinstance(table, datasets.DatasetDict):
             if self.split not in table:
@@ -148,12 +154,14 @@ class TableSource:
         table: a `datasets.Dataset`.
         image: its column of images.
         columns: entry -> column.
+        folder: where it is read from; the images that it names are in it. None: the library's cache.
     """
 
-    def __init__(self, table: Any, image: str, columns: dict[str, str]) -> None:
+    def __init__(self, table: Any, image: str, columns: dict[str, str], folder: Path | None = None) -> None:
         self.names = [f"row {row}" for row in range(len(table))]
         self.image = image
         self.columns = columns
+        self._folder = folder
         self._images = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         self._others = table.select_columns(sorted(set(columns.values()))) if columns else None
 
@@ -166,7 +174,10 @@ class TableSource:
         path: str = image["path"]
         if "://" in path:
             raise BadImageError(f"'{path}' is a URL")
-        return Path(path)
+        try:
+            return Path(path) if self._folder is None else inside(self._folder, path)
+        except SgmError as error:
+            raise BadImageError(str(error)) from error
 
     def entries(self, row: int) -> dict[str, Any]:
         if self._others is None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sgm_core.errors import SgmError
+from sgm_core.files import BadFileError, parse_json, read_text
 from sgm_plugins.datamodules.image_samples import BadSampleError
 
 METADATA = "metadata.jsonl"
 CAPTIONS = ("caption", "text", "txt")
 """Columns that hold a caption, the first that there is."""
+
+LARGEST_TABLE = 2**30
+"""Bytes of a metadata.jsonl."""
+
+LARGEST_TEXT = 2**20
+"""Bytes of a NAME.txt or NAME.json."""
 
 
 class Sidecars:
@@ -33,7 +39,7 @@ class Sidecars:
         """Lines of tables whose file does not exist: `metadata.jsonl:12 (cat/4.png)`."""
         known = set(files)
         for table in tables:
-            for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), 1):
+            for number, line in enumerate(_lines(table), 1):
                 if line.strip():
                     row = _object(line, f"{table}:{number}")
                     name = row.pop("file_name", None)
@@ -49,15 +55,15 @@ class Sidecars:
         """All columns of an image.
 
         Raises:
-            BadSampleError: its NAME.json is no JSON object.
+            OSError, BadSampleError: its NAME.json cannot be read, or is no JSON object.
         """
         columns = self.rows.get(image, {})
         sidecar = image.with_suffix(".json")
         if not sidecar.is_file():
             return columns
         try:
-            return columns | _object(sidecar.read_text(encoding="utf-8-sig"), sidecar.name)
-        except (SgmError, UnicodeDecodeError) as error:
+            return columns | _object(_text(sidecar), sidecar.name)
+        except SgmError as error:
             raise BadSampleError(str(error)) from error
 
     def column(self, image: Path, name: str) -> Any:
@@ -78,15 +84,21 @@ class Sidecars:
         Args:
             image: the image file.
             column: where it stands; None means NAME.txt, or else the first of `CAPTIONS` among the columns.
+
+        Raises:
+            OSError, BadSampleError: it cannot be read, or is no text.
         """
         if column is None:
             text = image.with_suffix(".txt")
             if text.is_file():
-                return text.read_text(encoding="utf-8-sig", errors="replace").strip()
+                return _text(text).strip()
         columns = self.columns(image)
         for name in CAPTIONS if column is None else [column]:
-            if columns.get(name) is not None:
-                return str(columns[name]).strip()
+            value = columns.get(name)
+            if isinstance(value, str):
+                return value.strip()
+            if value is not None:
+                raise BadSampleError(f"column '{name}': a caption is a text, not {type(value).__name__}")
         return ""
 
     def may_have_caption(self, image: Path, column: str | None) -> bool:
@@ -97,11 +109,25 @@ class Sidecars:
         return any(columns.get(name) is not None for name in (CAPTIONS if column is None else [column]))
 
 
+def _lines(table: Path) -> list[str]:
+    try:
+        return read_text(table, LARGEST_TABLE).split("\n")
+    except BadFileError as error:
+        raise SgmError(str(error)) from error
+
+
+def _text(sidecar: Path) -> str:
+    try:
+        return read_text(sidecar, LARGEST_TEXT)
+    except BadFileError as error:
+        raise BadSampleError(str(error).replace(str(sidecar), sidecar.name)) from error
+
+
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise SgmError(f"{where}: no JSON: {error}") from error
+        found = parse_json(text, where)
+    except BadFileError as error:
+        raise SgmError(str(error)) from error
     if not isinstance(found, dict):
         raise SgmError(f"{where}: a JSON object is needed, not {type(found).__name__}")
     return found

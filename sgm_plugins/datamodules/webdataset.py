@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from functools import cached_property
 from typing import Annotated, Any, BinaryIO, Literal
@@ -12,6 +11,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
+from sgm_core.files import MOST_BYTES, BadFileError, as_text, parse_json
 from sgm_core.pictures.files import BadImageError
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.bad_samples import listing
@@ -138,12 +138,16 @@ def _field(sample: Sample, column: str) -> Any:
     field, key = (column, "") if column in sample.members or "." not in column else column.rsplit(".", 1)
     if field not in sample.members:
         raise BadSampleError(f"no field '{field}': it has {', '.join(sample.members)}")
+    if sample.members[field].size > MOST_BYTES:
+        raise BadSampleError(f"field '{field}': larger than the {MOST_BYTES} bytes that are read")
     with sample.open(field) as file:
         content = file.read()
     if len(content) < sample.members[field].size:
         raise BadSampleError(f"field '{field}' is cut off: the shard ends early")
     try:
-        value = _decode(field.rpartition(".")[2], content)
+        value = _decode(field, content)
+    except BadFileError as error:
+        raise BadSampleError(str(error)) from error
     except ValueError as error:
         raise BadSampleError(f"field '{field}': {error}") from error
     if not key:
@@ -153,13 +157,14 @@ def _field(sample: Sample, column: str) -> Any:
     return value[key]
 
 
-def _decode(extension: str, content: bytes) -> Any:
-    match extension:
+def _decode(field: str, content: bytes) -> Any:
+    name = f"field '{field}'"
+    match field.rpartition(".")[2]:
         case "json":
-            return json.loads(content)
+            return parse_json(as_text(content, name), name)
         case "cls":
             return int(content)
         case "npy":
             return np.load(io.BytesIO(content), allow_pickle=False)
         case _:
-            return content.decode("utf-8-sig", errors="replace").strip()
+            return as_text(content, name).strip()

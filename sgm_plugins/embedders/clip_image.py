@@ -19,7 +19,7 @@ from sgm_core.slots import describe
 from sgm_plugins.openclip.pretrained import load_tower
 from sgm_plugins.openclip.size import KNOWN, image_size
 from sgm_plugins.openclip.vision import ImageTower
-from sgm_plugins.pretrained import config_of, local_config
+from sgm_plugins.pretrained import config_of, known_config
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,7 +43,7 @@ class ClipImageEmbedder(nn.Module):
         num_image_crops: pictures of each sample, (b, n, 3, h, w): their pooled features are n tokens, their patches
             one after the other. 0: one picture, (b, 3, h, w).
         load_weights: false takes random ones, for a model whose checkpoint holds them.
-        local_files_only: ask no hub; what was downloaded before is found.
+        local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
     Raises:
         ValueError: no such model, or not its weights; options that contradict each other.
@@ -106,7 +106,7 @@ class ClipImageEmbedder(nn.Module):
         output_tokens: bool,
         num_image_crops: int,
     ) -> list[Shape] | None:
-        config = local_config(model) or KNOWN.get(str(model))
+        config = known_config(model, KNOWN)
         if config is None:
             return None
         size = image_size(config)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sgm_core.slots import describe
 from sgm_plugins.embedders.prompt import parse_prompt
-from sgm_plugins.pretrained import check_id, from_hub
+from sgm_plugins.pretrained import from_hub, guarded, source_of
 
 
 class Rows(NamedTuple):
@@ -45,12 +45,11 @@ class ClipPrompts:
     def __init__(
         self, model: str | Path, length: int, chunks: int, weighting: bool, pad: int | None, local_files_only: bool
     ) -> None:
-        self.model = model
+        self.model, self.local_files_only = source_of(model, local_files_only)
         self.length = length
         self.chunks = chunks
         self.weighting = weighting
         self.pad = pad
-        self.local_files_only = local_files_only
         self._tokenizer: Any = None
         self._lock = threading.Lock()
 
@@ -130,16 +129,16 @@ class ClipPrompts:
 def load_tokenizer(model: str | Path, local_files_only: bool) -> Any:
     """transformers' tokenizer of a model.
 
+    Args:
+        model, local_files_only: as `source_of` gives them.
+
     Raises:
         ValueError: it cannot be had.
     """
     from transformers import AutoTokenizer
 
-    if not Path(model).is_dir():
-        check_id(model)
-    return from_hub(
-        model, local_files_only, lambda: AutoTokenizer.from_pretrained(str(model), local_files_only=local_files_only)
-    )
+    how = guarded(local_files_only)
+    return from_hub(model, local_files_only, lambda: AutoTokenizer.from_pretrained(str(model), **how))
 
 
 def check_texts(texts: Any) -> None:

@@ -24,7 +24,7 @@ class ClipT5Embedder(nn.Module):
         clip_model, t5_model: folders, or ids on the hub, as for `clip_text` and `t5`.
         clip_max_length, t5_max_length: tokens of a text.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
-        local_files_only: ask no hub; what was downloaded before is found.
+        local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
     Raises:
         ValueError: no such model, or it cannot be loaded.

@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from sgm_core.shapes import Shape, only_measured
 from sgm_plugins.embedders.clip_prompts import ClipPrompts, Rows, check_texts
 from sgm_plugins.openclip.size import KNOWN, text_size
-from sgm_plugins.pretrained import config_of, load_pretrained, local_config
+from sgm_plugins.pretrained import config_of, known_config, load_pretrained
 
 
 class ClipTextEmbedder(nn.Module):
@@ -32,7 +32,7 @@ class ClipTextEmbedder(nn.Module):
         chunks: rows of `max_length` tokens that a prompt may take; the rest of it is cut off.
         weighting: read `(word:1.2)` in a prompt as a weight.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
-        local_files_only: ask no hub; what was downloaded before is found.
+        local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
     Raises:
         ValueError: no such model; max_length is beyond its context; a hidden layer without its index, an index without
@@ -73,7 +73,7 @@ class ClipTextEmbedder(nn.Module):
     def shapes(
         texts: Shape | None, *, model: str | Path, max_length: int, layer: str, chunks: int, return_pooled: bool
     ) -> list[Shape] | None:
-        config = local_config(model) or KNOWN.get(str(model))
+        config = known_config(model, KNOWN)
         if config is None:
             return None
         width = text_size(config).width

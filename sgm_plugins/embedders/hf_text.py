@@ -28,7 +28,7 @@ class HFTextEmbedder(nn.Module):
         normalize: the vector has length 1, as sentence encoders are trained; of pooled ones.
         prefix: goes before each text, "query: " say.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
-        local_files_only: ask no hub; what was downloaded before is found.
+        local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
     Raises:
         ValueError: no such model, or it cannot be loaded; tokens that are to be normalized.

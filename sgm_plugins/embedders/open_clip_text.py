@@ -15,7 +15,7 @@ from sgm_plugins.embedders.clip_prompts import ClipPrompts, Rows, check_texts
 from sgm_plugins.openclip.pretrained import load_tower
 from sgm_plugins.openclip.size import KNOWN, text_size
 from sgm_plugins.openclip.text import TextTower
-from sgm_plugins.pretrained import config_of, local_config
+from sgm_plugins.pretrained import config_of, known_config
 
 
 class OpenClipTextEmbedder(nn.Module):
@@ -36,7 +36,7 @@ class OpenClipTextEmbedder(nn.Module):
         chunks: rows of `max_length` tokens that a prompt may take; the rest of it is cut off.
         weighting: read `(word:1.2)` in a prompt as a weight.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
-        local_files_only: ask no hub; what was downloaded before is found.
+        local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
     Raises:
         ValueError: no such model, or not its weights; max_length is beyond its context.
@@ -71,7 +71,7 @@ class OpenClipTextEmbedder(nn.Module):
     def shapes(
         texts: Shape | None, *, model: str | Path, max_length: int, chunks: int, return_pooled: bool
     ) -> list[Shape] | None:
-        config = local_config(model) or KNOWN.get(str(model))
+        config = known_config(model, KNOWN)
         if config is None:
             return None
         size = text_size(config)

@@ -29,7 +29,7 @@ class T5TextEmbedder(nn.Module):
         mask_padding: tokens do not attend to padding, and features of padding are zero. The models of
             generative-models were trained without.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
-        local_files_only: ask no hub; what was downloaded before is found.
+        local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
     Raises:
         ValueError: no such model, or it cannot be loaded.
@@ -81,7 +81,7 @@ class ByT5TextEmbedder(T5TextEmbedder):
         mask_padding: tokens do not attend to padding, and features of padding are zero. The models of
             generative-models were trained without.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
-        local_files_only: ask no hub; what was downloaded before is found.
+        local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
     Raises:
         ValueError: no such model, or it cannot be loaded.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from sgm_core.shapes import only_measured
 from sgm_plugins.embedders.clip_prompts import load_tokenizer
-from sgm_plugins.pretrained import check_id, from_hub, load_pretrained, local_config
+from sgm_plugins.pretrained import from_hub, guarded, load_pretrained, local_config, source_of
 
 
 class Texts:
@@ -25,9 +26,8 @@ class Texts:
     """
 
     def __init__(self, model: str | Path, length: int, local_files_only: bool) -> None:
-        self.model = model
+        self.model, self.local_files_only = source_of(model, local_files_only)
         self.length = length
-        self.local_files_only = local_files_only
         self._tokenizer: Any = None
         self._lock = threading.Lock()
 
@@ -65,16 +65,9 @@ def load_encoder(model: str | Path, auto: Any, load_weights: bool, local_files_o
     if load_weights and not only_measured():
         found = load_pretrained(auto, model, local_files_only)
     else:
-        if not Path(model).is_dir():
-            check_id(model)
-        make: Any = AutoModel.from_config if auto is AutoModel else auto
-        found = make(
-            from_hub(
-                model,
-                local_files_only,
-                lambda: AutoConfig.from_pretrained(str(model), local_files_only=local_files_only),
-            )
-        )
+        name, stay = source_of(model, local_files_only)
+        make: Any = partial(AutoModel.from_config, trust_remote_code=False) if auto is AutoModel else auto
+        found = make(from_hub(name, stay, lambda: AutoConfig.from_pretrained(str(name), **guarded(stay))))
     both_halves = auto is AutoModel and hasattr(found, "decoder")
     module: nn.Module = found.get_encoder() if both_halves else found
     return module

@@ -9,6 +9,7 @@ from typing import Any
 from sgm_core.checkpoints.family import Shapes
 from sgm_core.errors import SgmError
 from sgm_plugins.families.unet import Level
+from sgm_plugins.reading import read_object
 
 Config = Mapping[str, Any]
 """Of a model, as plain data."""
@@ -130,11 +131,9 @@ def text_settings(embedder: Mapping[str, Any], shapes: Shapes, blocks: int, proj
 
 def folder_settings(model: Any) -> dict[str, Any]:
     """What the `config.json` of a local folder says of its text tower; empty where there is none."""
-    import json
-
     if model is None or not (Path(model) / "config.json").is_file():
         return {}
-    found: dict[str, Any] = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    found = read_object(Path(model) / "config.json")
     return {"hidden_act": "quick_gelu", **found.get("text_config", found)}
 
 

@@ -6,15 +6,22 @@ import csv
 import errno
 import io
 import os
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from sgm_core.files import replacing
+from sgm_core.errors import SgmError
+from sgm_core.files import read_bytes, replacing
 from sgm_core.training.folder_logger import FolderLogger
+from sgm_plugins.reading import read_table
 
 FILE = "metrics.csv"
+
+LARGEST = 1 << 30
+"""Bytes of a table that is read to go on with it."""
 
 
 class CSVMetrics(FolderLogger):
@@ -85,7 +92,7 @@ class CSVMetrics(FolderLogger):
         self._columns = list(found[0]) if found else ["step"]
         self._row = {k: v for k, v in found[-1].items() if v != ""} | {"step": int(found[-1]["step"])} if found else {}
         self._in_file = bool(found)
-        if found and not self.path.read_bytes().endswith(b"\n"):  # torn
+        if found and not read_bytes(self.path, LARGEST).endswith(b"\n"):  # torn
             self._replace(found)
 
     def _write(self, row: dict[str, Any], in_file: bool) -> None:
@@ -124,10 +131,12 @@ def as_csv(columns: list[str], table: list[dict[str, Any]]) -> bytes:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a table; none where there is no file, or none of ours."""
+    """The whole rows of a table; none where there is no file, or with a warning none of ours."""
     if not path.exists():
         return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1].decode("utf-8", errors="replace")
-    found = list(csv.DictReader(io.StringIO(whole)))
-    return [row for row in found if None not in row and None not in row.values() and str(row.get("step", "")).isdigit()]
+    try:
+        found = read_table(path, LARGEST)
+    except SgmError as error:
+        warnings.warn(f"{error}. It is written anew", stacklevel=2)
+        return []
+    return [row for row in found if re.fullmatch("[0-9]{1,15}", row.get("step", ""))]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgm_core.errors import SgmError
+from sgm_core.files import BadFileError, inside, read_text
 
 KOHYA, PEFT = "lora.safetensors", "lora"
 """What a run writes in its folder: a file, and a folder with one for each part."""
@@ -80,11 +81,11 @@ def lora_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     if (path / KOHYA).is_file():
-        return [path / KOHYA]
+        return [inside(path, KOHYA)]
     files = [path / WEIGHTS] if (path / WEIGHTS).is_file() else sorted(path.glob(f"*/{WEIGHTS}"))
     if not files:
         raise SgmError(f"{path}: no LoRA here (looked for {KOHYA}, {WEIGHTS} and */{WEIGHTS})")
-    return files
+    return [inside(path, file.relative_to(path).as_posix()) for file in files]
 
 
 def part_of(folder: Path) -> str:
@@ -100,11 +101,11 @@ def config_beside(weights: Path) -> str:
     """
     path = weights.with_name(CONFIG)
     try:
-        if path.stat().st_size > LARGEST_CONFIG or not path.is_file():
-            raise SgmError(f"{path}: no file of at most {LARGEST_CONFIG} bytes")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise SgmError(f"{path}: {error}; it says how the weights beside it are scaled") from error
+        return read_text(inside(weights.parent, CONFIG), LARGEST_CONFIG)
+    except BadFileError as error:
+        raise SgmError(f"{error}; it says how the weights beside it are scaled") from error
+    except OSError as error:
+        raise SgmError(f"{path}: {error.strerror or error}; it says how the weights beside it are scaled") from error
 
 
 def layers_of(shapes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, str]]:

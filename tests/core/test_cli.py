@@ -1,5 +1,6 @@
 """`sgm` finds its sub-commands among the entry points of `sgm.commands`, anyone's."""
 
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ COUNT = '''"""Count to a number.
 
 And no further.
 """
+import subprocess
 import sys
 
 def add_arguments(parser):
@@ -101,3 +103,17 @@ def test_a_blocked_plugin_brings_no_command(offer, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["count", "1", "--plugins", "off"])
     assert "invalid choice: 'count'" in capsys.readouterr().err
+
+
+def test_started_as_a_module_nothing_of_the_working_folder_is_imported(tmp_path, monkeypatch):
+    info = tmp_path / "evil-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[sgm.plugins]\nx = evil_plugin\n[sgm.commands]\nevil = evil_plugin\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    for name in ("evil_plugin", "pluggy", "yaml", "torch"):
+        (tmp_path / f"{name}.py").write_text("open('CANARY', 'w')\n")
+    for arguments in (["list", "samplers"], ["check", "digits"], ["evil"]):
+        command = [sys.executable, "-m", "sgm_core.cli", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == (2 if arguments == ["evil"] else 0), done.stderr
+    assert not (tmp_path / "CANARY").exists()

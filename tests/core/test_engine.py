@@ -456,7 +456,7 @@ def test_frames_are_no_samples_and_their_clips_are():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda e: e.generate({"cls": [1]}), "shape of the samples"),
+        (lambda e: e.generate({"cls": [1]}), "shape is not known"),
         (lambda e: e.generate(), "how many images"),
         (lambda e: e.generate({"cls": [1, 2]}, n=3), "3 images"),
         (lambda e: e.generate({"cls": [1, 2]}, seed=[1]), "1 seeds for 2 images"),

@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sgm_core.files import replacing, sweep
+from sgm_core.errors import SgmError
+from sgm_core.files import inside, replacing, sweep
 
 
 def test_the_new_file_appears_whole_under_its_name_and_no_other_stays(tmp_path: Path):
@@ -69,3 +72,52 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_stays(tmp_path
     assert (tmp_path / "precious").read_text() == "precious"
     assert (tmp_path / "a.txt").read_text() == "new"
     assert not (tmp_path / "a.txt").is_symlink()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_a_strangers_name_stays_in_the_folder_also_through_links(tmp_path: Path):
+    folder, outside = tmp_path / "of a stranger", tmp_path / "mine.txt"
+    (folder / "sub").mkdir(parents=True)
+    outside.write_text("mine")
+    for name in ("a.txt", "sub/b.txt"):
+        (folder / name).write_text("theirs")
+    (folder / "within").symlink_to(folder / "sub" / "b.txt")
+    (folder / "up").symlink_to("..")
+    (folder / "out").symlink_to(outside)
+    (folder / "chain").symlink_to("out")
+    (folder / "loop").symlink_to("loop")
+    for name in ("a.txt", "sub/b.txt", "sub/../a.txt", "within", "new.txt"):
+        assert inside(folder, name) == folder / name
+    refused = [
+        "../mine.txt",
+        str(outside),
+        "out",
+        "chain",
+        "up/mine.txt",
+        "sub/../../mine.txt",
+        "loop",
+        "a\0",
+    ]
+    for name in [*refused, 5, None, ["a.txt"]]:
+        with pytest.raises(SgmError, match="is not the name of a file in this folder"):
+            inside(folder, name)
+    assert inside(folder, "out", tmp_path) == folder / "out"
+
+
+@settings(derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    links=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["..", ".", "a", "b", "../..", "a/..", "c/d"]))),
+    name=st.lists(st.sampled_from(["a", "b", "c", "d", "..", ".", "/"]), min_size=1, max_size=5),
+)
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_whatever_links_there_are_what_is_opened_lies_in_the_folder(tmp_path_factory, links, name):
+    folder = tmp_path_factory.mktemp("tree") / "x" / "root"
+    folder.mkdir(parents=True)
+    for link, target in links:
+        if not (folder / link).is_symlink():
+            (folder / link).symlink_to(target)
+    try:
+        found = inside(folder, "/".join(name))
+    except SgmError:
+        return
+    assert os.path.realpath(found).startswith(os.path.realpath(folder))

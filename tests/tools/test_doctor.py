@@ -24,6 +24,13 @@ class Good:
         return sigma
 '''
 
+SAMPLER = '''
+from sgm_core.roles import Sampler
+class X(Sampler):
+    """Fine."""
+    def integrate(self, D, x, sigmas, noise, report): return x
+'''
+
 LR = '''
 def fine(optimizer: object, *, steps: int = 1) -> object:
     """A schedule."""
@@ -258,7 +265,7 @@ def test_the_built_ins_are_fine(sgm):
     rows = [row for distribution in json.loads(text) for row in distribution["components"]]
     broken = [row for row in rows if not row["loads"]]
     if not find_spec("wandb"):  # the one extra that the tests do not install: 90 MB
-        assert [(row["name"], code) for row in broken] == [("wandb", 1)]
+        assert [(row["name"], row["state"], row["extra"], code) for row in broken] == [("wandb", "extra", "wandb", 0)]
         rows = [row for row in rows if row["loads"]]
     else:
         assert code == 0, broken
@@ -319,3 +326,30 @@ def test_commands_and_sections_are_examined(sgm, make_distribution):
     assert code == 1
     for problem in ("it has no function run", "it is 3; a dataclass is needed"):
         assert problem in text
+
+
+def test_a_missing_extra_is_no_fault(make_distribution, sgm):
+    files = {"throwaway_extra.py": "import lib_nowhere\ndef fine(optimizer: object) -> object: ..."}
+    entries = {"sgm.lr_schedules": {"needs": "throwaway_extra:fine"}}
+    make_distribution("sgm-extra", entries, files, extras={"big": ["lib-nowhere"]})
+    code, text = sgm("sgm-extra")
+    assert code == 0
+    assert "extra   lr_schedules/needs" in text
+    assert 'pip install "sgm-extra[big]"' in text
+    assert "1 for which an extra is missing, 0 broken" in text
+
+
+def test_who_has_broken_metadata_is_blamed_and_nobody_else(make_distribution, capsys):
+    good = make_distribution(
+        "sgm-good", {"sgm.samplers": {"x": "throwaway_sampler:X"}}, {"throwaway_sampler.py": SAMPLER}
+    )
+    bad = make_distribution("sgm-bad", {"sgm.samplers": {"y": "nowhere:Y"}})
+    file = bad / "sgm_bad-1.0.dist-info" / "entry_points.txt"
+    file.write_text("[sgm.samplers]\nkey without a value\n")
+    assert good.is_dir()
+    assert main(["doctor", "sgm-good", "--json"]) == 1
+    out, err = capsys.readouterr()
+    (row,) = json.loads(out)[0]["components"]
+    assert row["state"] == "unknown"
+    assert row["reason"] == "not examined: the metadata of another distribution cannot be read"
+    assert f"BROKEN  sgm_bad: {file}:2 is no 'name = module': 'key without a value'" in err

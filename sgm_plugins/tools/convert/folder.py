@@ -12,7 +12,8 @@ from sgm_core.checkpoints.family import Family, Form, expanded
 from sgm_core.checkpoints.layouts import FIRST_STAGE, NETWORK, harmless
 from sgm_core.checkpoints.recognise import ask, recognise
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_core.files import inside, replacing
+from sgm_plugins.reading import links_to, read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,19 +38,28 @@ def part_files(folder: Path) -> dict[str, list[Path]]:
     Raises:
         SgmError: no such folder; a part without `.safetensors`.
     """
-    index = read_json(folder / INDEX)
+    index = read_told(inside(folder, INDEX, links_to(folder)))
     found: dict[str, list[Path]] = {}
+
+    def place(part: str, name: object) -> Path:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith((".safetensors", ".json")):
+            raise SgmError(f"{folder / part}: {str(name)[:100]!r} is not the name of a file with weights")
+        return inside(folder, f"{part}/{name}", links_to(folder))
+
     for part in dict.fromkeys(part for form in folder_forms() for part in form.parts):
-        if not isinstance(index.get(part), list) or index[part][-1] is None:
+        if not isinstance(index.get(part), list) or not index[part] or index[part][-1] is None:
             continue
         stem = stem_of(index[part])
         names = [f"{stem}.safetensors", f"{stem}.fp16.safetensors"]
-        file = next((folder / part / name for name in names if (folder / part / name).is_file()), None)
+        file = next((place(part, name) for name in names if (folder / part / name).is_file()), None)
         shards = folder / part / f"{stem}.safetensors.index.json"
         if file is not None:
             found[part] = [file]
         elif shards.is_file():
-            found[part] = [folder / part / name for name in sorted(set(read_json(shards)["weight_map"].values()))]
+            weight_map = read_told(place(part, shards.name)).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise SgmError(f"{shards}: it has no weight_map")
+            found[part] = sorted({place(part, name) for name in weight_map.values()})
         else:
             raise SgmError(f"{folder / part}: no {names[0]}; weights as .bin are not read, since they may run code")
     return found
@@ -67,8 +77,9 @@ def folder_shapes(parts: Mapping[str, Mapping[str, Stored | Tensor]]) -> dict[st
 
 def folder_told(folder: Path) -> dict[str, Any]:
     """The JSON files of a folder and its parts, by path without `.json`."""
-    files = [*folder.glob("*.json"), *folder.glob("*/*config.json")]
-    return {file.relative_to(folder).with_suffix("").as_posix(): read_json(file) for file in sorted(files)}
+    names = [file.relative_to(folder) for file in (*folder.glob("*.json"), *folder.glob("*/*config.json"))]
+    root = links_to(folder)
+    return {name.with_suffix("").as_posix(): read_told(inside(folder, str(name), root)) for name in sorted(names)}
 
 
 # --- from the folder -----------------------------------------------------------------------------------------------
@@ -95,7 +106,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[Model]
         raise SgmError(f"{folder}: {_unknown(parts)}")
     family, form = claims[0].family, claims[0].form
     assert form is not None
-    kept = read_checkpoint(folder / LEFT_OVER).weights if (folder / LEFT_OVER).is_file() else {}
+    left_over = inside(folder, LEFT_OVER, links_to(folder))
+    kept = read_checkpoint(left_over).weights if left_over.is_file() else {}
     weights = {f"{part}.{key}": value for part, inner in parts.items() for key, value in inner.items()}
     pieces, unknown = expanded(family.rules(form.name, weights), weights)
     _all_placed(folder, [key for key in unknown if not harmless(key)], family)
@@ -223,21 +235,15 @@ def copy_tokenizer(model: Any, target: Path) -> bool:
         return False
     target.mkdir(parents=True, exist_ok=True)
     for file in found:
-        shutil.copyfile(file, target / file.name)
+        shutil.copyfile(inside(Path(model), file.name, links_to(Path(model))), target / file.name)
     return True
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """SgmError where it is not there or no JSON."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SgmError(f"{path}: {error.strerror}: not a folder of diffusers, or not all of it") from error
-    except ValueError as error:
-        raise SgmError(f"{path}: no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise SgmError(f"{path}: no JSON object")
-    return found
+def read_told(path: Path) -> dict[str, Any]:
+    """SgmError where it is not there or no JSON object."""
+    if not path.exists():
+        raise SgmError(f"{path}: no such file: not a folder of diffusers, or not all of it")
+    return read_object(path)
 
 
 def write_json(path: Path, told: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import yaml
 from sgm_core.config.compose import merge
 from sgm_core.config.interpolation import interpolate
 from sgm_core.config.tree import Node, Origin, Problems, read_file
+from sgm_core.files import read_text
 
 
 class Comments:
@@ -22,7 +23,7 @@ class Comments:
     def read(self, path: Path) -> None:
         """Take those of a file."""
         source, waiting, first = str(path), list[str](), 0
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         found = dict(_comments(text))
         for number, line in enumerate(text.splitlines(), 1):
             comment = found.get(number)

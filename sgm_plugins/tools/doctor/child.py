@@ -7,12 +7,14 @@ standard error goes to standard error. `sgm_plugins/tools/doctor/examine.py` rea
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import inspect
 import json
 import os
 import re
 import sys
 import time
+import traceback
 import typing
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -96,12 +98,13 @@ class BaseImports:
 def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
     """What there is to say of one entry: `reason` is empty if it can be used."""
     start, waited = time.perf_counter(), base.seconds
-    target, reason = None, ""
+    target, reason, extra = None, "", ""
     try:
         target = registry.load(entry)
     except BaseException as error:  # SystemExit, KeyboardInterrupt: whatever an import can raise
         cause = error.__cause__ if isinstance(error, BrokenComponentError) and error.__cause__ else error
         reason = why(entry, cause)
+        extra = needed_extra(entry, cause)
     milliseconds = round((time.perf_counter() - start - (base.seconds - waited)) * 1000, 1)
     problems: list[str] = []
     if not reason and entry.kind in KINDS:
@@ -117,7 +120,7 @@ def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
         reason = f"it has no function {missing[0]}" if missing else ""
     if not reason and entry.kind == "sections" and not (inspect.isclass(target) and dataclasses.is_dataclass(target)):
         reason = f"it is {target!r:.60}; a dataclass is needed"
-    return {"reason": reason, "milliseconds": milliseconds, "problems": problems}
+    return {"reason": reason, "milliseconds": milliseconds, "problems": problems, "extra": extra}
 
 
 # --- why it does not load ------------------------------------------------------------------------------------------
@@ -126,9 +129,20 @@ def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
 def why(entry: Entry, error: BaseException) -> str:
     """One line: the error, where it was raised, and what to do."""
     text = text_of(error)
+    if reads_metadata(error):
+        return METADATA
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     place = "" if isinstance(error, SyntaxError) else raised_at(error)  # which names the place itself
     return f"{line}{place}{remedy(entry, error)}"
+
+
+METADATA = "not examined: the metadata of another distribution cannot be read"
+
+
+def reads_metadata(error: BaseException) -> bool:
+    """Whether the error comes from reading the metadata of what is installed, as the import of torch does."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return importlib.metadata.__file__ in frames and not isinstance(error, importlib.metadata.PackageNotFoundError)
 
 
 def text_of(error: BaseException) -> str:
@@ -160,8 +174,18 @@ def remedy(entry: Entry, error: BaseException) -> str:
         for requirement in requirements(entry):
             name = re.match(r"[\w.-]+", requirement)
             if name and registry.normalize(name[0]) == registry.normalize(missing) and missing not in sys.modules:
-                return f'. {entry.distribution} requires it: pip install "{requirement}"'
+                plain = re.fullmatch(r"[\w.\-\[\], <>=!~+*]+", requirement)  # nothing that a shell acts on in quotes
+                command = f'pip install "{requirement}"' if plain else registry.install(name[0])
+                return f". {entry.distribution} requires it: {command}"
     return registry.remedy(entry, error).replace("\n", ". ")
+
+
+def needed_extra(entry: Entry, error: BaseException) -> str:
+    """The extra that brings the module that is missing, where one says so."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        found = re.search(r'pip install "[^"\[]*\[([\w.-]+)\]"', registry.remedy(entry, error))
+        return found[1] if found else ""
+    return ""
 
 
 def requirements(entry: Entry) -> list[str]:

@@ -1,7 +1,8 @@
 """Examine the installed plugins.
 
 For each component: does it load, how long does that take, and does it keep the contract of its kind? Every
-distribution is loaded in a process of its own. Exit code 0, or 1 if a component cannot be used.
+distribution is loaded in a process of its own. Exit code 0, or 1 if a component is broken. One whose
+extra is not installed is not broken.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, tell
 from sgm_core.registry import index, outside_window
-from sgm_plugins.tools.doctor.examine import Finding, choose, examine
+from sgm_plugins.tools.doctor.examine import Finding, broken_metadata, choose, examine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         raise SgmError(f"--timeout {options.timeout:g}: a number of seconds above 0 is needed")
     outside = [entry for entry, reason in index.unavailable() if reason == outside_window(entry)]
     chosen = choose([*index.entries(), *outside], options.distribution, builtins=options.all)
-    found = examine(chosen, options.timeout)
+    found, unreadable = examine(chosen, options.timeout), broken_metadata()
     if options.json:
         import json
 
@@ -47,7 +48,13 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
     else:
         sys.stdout.write(table(found))
-    return 0 if all(finding.loads for findings in found.values() for finding in findings) else 1
+    for line in unreadable:
+        tell(f"BROKEN  {line}")
+    broken = any(finding.state == "broken" for findings in found.values() for finding in findings)
+    return 1 if broken or unreadable else 0
+
+
+STATES = {"fine": "fine  ", "extra": "extra ", "unknown": "?     ", "broken": "BROKEN"}
 
 
 def table(found: dict[str, list[Finding]]) -> str:
@@ -62,17 +69,20 @@ def table(found: dict[str, list[Finding]]) -> str:
         for finding in each:
             name = f"{finding.entry.kind}/{finding.entry.name}"
             said = f"{finding.milliseconds:.0f} ms" if finding.loads else finding.reason
-            lines.append(f"  {'fine  ' if finding.loads else 'BROKEN'}  {name:{width}}  {said}")
+            lines.append(f"  {STATES[finding.state]}  {name:{width}}  {said}")
             lines += [f"          - {problem}" for problem in finding.problems]
             if finding.output:
                 first, *others = finding.output.splitlines()
                 more = f" (and {counted(len(others), 'more line')})" if others else ""
                 lines.append(f"          - it wrote at import: {first}{more}")
-    broken = sum(not finding.loads for finding in findings)
+    states = [finding.state for finding in findings]
+    extras = f", {states.count('extra')} for which an extra is missing" if "extra" in states else ""
+    unknown = f", {states.count('unknown')} not examined" if "unknown" in states else ""
     problems = sum(bool(finding.problems) for finding in findings)
     lines.append(
         f"{counted(len(found), 'distribution')}, {counted(len(findings), 'component')}: "
-        f"{len(findings) - broken} can be used ({problems} of them with remarks), {broken} broken"
+        f"{states.count('fine')} can be used ({problems} of them with remarks){extras}{unknown}, "
+        f"{states.count('broken')} broken"
     )
     return "\n".join(lines) + "\n"
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from sgm_core.errors import SgmError
 from sgm_core.kinds import GROUPS, KINDS
-from sgm_core.registry import BUILTIN, LOCAL, Entry, did_you_mean, normalize, outside_window
+from sgm_core.registry import BUILTIN, LOCAL, Entry, _metadata_folders, did_you_mean, normalize, outside_window
 
 BASE_LIMIT = 300.0
 """Seconds for what is not the plugin's: starting Python, importing torch and Lightning."""
@@ -36,6 +36,8 @@ class Finding:
 
     entry: Entry
     reason: str = ""
+    extra: str = ""
+    """What has to be installed for it."""
     milliseconds: float | None = None
     problems: list[str] = field(default_factory=list)
     output: str = ""
@@ -43,6 +45,13 @@ class Finding:
     @property
     def loads(self) -> bool:
         return not self.reason
+
+    @property
+    def state(self) -> str:
+        """ "fine", "extra" (it is not installed), "unknown" (not examined, by no fault of its own), or "broken"."""
+        if self.loads or self.extra:
+            return "extra" if self.extra else "fine"
+        return "unknown" if self.reason.startswith("not examined") else "broken"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -52,11 +61,31 @@ class Finding:
             "qualified": self.entry.qualified,
             "value": self.entry.value,
             "loads": self.loads,
+            "state": self.state,
+            "extra": self.extra,
             "reason": self.reason,
             "milliseconds": self.milliseconds,
             "problems": self.problems,
             "output": self.output,
         }
+
+
+def broken_metadata() -> list[str]:
+    """A line for each installed distribution whose entry points Python cannot read: `import torch` fails with them."""
+    found = {}
+    for folder, name in _metadata_folders(sys.path):
+        file = Path(folder, "entry_points.txt")
+        with suppress(OSError):
+            text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+            for number, line in enumerate(text.splitlines(), 1):
+                line = line.strip()
+                if line and line[0] not in "#[" and "=" not in line:
+                    found[str(file)] = (
+                        f"{name.partition('-')[0]}: {file}:{number} is no 'name = module': {line[:60]!r}. "
+                        "Python cannot read what is installed, and torch cannot be imported: repair or uninstall it"
+                    )
+                    break
+    return list(found.values())
 
 
 def choose(entries: Iterable[Entry], names: Sequence[str] = (), *, builtins: bool = False) -> dict[str, list[Entry]]:
@@ -185,7 +214,7 @@ class _Process:
                     deadline = now + left
                 case "done":
                     text = read(output, begin, event["written"])
-                    known = {key: event[key] for key in ("reason", "milliseconds", "problems")}
+                    known = {key: event[key] for key in ("reason", "milliseconds", "problems", "extra")}
                     findings.append(Finding(self.entries[current], **known, output=text))
         return findings
 

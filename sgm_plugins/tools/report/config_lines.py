@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 from sgm_core.config.api import Config
+from sgm_plugins.sharing import HIDDEN
 from sgm_plugins.tools.explain.explain import explain
 from sgm_plugins.tools.explain.lines import lines as explained_lines
 
@@ -23,15 +24,23 @@ def config_lines(config: Config) -> list[list[str]]:
 
 def with_origins(lines: list[list[str]], old: list[list[str]], saved: Path) -> list[list[str]]:
     """The lines of a resumed run. What it has from its `saved` config came from somewhere before: the `old` lines, of
-    the same text in the same order, say from where."""
+    the same keys in the same order, say from where; and where they hide a value, it stays hidden."""
     sources = tuple(f"{path}:" for path in (saved, saved.resolve(), _below_here(saved)))
     found = [list(line) for line in lines]
-    matcher = difflib.SequenceMatcher(None, [line[0] for line in old], [line[0] for line in lines], autojunk=False)
+    matcher = difflib.SequenceMatcher(
+        None, [_key(line) for line in old], [_key(line) for line in lines], autojunk=False
+    )
     for block in matcher.get_matching_blocks():
         for i in range(block.size):
-            if found[block.b + i][1].startswith(sources):
-                found[block.b + i][1] = old[block.a + i][1]
+            before, now = old[block.a + i], found[block.b + i]
+            hidden = HIDDEN in before[0] or "${oc.env:" in before[0]
+            if now[1].startswith(sources) and (before[0] == now[0] or hidden):
+                now[:] = before
     return found
+
+
+def _key(line: list[str]) -> str:
+    return line[0].partition(": ")[0]
 
 
 def _below_here(path: Path) -> Path:

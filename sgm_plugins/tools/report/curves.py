@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from sgm_core.errors import SgmError
+from sgm_core.files import inside
 from sgm_core.runs.lines import parse
 
 POINTS = 1000
@@ -13,6 +16,9 @@ POINTS = 1000
 
 CURVES = 80
 """More are counted and left out: the page has to stay readable, and below its limit of bytes."""
+
+LINE, NAME = 1 << 20, 200
+"""Bytes of a line, and letters of a metric's name."""
 
 BESIDE = frozenset({"step", "epoch", "global_step"})
 """What a line has beside metrics: where on the axis it is."""
@@ -28,7 +34,7 @@ class Curves:
     `curves` has it nevertheless.
 
     Args:
-        path: the file; none there yet is an empty one.
+        path: the file; none there yet is an empty one, and so is a link out of its folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,22 +52,29 @@ class Curves:
     def read(self) -> None:
         """Take up the new lines. A file that became shorter is read anew."""
         try:
-            with self.path.open("rb") as file:
+            path = inside(self.path.parent, self.path.name)
+            if not path.is_file():
+                raise FileNotFoundError
+            with path.open("rb") as file:
                 if file.seek(0, 2) < self._position:
                     self._start()
                 file.seek(self._position)
-                lines = file.readlines()
-        except FileNotFoundError:
+                self._take(file)
+        except (OSError, SgmError):
             self._start()
-            return
-        for number, line in enumerate(lines):
+
+    def _take(self, file: BinaryIO) -> None:
+        line = file.readline(LINE)
+        while line:
+            following = file.readline(LINE)
             row = parse(line)
-            if number + 1 == len(lines) or not line.endswith(b"\n"):
+            if not following:
                 self._last = row or {}
                 break
             self._position += len(line)
             if row is not None:
                 self._add(row)
+            line = following
 
     @property
     def last_step(self) -> int | None:
@@ -107,7 +120,8 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
         if key in BESIDE or isinstance(value, bool):
             continue
         if isinstance(value, (int, float)) or value in ("NaN", "Infinity", "-Infinity"):
-            found[key] = float(value)
+            with suppress(OverflowError):  # a whole number of hundreds of digits
+                found[key[:NAME]] = float(value)
     return found
 
 

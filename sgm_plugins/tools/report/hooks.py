@@ -16,4 +16,6 @@ def lightning_callbacks(run: RunParts) -> list[Callback]:
     from sgm_plugins.tools.report.waiting import DataWait
 
     settings, wait = run.config.build("report"), DataWait()
-    return [Reporter(run.config, run.folder, wait, settings.interval), wait] if settings.write else [wait]
+    if not settings.write:
+        return [wait]
+    return [Reporter(run.config, run.folder, wait, settings.interval, settings.paths), wait]

@@ -43,7 +43,9 @@ function ticks(low, high, count) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw);
   const found = [];
-  for (let i = Math.ceil(low / step); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  // by number, not by adding: beyond 2^53 a number and the next are one
+  const first = Math.ceil(low / step);
+  for (let k = 0; k < 100 && (first + k) * step <= high + step * 1e-9; k++) found.push((first + k) * step);
   return found;
 }
 
@@ -56,7 +58,7 @@ function logTicks(low, high) {
       const value = Math.log10(factor) + power;
       if (value >= low && value <= high) found.push(value);
     }
-  return found.length > 1 ? found : [low, high];
+  return found.length > 1 && found.length < 100 ? found : [low, high];
 }
 
 // A moving average whose weights fade over `span` points to both sides, so that it does not lag.
@@ -162,7 +164,7 @@ class Chart {
         high = Math.max(high, value(y));
       });
     if (left === Infinity) return;
-    if (left === right) [left, right] = [left - 1, right + 1];
+    if (left === right) [left, right] = [left - Math.max(1, left * 1e-6), right + Math.max(1, right * 1e-6)];
     if (low === Infinity) [low, high] = [0, 1];
     if (low === high) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
     const margin = (high - low) * 0.05;

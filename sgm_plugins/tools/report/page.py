@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -13,12 +12,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sgm_core.files import replacing
+from sgm_core.errors import SgmError
+from sgm_core.files import inside, replacing
+from sgm_core.runs.lines import METRICS
+from sgm_plugins.reading import read_json
 from sgm_plugins.tools.report.curves import Curves, Point
 from sgm_plugins.tools.report.pictures import Album, Pictures
-from sgm_plugins.tools.report.record import Record
+from sgm_plugins.tools.report.record import Record, number
 
 FILE = "report.html"
+
+DRAWN = 1e300
+"""Above, the height of a chart is no float any more."""
 
 LINES, LINE = 3000, 400
 """Lines of the config that are shown, and letters of each."""
@@ -33,7 +38,7 @@ class Report:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.curves = Curves(folder / "metrics.jsonl")
+        self.curves = Curves(folder / METRICS)
         self.pictures = Pictures(folder / "images")
 
     def write(self, record: Record, *, to: Path | None = None, picture_seconds: float | None = None) -> Path:
@@ -52,7 +57,7 @@ class Report:
             record,
             self.curves.curves,
             self.pictures.read(picture_seconds),
-            components(self.folder / "lock.json"),
+            components(self.folder),
             [f"the metrics {', '.join(sorted(self.curves.left_out))}"] if self.curves.left_out else [],
             self.curves.epoch,
         )
@@ -62,13 +67,13 @@ class Report:
         return to
 
 
-def components(lock: Path) -> list[dict[str, str]]:
-    """The rows of a `lock.json`; none where it cannot be read."""
+def components(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run's `lock.json`; none where it cannot be read."""
     try:
-        rows = json.loads(lock.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        rows = read_json(inside(folder, "lock.json"))
+    except SgmError:
         return []
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return [row for row in rows if isinstance(row, dict)][:LINES] if isinstance(rows, list) else []
 
 
 def render(
@@ -97,7 +102,7 @@ def render(
         "state": record.state,
         "updated": record.updated,
         "interval": record.interval,
-        "resumed": [session["step"] for session in record.sessions[1:] if isinstance(session.get("step"), int)],
+        "resumed": [session["step"] for session in record.sessions[1:] if number(session.get("step"))],
         "charts": drawn,
         "steps": album.steps,
         "pictures": album.pictures,
@@ -187,11 +192,11 @@ def natural(key: str) -> list[Any]:
 
 
 def series(key: str, points: list[Point]) -> dict[str, Any]:
-    """A curve for JSON; a value that is not finite is null."""
+    """A curve for JSON; a value that is not finite, or too large to be drawn, is null."""
     return {
         "name": key,
         "x": [step for step, _ in points],
-        "y": [float(f"{value:.6g}") if math.isfinite(value) else None for _, value in points],
+        "y": [float(f"{value:.6g}") if abs(value) < DRAWN else None for _, value in points],  # nan is not below
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from sgm_core.errors import SgmError
+from sgm_core.files import inside, read_text
 
 LONGEST_SIDE = 640
 """Pixels above which a grid is made smaller."""
@@ -29,7 +31,7 @@ KEYS = 12
 TEXTS, TEXT = 64, 300
 """Captions of a batch, and letters of each."""
 
-_GRID = re.compile(r"(?P<key>.+)-step-(?P<step>\d+)\.(?P<type>png|txt)")
+_GRID = re.compile(r"(?P<key>.+)-step-(?P<step>\d{1,15})\.(?P<type>png|txt)")
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Pictures:
     """The grids of a folder. Each file is read once; which are shown changes little when new ones come.
 
     Args:
-        folder: `images/` of a run; none there yet is an empty one.
+        folder: `images/` of a run; none there yet is an empty one. Links, pipes and folders in it are passed over.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,7 +73,7 @@ class Pictures:
         """
         files: dict[str, dict[int, Path]] = {}
         texts: dict[str, Path] = {}
-        for path in sorted(self.folder.glob("*-step-*")):
+        for path in self._files():
             if (found := _GRID.fullmatch(path.name)) is None:
                 continue
             if found["type"] == "txt":
@@ -85,6 +87,13 @@ class Pictures:
         files = {key: files[key] for key in keys[:KEYS]}
         self._choose(files, album, None if seconds is None else time.monotonic() + seconds)
         return album
+
+    def _files(self) -> list[Path]:
+        try:
+            with os.scandir(inside(self.folder.parent, self.folder.name)) as entries:
+                return sorted(Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False))
+        except (OSError, SgmError):
+            return []
 
     def _choose(self, files: dict[str, dict[int, Path]], album: Album, until: float | None) -> None:
         """Fill the album: all steps, or every second, fourth, ... one, as the budget allows."""
@@ -165,7 +174,7 @@ def uri(data: bytes) -> str:
 def captions(path: Path) -> list[str]:
     """The first lines of a file of captions, long ones cut."""
     try:
-        lines: Iterable[Any] = path.read_text(encoding="utf-8", errors="replace").splitlines()[:TEXTS]
-    except OSError:
+        lines = read_text(path).removesuffix("\n").split("\n")[:TEXTS]
+    except (OSError, ValueError):
         return []
     return [line if len(line) <= TEXT else line[:TEXT] + "…" for line in lines]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import os
 import platform
+import re
 import socket
 import sys
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sgm_core.files import replacing
+from sgm_core.errors import SgmError
+from sgm_core.files import inside, replacing
+from sgm_plugins.reading import read_object
+from sgm_plugins.sharing import HIDDEN, shareable
 
 FILE = "run.json"
 
 PACE = 512
 """Marks of the clock that are kept; above, every second one goes."""
+
+LARGEST = 2.0**53
+"""Of a number in a record: above it, not every whole number is a float."""
+
+PRIVATE = ("host", "working folder", "command")
+"""What the environment of a record says about the machine and its user."""
 
 SILENCE = 600.0
 """Seconds without a word after which a run that claims to be going on is taken for dead."""
@@ -39,11 +49,11 @@ class Record:
         waiting: of these, for data, on rank 0.
         samples: trained on, on all ranks.
         interval: seconds between two reports.
-        sessions: each start of the run: `{"started", "step", "command"}`.
+        sessions: each start of the run: `{"started", "step", "command"}`, without the command where it is to be shared.
         environment: of the last session, for people.
         config: the lines of the config, each with where it came from.
         pace: marks of the clock, `[step, samples, seconds]`.
-        host, pid: the process that trains.
+        host, pid: the process that trains; of the host a digest.
     """
 
     state: str = "unknown"
@@ -80,7 +90,7 @@ class Record:
         """Whether the process that says it trains is there, as far as one can tell from here."""
         if time.time() - self.updated > max(SILENCE, 20 * self.interval):
             return False
-        return self.host != socket.gethostname() or exists(self.pid)
+        return self.host not in (host(), socket.gethostname()) or exists(self.pid)
 
 
 def read_record(folder: Path) -> Record:
@@ -89,32 +99,61 @@ def read_record(folder: Path) -> Record:
     A run that claims to be running while its process is gone has the state "killed".
     """
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return Record()
-    if not isinstance(found, dict):
+        found = read_object(inside(folder, FILE))
+    except SgmError:
         return Record()
     record = Record()
     for item in fields(Record):
         default, value = getattr(record, item.name), found.get(item.name)
         if isinstance(default, float):
-            fits = _number(value)
+            fits = number(value)
         else:
             fits = type(value) is (int if item.name == "total_steps" else type(default))
-        if fits:
+        if fits and (type(value) is not int or number(value)):
             setattr(record, item.name, value)
     record.sessions = [session for session in record.sessions if isinstance(session, dict)]
+    record.environment = {key: value for key, value in record.environment.items() if isinstance(value, str)}
     record.config = [line for line in record.config if isinstance(line, list) and [type(x) for x in line] == [str, str]]
-    record.pace = [
-        mark for mark in record.pace if isinstance(mark, list) and len(mark) == 3 and all(map(_number, mark))
-    ]
+    record.pace = [mark for mark in record.pace if isinstance(mark, list) and len(mark) == 3 and all(map(number, mark))]
     if record.state == "running" and not record.alive:
         record.state = "killed"
     return record
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def number(value: Any) -> bool:
+    """Whether a value of somebody else is a number that can be computed with."""
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
+
+
+def host() -> str:
+    """Which machine this is, to compare, not to read."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:16]
+
+
+def shared(record: Record) -> Record:
+    """A record without what tells the machine and its user: command lines, folders, the host's name."""
+    return replace(
+        record,
+        reason=shareable(record.reason),
+        sessions=[{key: value for key, value in session.items() if key != "command"} for session in record.sessions],
+        environment={key: shareable(value) for key, value in record.environment.items() if key not in PRIVATE},
+        config=[shared_line(line) for line in record.config],
+    )
+
+
+def shared_line(line: list[str]) -> list[str]:
+    """A line of a config, `[text, origin]`. What the command line gave is left out, but for numbers, switches and names
+    of components: it may be a secret."""
+    text, origin = line
+    told = _OVERRIDE.sub(lambda found: found[0] if _NUMBERS.fullmatch(found[2]) else f"{found[1]}{HIDDEN}'", origin)
+    key, colon, value = text.partition(": ")
+    if told != origin and colon and key.strip(" -") != "use" and not _NUMBERS.fullmatch(value):
+        text = f"{key}: {HIDDEN}"
+    return [shareable(text), shareable(told)]
+
+
+_OVERRIDE = re.compile(r"(override '[^=]*=)(.*)'", re.DOTALL)
+_NUMBERS = re.compile(r"[-+.\deE_, \[\]]*|true|false|null")
 
 
 def exists(pid: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 import warnings
 from collections.abc import Mapping
@@ -14,9 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from sgm_core.config.api import Config
+from sgm_plugins.sharing import shareable
 from sgm_plugins.tools.report.config_lines import config_lines, with_origins
 from sgm_plugins.tools.report.page import Report
-from sgm_plugins.tools.report.record import Record, command, environment, read_record
+from sgm_plugins.tools.report.record import Record, command, environment, host, read_record, shared
 from sgm_plugins.tools.report.waiting import DataWait
 
 SHARE = 0.01
@@ -36,9 +36,18 @@ class Reporter(Callback):
         folder: of the run.
         wait: measures how long training waits for data.
         interval: seconds from one report to the next, at least.
+        paths: whether command lines, folders and the host stand in it.
     """
 
-    def __init__(self, config: Config, folder: Path, wait: DataWait | None = None, interval: float = 10.0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        wait: DataWait | None = None,
+        interval: float = 10.0,
+        paths: bool = False,
+    ) -> None:
+        self.paths = paths
         self.config = config
         self.folder = folder
         self.wait = wait
@@ -72,9 +81,11 @@ class Reporter(Callback):
             },
             config=with_origins(config_lines(self.config), old.config, self.folder / "config.yaml"),
             pace=[mark for mark in old.pace if mark[0] < trainer.global_step],
-            host=socket.gethostname(),
+            host=host(),
             pid=os.getpid(),
         )
+        if not self.paths:
+            self.record = shared(self.record)
         self._before, self._waited_before, self._since = old.seconds, old.waiting, time.monotonic()
         self._write(picture_seconds=PICTURE_SECONDS)
 
@@ -114,7 +125,7 @@ class Reporter(Callback):
     def _end(self, trainer: Trainer, state: str, reason: str = "") -> None:
         if trainer.is_global_zero and self._since:  # else training never began
             self.record.step = trainer.global_step
-            self.record.state, self.record.reason = state, reason
+            self.record.state, self.record.reason = state, reason if self.paths else shareable(reason)
             self._write(picture_seconds=None)
 
     def _write(self, picture_seconds: float | None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sgm_core.errors import SgmError, printable, tell
+from sgm_core.files import BadFileError, read_text
 
 if TYPE_CHECKING:
     from sgm_plugins.tools.sampling.drawing import Drawing
@@ -276,8 +277,11 @@ def seeds_of(options: argparse.Namespace, first: int, n: int) -> tuple[int, ...]
 
 def lines_of(file: Path) -> list[str]:
     """The prompts of a file."""
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    prompts = [line for line in lines if line]
+    try:
+        lines = read_text(file).split("\n")
+    except BadFileError as error:
+        raise SgmError(str(error)) from error
+    prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise SgmError(f"{file}: no prompt in it; write one on each line")
     return prompts

@@ -68,3 +68,10 @@ def test_a_logger_that_writes_the_table_live_leaves_the_same_one(tmp_path, jsonl
             logger.finalize("success")
     assert [row["step"] for row in table(tmp_path)] == ["0", "1", "2", "3", "4"]
     assert [row["new"] for row in table(tmp_path)] == ["", "", "1.0", "", ""]
+
+
+def test_steps_beyond_all_bounds_and_endless_nesting_are_no_rows(tmp_path):
+    steps = ["1", "-1", "true", "1.0", str(2**53), "1" + "0" * 400, '"1"', "[" * 100_000]
+    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"step": {step}, "loss": 0.5}}\n' for step in steps))
+    write_table(tmp_path)
+    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n1,0.5\n"

@@ -159,7 +159,7 @@ def test_outputs_of_several_lengths_are_refused_when_they_meet():
 
 
 def test_a_trainable_embedder_is_refused_where_it_is_written_and_not_built():
-    with pytest.raises(SgmError, match=r"embedders\[0\].*: Words is trainable and cached"):
+    with pytest.raises(SgmError, match=r"embedders\[0\].*: Words trains, so its outputs change"):
         conditioner(trainable=True)
     assert not BUILT
 

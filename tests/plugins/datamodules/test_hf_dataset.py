@@ -123,7 +123,7 @@ def test_a_bad_row_is_replaced_and_reported(table, tmp_path, column, value, reas
         ("saved", {"image": "photo", "columns": {"txt": "text"}}, "no column 'text'"),
         ("https://example.org/data", {}, "URLs are not read"),
         ("hf://datasets/x/y", {}, "URLs are not read"),
-        ("nobody/nothing", {}, "local_files_only: false lets it be downloaded"),
+        ("nobody/nothing", {}, "with `local_files_only: false` downloads"),
     ],
 )
 def test_what_can_not_be_read_is_one_clear_error(table, tmp_path, monkeypatch, path, options, message):
@@ -152,7 +152,7 @@ def test_nothing_is_fetched_unless_it_may_be(tmp_path, monkeypatch):
     assert tried == []
     assert before == datasets.config.HF_HUB_OFFLINE
     with pytest.raises(SgmError) as error:
-        HFDataset("nobody/nothing", 8, local_files_only=False).setup("fit")
+        HFDataset("hf:nobody/nothing", 8, local_files_only=False).setup("fit")
     assert tried != []
     assert "local_files_only" not in str(error.value)
 
@@ -167,3 +167,18 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path):
     assert done.returncode == 1
     assert 'pip install "sgm-core[data]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_images_that_a_table_names_are_in_its_folder(table, tmp_path):
+    picture(1).save(tmp_path / "mine.png")
+    (tmp_path / "saved").mkdir()
+    picture(2).save(tmp_path / "saved" / "theirs.png")
+    paths = [str(tmp_path / "saved" / "theirs.png"), str(tmp_path / "mine.png"), "../mine.png"]
+    rows = {"photo": [{"bytes": None, "path": path} for path in paths]}
+    features = datasets.Features(photo={"bytes": datasets.Value("binary"), "path": datasets.Value("string")})
+    named = datasets.Dataset.from_dict(rows, features=features)
+    source = TableSource(named, "photo", {}, tmp_path / "saved")
+    assert source.file(0) == tmp_path / "saved" / "theirs.png"
+    for row in (1, 2):
+        with pytest.raises(BadImageError, match="is not the name of a file in this folder"):
+            source.file(row)

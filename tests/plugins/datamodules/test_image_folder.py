@@ -182,11 +182,27 @@ def test_missing_captions_are_reported_and_empty(ten):
     assert sorted(texts) == sorted(["", *(f"a photo, number {i}" for i in range(10) if i != 3)])
 
 
-def test_a_caption_may_have_a_byte_order_mark_and_broken_bytes(tmp_path):
-    gray(tmp_path / "a.png", 0)
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf caf\xc3\xa9 \xff\n")
-    batch = next(iter(ImageFolder(tmp_path, 4, batch_size=1, captions=True).train_dataloader()))
-    assert batch["txt"] == ["café \ufffd"]
+def test_a_caption_may_have_a_byte_order_mark_and_any_other_encoding_makes_a_bad_sample(tmp_path):
+    contents = {
+        "a": "\ufeff café \n".encode(),
+        "b": "café\u2028au lait\r\n".encode("utf-16"),
+        "c": "café".encode("latin-1"),
+        "d": "a fox".encode("utf-16-be"),
+        "e": "狐".encode("shift_jis"),
+    }
+    for name, content in contents.items():
+        gray(tmp_path / f"{name}.png", 0)
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    data = ImageFolder(tmp_path, 4, batch_size=5, captions=True, max_bad=0.6)
+    with pytest.warns(UserWarning, match="3 of 5 image files cannot be used"):
+        batch = next(iter(data.train_dataloader()))
+    assert set(batch["txt"]) == {"café", "café\u2028au lait"}
+    reasons = {name: reason.partition(" (")[0] for name, reason in data.bad_samples.items()}
+    assert reasons == {
+        "c.png": "c.txt:1:4: not a UTF-8 text file: byte 0xe9",
+        "d.png": "d.txt:1:1: not a UTF-8 text file: the control character U+0000",
+        "e.png": "e.txt:1:1: not a UTF-8 text file: byte 0x8c",
+    }
 
 
 @pytest.mark.parametrize(

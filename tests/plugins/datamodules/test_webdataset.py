@@ -75,7 +75,7 @@ def damage(shards: str, sample: str, replacement: dict[str, bytes | None]) -> No
         ("png", None, "no image among its fields: cls, json, npy, txt"),
         ("txt", None, "no field 'txt': it has"),
         ("cls", b"cat", "field 'cls': invalid literal for int"),
-        ("json", b"{", "field 'json': Expecting"),
+        ("json", b"{", "field 'json': no JSON: Expecting"),
         ("json", b"{}", "field 'json' has no 'score'"),
         ("npy", b"\x93NUMPY\x01\x00", "field 'npy': "),
         (

@@ -116,3 +116,21 @@ def test_rows_are_whole_when_the_process_is_killed(tmp_path, sgm_forked):
     assert [(int(row["step"]), float(row["loss"])) for row in found] == [(i, 1 / (i + 1)) for i in range(len(found))]
     log(tmp_path, len(found)).finalize("success")
     assert len(rows(tmp_path)) == len(found) + 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'\r\x00,\r\n"' + bytes(range(128, 256)) + b"\rx\n",
+        b"step,loss\n1," + b"9" * 200_000 + b"\n",
+        b"step,loss\n" + "²,1\n".encode() + b"9" * 5000 + b",1\n-1,1\n",
+        b"\xff\xfe",
+    ],
+)
+def test_a_broken_table_is_a_warning_at_most_and_training_continues(tmp_path, content, recwarn):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    log(tmp_path).truncate_after(5)
+    (tmp_path / "metrics.csv").write_bytes(content)
+    log(tmp_path, 1, 2).finalize("success")
+    assert [row["step"] for row in rows(tmp_path)] == ["1", "2"]
+    assert all("written anew" in str(warning.message) for warning in recwarn)

@@ -1,6 +1,7 @@
 """LoRA files without peft: each form says the same, and nothing is lost between them."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -290,3 +291,14 @@ def test_patterns_of_scales(pattern, alpha, tmp_path):
         config.write_text(json.dumps(bad))
         with pytest.raises(SgmError, match=message):
             read_lora(tmp_path, NAMES)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_folder_with_links_out_of_it_is_refused(tmp_path, name):
+    write_peft(tmp_path / "peft", {Target(key): update(key) for key in NETWORK_LAYERS})
+    file = next((tmp_path / "peft").rglob(name))
+    file.rename(tmp_path / name)
+    file.symlink_to(tmp_path / name)
+    with pytest.raises(SgmError, match="is not the name of a file in this folder"):
+        read_lora(tmp_path / "peft", NAMES)

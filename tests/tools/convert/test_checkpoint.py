@@ -1,6 +1,7 @@
 """Checkpoints in other forms: the same weights bit for bit, and in diffusers the same numbers."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -277,6 +278,40 @@ def test_what_can_not_be_converted_is_one_clear_message(models, tmp_path, capsys
     assert expected in err
     assert "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["../../other.safetensors", "/other.safetensors", "link.safetensors", "..", 5, None])
+def test_a_folder_names_no_weights_outside_of_it(models, tmp_path, capsys, name):
+    path, config, folder = models("sd_xl_base")
+    shutil.copytree(folder, tmp_path / "copy")
+    shutil.copy(path, tmp_path / "other.safetensors")
+    unet = tmp_path / "copy/unet/diffusion_pytorch_model.safetensors"
+    unet.unlink()
+    unet.with_name("link.safetensors").symlink_to(tmp_path / "other.safetensors")
+    unet.with_name(f"{unet.name}.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    for command in (
+        ["inspect"],
+        ["convert", "checkpoint", "--config", str(config), "--out", str(tmp_path / "new.safetensors")],
+    ):
+        assert main([*command, str(tmp_path / "copy")]) == 1
+        assert "is not the name of a file" in capsys.readouterr().err
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_links_of_a_folder_stay_in_it_or_in_the_hubs_cache(models, tmp_path, capsys):
+    _, config, folder = models("sd_xl_base")
+    repository = tmp_path / "models--somebody--something"
+    snapshot = repository / "snapshots" / "0123"
+    shutil.copytree(folder, snapshot)
+    (repository / "blobs").mkdir()
+    for i, file in enumerate(sorted(path for path in snapshot.rglob("*") if path.is_file())):
+        file.rename(repository / "blobs" / str(i))
+        file.symlink_to(os.path.relpath(repository / "blobs" / str(i), file.parent))
+    convert_checkpoint(snapshot, tmp_path / "back.safetensors", str(config))
+    (repository / "blobs").rename(tmp_path / "elsewhere")
+    (repository / "blobs").symlink_to(tmp_path / "elsewhere")
+    assert main(["inspect", str(snapshot)]) == 1
+    assert "is not the name of a file in this folder" in capsys.readouterr().err
 
 
 def test_a_model_that_diffusers_does_not_have_is_refused_and_leaves_nothing(tmp_path):
