@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import hypothesis
 import pytest
@@ -24,6 +24,17 @@ STARTS_TORCH = {"sgm_started", "python", "one_after_another"}
 
 INSTALLED = {"fresh", "wheel"}
 """Fixtures of the whole session: one virtual environment, into which pip installs torch and all the rest."""
+
+
+@pytest.fixture(autouse=True)
+def _bugs_are_failures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that a command did not expect fails the test in place of being reported."""
+    if request.node.get_closest_marker("reports_bugs") is None:
+
+        def fail(error: BaseException, given: Sequence[str]) -> int:
+            raise error
+
+        monkeypatch.setattr("sgm_core.cli.bug.report_bug", fail)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,6 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         tell(message_of(error))
         return EXIT_WRONG_INPUT
+    except MemoryError:
+        tell("not enough memory")
+        return EXIT_WRONG_INPUT
+    except Exception as error:
+        if debug:
+            raise
+        from sgm_core.cli.bug import report_bug
+
+        return report_bug(error, given)
 
 
 def dispatch(given: list[str]) -> int:
