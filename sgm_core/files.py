@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sgm_core.errors import SgmError
 
@@ -34,21 +34,25 @@ class BadFileError(ValueError):
         self.place, self.reason = str(place), reason
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file. Nothing else is opened: a pipe would wait for ever.
+def open_regular(path: Path, most: int) -> BinaryIO:
+    """A regular file, for reading. Nothing else is opened: a pipe would wait for ever.
 
     Raises:
         OSError: it cannot be read now.
         BadFileError: no regular file, or one of more than `most` bytes.
     """
-    kind = stat.S_IFMT(path.stat().st_mode)
-    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # that of a folder fails by itself
+    found = path.stat()
+    if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # that of a folder fails by itself
         raise BadFileError(path, "not a regular file")
-    with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+    if found.st_size > most:
         raise BadFileError(path, f"larger than the {most} bytes that are read")
-    return content
+    return path.open("rb")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file of at most so many bytes. Raises what `open_regular` raises."""
+    with open_regular(path, most) as file:
+        return file.read(most)
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:

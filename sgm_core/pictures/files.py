@@ -1,18 +1,33 @@
-"""One image file to one tensor. What Pillow passes over in silence is dealt with here."""
+"""One image file to one tensor: the only way by which pictures come in. Pillow's silent losses are dealt with here."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache, lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from sgm_core.files import open_regular
 from sgm_core.pictures.labels import from_pil
+
+FORMATS = (
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "JPEG",
+    "JPEG2000", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP",
+    "XBM", "XPM",
+)  # fmt: skip
+"""What is read: the raster formats of Pillow (MPO is a JPEG to it). Not EPS, for which it runs Ghostscript, nor formats
+that others have to decode."""
+
+MOST_BYTES = 2**29
+"""Of a file, 512 MiB."""
 
 WARNED_PIXELS = 2**30 // 4 // 3
 """89 megapixels, from where Pillow warns of a decompression bomb."""
@@ -45,14 +60,18 @@ class Header(NamedTuple):
     Attributes:
         format: as Pillow calls it: JPEG, PNG, ...
         size: (height, width), upright.
+        mode: as Pillow calls it: RGB, LA, CMYK, ...
+        profile: what the colour profile in it calls itself; empty where there is none.
     """
 
     format: str
     size: tuple[int, int]
+    mode: str
+    profile: str
 
 
 def read_image(
-    file: Path | BinaryIO,
+    file: Path | BinaryIO | Image.Image,
     size: tuple[int, int],
     channels: Literal[1, 3],
     *,
@@ -62,10 +81,11 @@ def read_image(
 ) -> Picture:
     """Read an image upright, resized to cover a size, and cropped to it.
 
-    Transparency shows white; 16-bit gray is scaled to 8; of an animation the first picture is taken.
+    Colours become sRGB, by the profile in the file; transparency shows white; 16-bit gray is scaled to 8; of an
+    animation the first picture is taken.
 
     Args:
-        file: its path, or its content as an open file, which is closed.
+        file: its path, or its content as an open file, which is closed, or an image of Pillow.
         size: (height, width) of the result.
         channels: 3 for RGB, 1 for gray.
         at: where the crop lies in what is left over, down and to the right: 0 to 1, (0.5, 0.5) is the centre.
@@ -75,50 +95,19 @@ def read_image(
     Raises:
         BadImageError: truncated, not an image, above `max_pixels`, or of 32-bit pixels, whose range nobody knows.
     """
-    with _opened(file, max_pixels) as image:
-        return _picture(image, size, channels, at, mirrored)
-
-
-def read_header(file: Path | BinaryIO, max_pixels: int = WARNED_PIXELS) -> Header:
-    """What the beginning of a file says; its pixels are not looked at.
-
-    Raises:
-        BadImageError: not an image, or above `max_pixels`.
-    """
-    with _opened(file, max_pixels) as image:
-        return Header(image.format or "", _upright_size(image))
-
-
-@contextmanager
-def _opened(file: Path | BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of bombs, refused below, and of what is odd and does no harm
-            with file.open("rb") if isinstance(file, Path) else file as stream, Image.open(stream) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise BadImageError(f"{width}x{height} pixels are more than the {max_pixels} that are read")
-                yield image
-    except BadImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise BadImageError("cannot identify image file") from error
-    except Exception as error:  # for broken files the decoders raise nearly every kind there is
-        reason = str(error) or type(error).__name__
-        if isinstance(file, Path):
-            reason = reason.replace(str(file), file.name)
-        raise BadImageError(reason) from error
-
-
-def _picture(
-    file: Image.Image, size: tuple[int, int], channels: Literal[1, 3], at: tuple[float, float], mirrored: bool
-) -> Picture:
-    height, width = original = _upright_size(file)
-    h, w = size
-    sideways = (height, width) != (file.height, file.width)
-    # a large JPEG is decoded at a fraction of its size, several times faster
-    file.draft(None, (2 * h, 2 * w) if sideways else (2 * w, 2 * h))
-    image = _eight_bit(ImageOps.exif_transpose(file), file.format).convert("RGB" if channels == 3 else "L")
+    with opened(file, max_pixels) as found:
+        tiles = getattr(found, "tile", None)
+        stored = tiles[0].args if tiles else None  # known until it is decoded
+        height, width = original = _upright_size(found)
+        h, w = size
+        if found is not file:  # a large JPEG is decoded at a fraction of its size, several times faster
+            found.draft(None, (2 * w, 2 * h) if (height, width) == (found.height, found.width) else (2 * h, 2 * w))
+        image = ImageOps.exif_transpose(found)
+        alpha = _alpha(image, stored)
+        image = _in_srgb(_eight_bit(image, stored, found.format))
+    if alpha is not None:
+        image = Image.composite(image, Image.new(image.mode, image.size, "white"), alpha)
+    image = image.convert("RGB" if channels == 3 else "L")
     scale = max(h / height, w / width)
     top, left = (round((length * scale - part) * a) for length, part, a in zip(original, size, at, strict=True))
     # crop and resize in one: an image of 1 x 10000 pixels is never blown up as a whole
@@ -129,6 +118,58 @@ def _picture(
     if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return Picture(from_pil(image), original, (top, left))
+
+
+def read_header(file: Path | BinaryIO | Image.Image, max_pixels: int = WARNED_PIXELS) -> Header:
+    """What the beginning of a file says; its pixels are not looked at.
+
+    Raises:
+        BadImageError: not an image, or above `max_pixels`.
+    """
+    with opened(file, max_pixels) as image:
+        profile = _profile_name(image.info.get("icc_profile"))
+        return Header(image.format or "", _upright_size(image), image.mode, profile)
+
+
+@contextmanager
+def opened(file: Path | BinaryIO | Image.Image, max_pixels: int = WARNED_PIXELS) -> Iterator[Image.Image]:
+    """Pillow's image of a file, of a known format and within the limits; not decoded yet.
+
+    Raises:
+        BadImageError: any other file, and whatever is wrong with it on decoding inside.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bombs, refused below, and of what is odd and does no harm
+            with ExitStack() as stack:
+                image = file
+                if not isinstance(image, Image.Image):
+                    stream = open_regular(image, MOST_BYTES) if isinstance(image, Path) else image
+                    stack.enter_context(stream)
+                    if stream.seek(0, os.SEEK_END) > MOST_BYTES:
+                        raise BadImageError(f"larger than the {MOST_BYTES} bytes that are read")
+                    stream.seek(0)
+                    image = stack.enter_context(Image.open(stream, formats=_formats()))
+                if image.width * image.height > max_pixels:
+                    size = f"{image.width}x{image.height}"
+                    raise BadImageError(f"{size} pixels are more than the {max_pixels} that are read")
+                yield image
+    except (BadImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImageError("cannot identify image file") from error
+    except Exception as error:  # for broken files the decoders raise nearly every kind there is
+        reason = str(error) or type(error).__name__
+        if isinstance(file, Path):
+            reason = reason.replace(str(file), file.name)
+        raise BadImageError(reason) from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _span(start: int, length: int, of: float, pixels: int) -> tuple[float, float]:
@@ -143,14 +184,76 @@ def _upright_size(file: Image.Image) -> tuple[int, int]:
     return (width, height) if file.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else (height, width)
 
 
-def _eight_bit(image: Image.Image, file_format: str | None) -> Image.Image:
-    """Opaque pixels of 8 bits. Pillow's own conversion clips 16 bits to 255 and shows the colour behind alpha."""
+def _alpha(image: Image.Image, stored: object) -> Image.Image | None:
+    """How opaque each pixel is; None where all are.
+
+    Pillow compares the one colour that is transparent with 8-bit pixels, and forgets that it spread or halved them.
+    """
+    if (last := image.getbands()[-1]) in ("A", "a"):
+        return image.getchannel(last)
+    key = image.info.pop("transparency", None)
+    if key is None:
+        return None
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8))
+    if stored in ("L;2", "L;4"):
+        key *= 255 // 3 if stored == "L;2" else 255 // 15
+    elif stored == "RGB;16B":
+        key = tuple(level >> 8 for level in key)
+    image = image.copy()
+    image.info["transparency"] = key
+    return image.convert("RGBA").getchannel("A")
+
+
+def _eight_bit(image: Image.Image, stored: object, file_format: str | None) -> Image.Image:
+    """Pixels of 8 bits, gray or in colours, without transparency. Pillow's own conversion clips 16 bits to 255."""
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM")):
-        return Image.fromarray((np.asarray(image).astype(np.float32) * (255 / 65535)).round().astype(np.uint8))
+        most = 4095 if stored == "I;12" else 65535
+        levels = (np.asarray(image).astype(np.float32) * (255 / most)).round().astype(np.uint8)
+        scaled = Image.fromarray(levels)
+        scaled.info = image.info
+        return scaled
     if image.mode in ("I", "F"):
         raise BadImageError("32-bit pixels: save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, "white")
-        canvas.alpha_composite(image.convert("RGBA"))
-        return canvas
-    return image
+    if image.mode in ("RGBa", "La"):
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    return image.convert({"1": "L", "LA": "L", "L": "L", "CMYK": "CMYK", "LAB": "LAB"}.get(image.mode, "RGB"))
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """In sRGB. A profile that is broken, or of other colours than the image, is ignored, as viewers do."""
+    transform = _to_srgb(image.info.get("icc_profile") or b"", image.mode)
+    if transform is not None:
+        return transform.apply(image if image.mode == transform.input_mode else image.convert(transform.input_mode))
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+@lru_cache(maxsize=8)
+def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """None where there is nothing to convert."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    try:
+        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")) if mode == "LAB" else None
+        source = lab or ImageCms.ImageCmsProfile(BytesIO(profile))
+        of = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(source.profile.xcolor_space.strip(), "")
+        if of != mode and (of, mode) != ("RGB", "L"):
+            return None
+        transform = ImageCms.ImageCmsTransform(source, srgb, of, "RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return None
+    if mode in ("CMYK", "LAB"):
+        return transform
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    colours = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)).convert(of)
+    difference = np.asarray(ImageChops.difference(transform.apply(colours), colours.convert("RGB")))
+    return None if difference.max() <= 1 else transform
+
+
+def _profile_name(profile: bytes | None) -> str:
+    if not profile:
+        return ""
+    try:
+        name = ImageCms.ImageCmsProfile(BytesIO(profile)).profile.profile_description or "without a name"
+    except OSError:
+        return "broken"
+    return "".join(letter for letter in name[:80] if letter.isprintable())

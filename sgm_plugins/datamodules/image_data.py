@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from sgm_plugins.datamodules.examination import examine
 from sgm_plugins.datamodules.image_samples import SIZES, Framing, Images, ImageSource
 from sgm_plugins.datamodules.report import DataReport
 from sgm_plugins.datamodules.split_data import SplitData
+from sgm_plugins.datamodules.walk import UNUSED, summary
 
 
 class ImageData(SplitData):
@@ -63,6 +65,11 @@ class ImageData(SplitData):
     def title(self) -> str:
         """What messages begin with: "image folder photos"."""
 
+    @property
+    def passed_over(self) -> Mapping[str, Sequence[str]]:
+        """Reason -> names of what lies where the samples do, and is none."""
+        return {}
+
     @cached_property
     def bad_samples(self) -> BadSamples:
         """Those that were met so far: name -> reason."""
@@ -73,6 +80,13 @@ class ImageData(SplitData):
         if self.trainer is not None:
             self.bad_samples.write_to(Path(self.trainer.default_root_dir))
         super().setup(stage)
+        passed = {reason: names for reason, names in self.passed_over.items() if reason != UNUSED}
+        if passed:
+            warnings.warn(
+                f"{self.title}: {len(self.source.names)} images are read; {sum(map(len, passed.values()))} other files "
+                f"and folders are passed over: {summary(passed)}",
+                stacklevel=2,
+            )
 
     def load_parts(self) -> tuple[Images, Images]:
         names = self.source.names

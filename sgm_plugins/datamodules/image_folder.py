@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,8 +17,7 @@ from sgm_plugins.datamodules.buckets import Buckets
 from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
 from sgm_plugins.datamodules.image_samples import Framing, Images
 from sgm_plugins.datamodules.sidecars import CAPTIONS, METADATA, Sidecars
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from sgm_plugins.datamodules.walk import pass_over_texts, suffixes, summary, walk
 
 
 class ImageFolder(ImageData):
@@ -27,13 +25,14 @@ class ImageFolder(ImageData):
 
     Batches hold "image", (b, channels, height, width) float32 in [-1, 1], and, if asked for, "cls", "txt", SDXL's
     "original_size_as_tuple", "crop_coords_top_left" and "target_size_as_tuple", and columns of a `metadata.jsonl`.
-    Files are read upright (EXIF), transparency shows white, 16-bit gray is scaled. One that cannot be used
+    Files are read upright (EXIF) and in sRGB, transparency shows white, 16-bit gray is scaled. One that cannot be used
     (truncated, no image, too large) is found when it is loaded: the next usable image takes its place in the batch,
     `bad_samples.jsonl` in the folder of the run lists it, and one warning at the end of the epoch tells of all.
-    `sgm data check` finds them before.
+    `sgm data check` finds them before. What is passed over (hidden files, other endings, folders that cannot be read,
+    links that leave the folder, pipes and devices) is counted in one line at the start, and listed by the check.
 
     Args:
-        root: the folder. Files and folders whose names start with a dot are passed over.
+        root: the folder.
         size: height and width of the batch's images, in pixels; with `buckets`, those of a square of their area.
         batch_size: images of a batch, on each device. Training leaves out the incomplete last batch.
         channels: 3 for RGB, 1 for gray.
@@ -60,6 +59,8 @@ class ImageFolder(ImageData):
             alone, and change little when the folder grows.
         num_workers: processes that load ahead; 0 loads in the training process.
         seed: of the order in which an epoch visits the images, and of crops and flips.
+        follow_links: read links that lead out of the folder. By default they are passed over, for the folder of a
+            stranger must not bring in other files of yours.
 
     Raises:
         ValueError: `size` does not go with the buckets' step; a column has the name of another entry.
@@ -86,10 +87,12 @@ class ImageFolder(ImageData):
         train_fraction: Annotated[float, Gt(0), Le(1)] = 1.0,
         num_workers: Annotated[int, Ge(0)] = 0,
         seed: Annotated[int, Ge(0)] = 0,
+        follow_links: bool = False,
     ) -> None:
         framing = Framing(size, channels, sizes, max_pixels, random_crop, flip, seed)
         super().__init__(framing, buckets, batch_size, train_fraction, max_bad, num_workers, seed)
         self.root = Path(root)
+        self.follow_links = follow_links
         self.labels = labels
         self.captions = captions
         taken = (*(["cls"] if labels else []), *(["txt"] if captions else []))
@@ -121,16 +124,25 @@ class ImageFolder(ImageData):
     def source(self) -> FolderSource:
         if not self.root.is_dir():
             raise SgmError(f"{self.title}: {'is a file' if self.root.exists() else 'no such folder'}")
-        files, tables = _walk(self.root)
-        if not files:
-            raise SgmError(f"{self.title}: no images in it; looked, at any depth, for {', '.join(EXTENSIONS)}")
-        sidecars = Sidecars(files, tables) if self.captions or self.columns else Sidecars([], [])
-        source = FolderSource(self.root, files, sidecars, self.columns)
+        found = walk(self.root, METADATA, self.follow_links)
+        used = bool(self.captions or self.columns)
+        pass_over_texts(found, self.root, used)
+        if not found.images:
+            passed = f"; passed over: {summary(found.passed)}" if found.passed else ""
+            raise SgmError(
+                f"{self.title}: no images in it; looked, at any depth, for {', '.join(sorted(suffixes()))}{passed}"
+            )
+        sidecars = Sidecars(found.images, found.tables, found.texts) if used else Sidecars([], [], {})
+        source = FolderSource(self.root, found.images, sidecars, self.columns, found.passed)
         if self.labels:
             source.label_with(self._classes(source))
         if self.captions:
             source.caption_with(self.captions if isinstance(self.captions, str) else None)
         return source
+
+    @property
+    def passed_over(self) -> Mapping[str, list[str]]:
+        return self.source.passed
 
     @property
     def files(self) -> list[Path]:
@@ -179,13 +191,22 @@ class FolderSource:
         files: the images.
         sidecars: what stands beside them.
         columns: entry -> column of the sidecars.
+        passed: reason -> names of the files and folders that are left out.
     """
 
-    def __init__(self, root: Path, files: list[Path], sidecars: Sidecars, columns: dict[str, str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        files: list[Path],
+        sidecars: Sidecars,
+        columns: dict[str, str],
+        passed: Mapping[str, list[str]],
+    ) -> None:
         self.root = root
         self.files = files
         self.sidecars = sidecars
         self.columns = columns
+        self.passed = passed
         self.names = [path.relative_to(root).as_posix() for path in files]
         self._labels: list[int] | None = None
         self._captioned = False
@@ -230,24 +251,3 @@ class FolderSource:
         if self._captioned:
             entries["txt"] = self.sidecars.caption(file, self._caption_column)
         return entries | {entry: self.sidecars.column(file, name) for entry, name in self.columns.items()}
-
-
-def _walk(root: Path) -> tuple[list[Path], list[Path]]:
-    """The images and the metadata.jsonl files under a folder, sorted by their path."""
-    found = sorted(_files(root), key=lambda path: path.relative_to(root).as_posix())
-    tables = [path for path in found if path.name == METADATA]
-    return [path for path in found if path.name != METADATA], tables
-
-
-def _files(root: Path) -> Iterator[Path]:
-    visited = set()  # a link may lead back up
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            subfolders.clear()
-            continue
-        visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in names:
-            if (name.lower().endswith(EXTENSIONS) and not name.startswith(".")) or name == METADATA:
-                yield Path(folder, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Sidecars:
     Args:
         files: the images.
         tables: the metadata.jsonl files.
+        texts: NAME.txt and NAME.json files, by their path with the ending in small letters.
 
     Raises:
         SgmError: a line of a table is no JSON object with a `file_name`.
     """
 
-    def __init__(self, files: Iterable[Path], tables: Iterable[Path]) -> None:
+    def __init__(self, files: Iterable[Path], tables: Iterable[Path], texts: Mapping[Path, Path]) -> None:
+        self.texts = texts
         self.rows: dict[Path, dict[str, Any]] = {}
         self.orphans: list[str] = []
         """Lines of tables whose file does not exist: `metadata.jsonl:12 (cat/4.png)`."""
@@ -58,8 +60,8 @@ class Sidecars:
             OSError, BadSampleError: its NAME.json cannot be read, or is no JSON object.
         """
         columns = self.rows.get(image, {})
-        sidecar = image.with_suffix(".json")
-        if not sidecar.is_file():
+        sidecar = self.texts.get(image.with_suffix(".json"))
+        if sidecar is None:
             return columns
         try:
             return columns | _object(_text(sidecar), sidecar.name)
@@ -89,8 +91,8 @@ class Sidecars:
             OSError, BadSampleError: it cannot be read, or is no text.
         """
         if column is None:
-            text = image.with_suffix(".txt")
-            if text.is_file():
+            text = self.texts.get(image.with_suffix(".txt"))
+            if text is not None:
                 return _text(text).strip()
         columns = self.columns(image)
         for name in CAPTIONS if column is None else [column]:
@@ -103,7 +105,7 @@ class Sidecars:
 
     def may_have_caption(self, image: Path, column: str | None) -> bool:
         """Whether there is one, without opening a file: a NAME.json counts."""
-        if image.with_suffix(".json").is_file() or (column is None and image.with_suffix(".txt").is_file()):
+        if image.with_suffix(".json") in self.texts or (column is None and image.with_suffix(".txt") in self.texts):
             return True
         columns = self.rows.get(image, {})
         return any(columns.get(name) is not None for name in (CAPTIONS if column is None else [column]))

@@ -107,10 +107,14 @@ def _to_closing_brace(text: str, whole: str) -> tuple[list[str], str]:
     raise SgmError(f"shards '{whole}': a brace without its other")
 
 
-def read_index(shard: Path) -> tuple[list[Sample], str]:
+def read_index(shard: Path, passed: dict[str, list[str]] | None = None) -> tuple[list[Sample], str]:
     """The samples of a shard, in their order, and what is wrong with it, if anything is.
 
     Only the headers are read. Of a shard that ends early the samples before are given, the last perhaps incomplete.
+
+    Args:
+        shard: the file.
+        passed: is filled in: reason -> names of the members that are no field of a sample.
 
     Raises:
         SgmError: no uncompressed tar file.
@@ -120,8 +124,9 @@ def read_index(shard: Path) -> tuple[list[Sample], str]:
         with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
             for info in tar:
                 tar.members = []  # type: ignore[attr-defined]  # or it keeps them all
-                if info.isreg():
-                    _add(samples, shard, info)
+                reason = _add(samples, shard, info) if info.isreg() else "" if info.isdir() else "no regular file"
+                if reason and passed is not None:
+                    passed.setdefault(reason, []).append(f"{shard}:{info.name}")
             file.seek(tar.offset)  # where tarfile, without a word, saw no further header
             if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
                 return samples, f"no tar header at byte {tar.offset}"
@@ -132,14 +137,18 @@ def read_index(shard: Path) -> tuple[list[Sample], str]:
     return samples, ""
 
 
-def _add(samples: list[Sample], shard: Path, info: tarfile.TarInfo) -> None:
+def _add(samples: list[Sample], shard: Path, info: tarfile.TarInfo) -> str:
+    """Add a member to its sample; why it is passed over, if it is."""
     match = _FIELD.match(info.name)
     if match is None or _META.match(info.name):
-        return
+        return "not named KEY.FIELD, or hidden"
     key, field = match[1], match[2].lower()
     if not samples or samples[-1].key != key:
         samples.append(Sample(shard, key, {}))
-    samples[-1].members.setdefault(field, Member(info.offset_data, info.size))
+    if field in samples[-1].members:
+        return "a second member of this name"
+    samples[-1].members[field] = Member(info.offset_data, info.size)
+    return ""
 
 
 class _Window(io.RawIOBase):

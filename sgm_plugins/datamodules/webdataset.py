@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -19,8 +20,7 @@ from sgm_plugins.datamodules.buckets import Buckets
 from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
 from sgm_plugins.datamodules.image_samples import BadSampleError, Framing
 from sgm_plugins.datamodules.tar_shards import Sample, expand, read_index
-
-IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pgm", "ppm")
+from sgm_plugins.datamodules.walk import suffixes
 
 
 class WebDataset(ImageData):
@@ -95,18 +95,25 @@ class WebDataset(ImageData):
     @cached_property
     def source(self) -> ShardSource:
         samples: list[Sample] = []
+        passed: dict[str, list[str]] = {}
         broken = {}
         for pattern in self.shards:
             for shard in expand(pattern):
-                found, problem = read_index(shard)
+                found, problem = read_index(shard, passed)
                 samples += found
                 if problem:
                     broken[str(shard)] = problem
-        if not any(field in IMAGES for sample in samples for field in sample.members):
-            raise SgmError(f"{self.title}: no images in it; looked for members that end in .{', .'.join(IMAGES)}")
+        if not any(is_image(field) for sample in samples for field in sample.members):
+            raise SgmError(
+                f"{self.title}: no images in it; looked for members that end in {', '.join(sorted(suffixes()))}"
+            )
         if broken:
             warnings.warn(f"{self.title}: shards that end early or are damaged: {listing(broken)}", stacklevel=2)
-        return ShardSource(samples, self.columns)
+        return ShardSource(samples, self.columns, passed)
+
+    @property
+    def passed_over(self) -> Mapping[str, list[str]]:
+        return self.source.passed
 
 
 class ShardSource:
@@ -115,22 +122,29 @@ class ShardSource:
     Args:
         samples: where they lie.
         columns: entry -> field, or json.key.
+        passed: reason -> names of the members that are left out.
     """
 
-    def __init__(self, samples: list[Sample], columns: dict[str, str]) -> None:
+    def __init__(self, samples: list[Sample], columns: dict[str, str], passed: Mapping[str, list[str]]) -> None:
         self.samples = samples
+        self.passed = passed
         self.columns = columns
         self.names = [sample.name for sample in samples]
 
     def file(self, row: int) -> BinaryIO:
         sample = self.samples[row]
         for field in sample.members:
-            if field in IMAGES:
+            if is_image(field):
                 return sample.open(field)
         raise BadImageError(f"no image among its fields: {', '.join(sample.members)}")
 
     def entries(self, row: int) -> dict[str, Any]:
         return {entry: _field(self.samples[row], column) for entry, column in self.columns.items()}
+
+
+def is_image(field: str) -> bool:
+    """Whether a field ends as a picture does: `jpg`, `seg.png`."""
+    return f".{field.rpartition('.')[2]}" in suffixes()
 
 
 def _field(sample: Sample, column: str) -> Any:

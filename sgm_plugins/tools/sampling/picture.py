@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -149,16 +148,12 @@ def size_of(source: ImageSource) -> tuple[int, int]:
     """
     if isinstance(source, Tensor):
         return source.shape[-1], source.shape[-2]
-    if isinstance(source, Image.Image):
-        return source.size
     if str(source) == IN_MEMORY:
         raise SgmError("the recipe's image came from no file: give it again (--init, --mask)")
-    if not Path(source).is_file():
-        raise SgmError(f"{source}: no such image")
     try:
-        height, width = read_header(Path(source)).size
+        height, width = read_header(_readable(source)).size
     except BadImageError as error:
-        raise SgmError(f"{source}: {error}") from error
+        raise SgmError(f"{name_of(source)}: {error}") from error
     return width, height
 
 
@@ -168,10 +163,9 @@ def digest_of(image: Tensor) -> str:
     return hashlib.sha256(repr(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()
 
 
-def _readable(source: str | Path | Image.Image) -> Path | BytesIO:
-    if not isinstance(source, Image.Image):
-        return Path(source)
-    file = BytesIO()
-    source.save(file, "PNG")
-    file.seek(0)
-    return file
+def _readable(source: str | Path | Image.Image) -> Path | Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if not Path(source).exists():
+        raise SgmError(f"{source}: no such image")
+    return Path(source)

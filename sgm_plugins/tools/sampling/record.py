@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from sgm_core.errors import SgmError
 from sgm_plugins.tools.sampling.png import KEY
 from sgm_plugins.tools.sampling.recipe import Recipe
@@ -22,7 +20,7 @@ def read_recipe(path: Path) -> tuple[Recipe, int]:
         text = _text(path)
     except FileNotFoundError as error:
         raise SgmError(f"{path}: no such file") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SgmError(f"{path}: not a readable picture: {error}") from error
     if not text:
         raise SgmError(f"{path}: there is no recipe in it; only what `sgm sample` wrote has one, and editors remove it")
@@ -35,7 +33,14 @@ def read_recipe(path: Path) -> tuple[Recipe, int]:
 def _text(path: Path) -> str | None:
     if path.suffix == ".mp4":
         return comment_of(path)
-    with Image.open(path) as image:
-        image.load()  # a text may stand behind the pixels
-        text = image.info.get(KEY) or image.info.get("comment")
+    from sgm_core.pictures.files import BadImageError, opened  # which need torch, as a recipe does not
+
+    if not path.exists():
+        raise FileNotFoundError
+    try:
+        with opened(path) as image:
+            image.load()  # a text may stand behind the pixels
+            text = image.info.get(KEY) or image.info.get("comment")
+    except BadImageError as error:
+        raise OSError(str(error)) from error
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else text

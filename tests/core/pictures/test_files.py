@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
-from sgm_core.pictures.files import MOST_PIXELS, BadImageError, read_header, read_image
+from sgm_core.pictures.files import FORMATS, MOST_PIXELS, BadImageError, read_header, read_image
 
 
 def save(folder: Path, image: Image.Image, name: str = "image.png", **options) -> Path:
@@ -248,8 +249,8 @@ def test_the_header_says_format_and_upright_size(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 8
     path = save(tmp_path, Image.new("RGB", (30, 20)), "a.jpg", exif=exif)
-    assert read_header(path) == ("JPEG", (30, 20))
-    assert read_header(path.open("rb")) == ("JPEG", (30, 20))
+    assert read_header(path) == ("JPEG", (30, 20), "RGB", "")
+    assert read_header(path.open("rb")) == ("JPEG", (30, 20), "RGB", "")
     path.write_bytes(path.read_bytes()[:-20])
     assert read_header(path).size == (30, 20), "the pixels are not looked at"
     path.write_bytes(b"")
@@ -283,3 +284,189 @@ def test_what_pillow_warns_of_is_no_noise(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_image(tmp_path / "a.jpg", (4, 4), 3).image[0].min() > 0.9
+
+
+# --- colours -------------------------------------------------------------------------------------------------------
+
+D65_IN_D50 = {
+    "rXYZ": (0.51512, 0.24120, -0.00105),
+    "gXYZ": (0.29198, 0.69225, 0.04189),
+    "bXYZ": (0.15710, 0.06657, 0.78407),
+}
+"""The primaries of Display P3, adapted to D50 as profiles hold them (ICC, display-P3 reference)."""
+
+
+def display_p3() -> bytes:
+    """Little CMS's own sRGB profile with the primaries of Display P3: the transfer function is the same."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for i in range(struct.unpack(">I", data[128:132])[0]):
+        tag, offset, _ = struct.unpack(">4sII", data[132 + 12 * i : 144 + 12 * i])
+        if tag.decode() in D65_IN_D50:
+            numbers = [struct.pack(">i", round(v * 65536)) for v in D65_IN_D50[tag.decode()]]
+            data[offset : offset + 20] = b"XYZ \0\0\0\0" + b"".join(numbers)
+    return bytes(data)
+
+
+def p3_to_srgb(pixels: np.ndarray) -> np.ndarray:
+    """By hand: to linear light, through the two sets of primaries (IEC 61966-2-1, SMPTE EG 432-1), and back."""
+    encoded = pixels / 255
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    matrix = np.array([[1.22494, -0.22494, 0.0], [-0.04206, 1.04206, 0.0], [-0.01964, -0.07864, 1.09828]])
+    linear = np.clip(linear @ matrix.T, 0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def levels_of(path: Path | Image.Image, size: tuple[int, int], channels: int = 3) -> np.ndarray:
+    """(h, w, c), 0 to 255."""
+    return ((read_image(path, size, channels).image + 1) * 127.5).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "a.avif"])
+def test_a_profile_is_converted_to_srgb(tmp_path, name):
+    y, x = np.mgrid[0:32, 0:32]
+    pixels = np.stack([40 + x * 6, 40 + y * 6, 200 - x * 4], -1).astype(np.uint8)
+    options = {
+        "a.webp": {"lossless": True},
+        "a.jpg": {"quality": 100, "subsampling": 0},
+        "a.avif": {"quality": 100, "subsampling": "4:4:4"},
+    }
+    path = save(tmp_path, Image.fromarray(pixels), name, icc_profile=display_p3(), **options.get(name, {}))
+    difference = np.abs(levels_of(path, (32, 32)) - p3_to_srgb(pixels))
+    assert difference.mean() < 1.5
+    assert difference.max() < 20
+    assert read_header(path).profile == "sRGB built-in", "what a profile calls itself decides nothing"
+
+
+def test_an_image_that_is_tagged_srgb_is_kept_bit_for_bit(tmp_path):
+    pixels = noise(8, 8)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = save(tmp_path, Image.fromarray(pixels), icc_profile=profile)
+    assert np.array_equal(levels_of(path, (8, 8)).round(), pixels)
+
+
+def test_a_profile_of_gray_levels_is_converted(tmp_path):
+    """A gray profile of linear light: 55 of 255 look like 127."""
+    curve = b"curv\0\0\0\0\0\0\0\0" + b"\0" * 4
+    white = b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in (0.9642, 1.0, 0.8249))
+    tags = [(b"kTRC", curve), (b"wtpt", white)]
+    table, body, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags:
+        table += struct.pack(">4sII", tag, offset + len(body), len(content))
+        body += content
+    head = struct.pack(">I4sI4s4s4s", offset + len(body), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    head = head.ljust(36, b"\0") + b"acsp" + bytes(28) + b"".join(
+        struct.pack(">i", round(v * 65536)) for v in (0.9642, 1.0, 0.8249)
+    )  # fmt: skip
+    path = save(tmp_path, Image.new("L", (4, 4), 55), icc_profile=head.ljust(128, b"\0") + table + body)
+    expected = 255 * (1.055 * (55 / 255) ** (1 / 2.4) - 0.055)
+    for channels in (1, 3):
+        assert np.abs(levels_of(path, (4, 4), channels) - expected).max() < 2
+
+
+@pytest.mark.parametrize("profile", [b"no profile", display_p3()[:200]])
+def test_a_broken_profile_and_one_of_other_colours_are_ignored(tmp_path, profile):
+    pixels = noise(8, 8)
+    path = save(tmp_path, Image.fromarray(pixels), icc_profile=profile)
+    assert np.array_equal(levels_of(path, (8, 8)).round(), pixels)
+    assert read_header(path).profile == "broken"
+    cmyk = save(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "a.tif", icc_profile=display_p3())
+    assert levels_of(cmyk, (8, 8))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_lab_is_read(tmp_path):
+    red = ImageCms.applyTransform(
+        Image.new("RGB", (8, 8), (200, 30, 40)),
+        ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"),
+    )
+    assert np.abs(levels_of(save(tmp_path, red, "a.tif"), (8, 8)) - [200, 30, 40]).max() <= 3
+
+
+def keyed(depth: int, colour: int, levels: list[int], key: list[int]) -> bytes:
+    """A PNG of one row, one level of which is transparent: Pillow writes none of most depths."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    bits = "".join(f"{level:0{depth}b}" for level in levels)
+    row = b"\0" + int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    width = len(levels) // (3 if colour == 2 else 1)
+    header = struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)
+    parts = (b"IHDR", header), (b"tRNS", struct.pack(f">{len(key)}H", *key)), (b"IDAT", zlib.compress(row))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in (*parts, (b"IEND", b"")))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("transparent", [0, 1])
+def test_a_transparent_level_of_gray_shows_white_at_every_depth(tmp_path, depth, transparent):
+    """The other of two levels stays as it is."""
+    most = 2**depth - 1
+    first, second = (0, most) if depth == 1 else (most // 3, 2 * most // 3)
+    levels = [first, second]
+    (tmp_path / "a.png").write_bytes(keyed(depth, 0, levels, [levels[transparent]]))
+    expected = [255 * level / most for level in levels]
+    expected[transparent] = 255
+    assert np.abs(levels_of(tmp_path / "a.png", (1, 2), 1)[0, :, 0] - expected).max() < 1
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_shows_white_at_every_depth(tmp_path, depth):
+    scale = 1 if depth == 8 else 257
+    levels = [level * scale for level in (10, 20, 30, 40, 50, 60)]
+    (tmp_path / "a.png").write_bytes(keyed(depth, 2, levels, levels[:3]))
+    assert levels_of(tmp_path / "a.png", (1, 2))[0].round().tolist() == [[255, 255, 255], [40, 50, 60]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour"), [("RGBA", (9, 9, 9, 0)), ("LA", (9, 0)), ("La", (0, 0)), ("RGBa", (0,) * 4)]
+)
+def test_an_image_of_pillow_takes_the_way_of_files(mode, colour):
+    assert levels_of(Image.new(mode, (4, 4), colour), (4, 4)).min() == 255
+
+
+def test_an_image_of_pillow_is_what_its_file_is_and_stays_as_it_was(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(noise(64, 48))
+    path = save(tmp_path, image, "a.jpg", icc_profile=display_p3(), exif=exif)
+    with Image.open(path) as given:
+        assert np.abs(levels_of(given, (16, 12)) - levels_of(path, (16, 12))).max() < 3
+        assert given.size == (48, 64)
+    with Image.open(save(tmp_path, gray16([0, 257, 32896, 65535]), "b.png")) as given:
+        assert levels_of(given, (4, 4), 1)[0, :, 0].round().tolist() == [0, 1, 128, 255]
+    with pytest.raises(BadImageError, match="20x20 pixels are more"):
+        read_image(Image.new("L", (20, 20)), (4, 4), 1, max_pixels=399)
+
+
+# --- what is let in ------------------------------------------------------------------------------------------------
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n"
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.eps", "a.jpg"])
+def test_no_file_starts_a_program(tmp_path, monkeypatch, name):
+    """Pillow hands EPS to Ghostscript, whatever the file is called."""
+    (tmp_path / name).write_bytes(EPS)
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    with Image.open(tmp_path / name) as known:
+        assert known.format == "EPS"
+    with pytest.raises(BadImageError, match="cannot identify image file"):
+        read_image(tmp_path / name, (8, 8), 3)
+
+
+def test_the_formats_are_those_of_pillow_that_it_decodes_itself():
+    Image.init()
+    assert set(FORMATS) <= set(Image.ID)
+    others = {"BUFR", "EPS", "GRIB", "HDF5", "IMT", "IPTC", "MCIDAS", "MPEG", "WMF", "XVTHUMB"}
+    assert set(Image.ID) - set(FORMATS) == others
+
+
+@pytest.mark.parametrize("read", [read_header, lambda path: read_image(path, (8, 8), 3)])
+def test_only_regular_files_of_a_sane_size_are_opened(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    huge = save(tmp_path, Image.new("L", (4, 4)), "huge.png")
+    os.truncate(huge, 2**43)
+    for name, reason in {"pipe": "not a regular file", "zero": "not a regular file", "huge": "larger than the"}.items():
+        with pytest.raises(BadImageError, match=rf"^{name}\.png: {reason}"):
+            read(tmp_path / f"{name}.png")

@@ -210,7 +210,7 @@ def test_a_caption_may_have_a_byte_order_mark_and_any_other_encoding_makes_a_bad
     [
         (lambda root: None, {}, "no such folder"),
         (lambda root: root.write_text("text"), {}, "is a file"),
-        (lambda root: root.mkdir(), {}, r"no images in it; looked, at any depth, for \.bmp, .*\.webp"),
+        (lambda root: root.mkdir(), {}, r"no images in it; looked, at any depth, for \.apng, .*\.webp"),
         (lambda root: (gray(root / "a.png", 0), (root / "a.png").write_bytes(b"?")), {}, r"none of 1 .*a\.png"),
         (lambda root: gray(root / "a.png", 0), {"labels": True}, r"1 of 1 images lie in none: a\.png.*labels: false"),
         (lambda root: gray(root / "a.png", 0), {"captions": True}, r"no image has one; looked for a\.txt"),

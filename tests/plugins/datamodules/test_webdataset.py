@@ -123,7 +123,7 @@ def test_a_shard_that_ends_early_costs_its_last_sample_alone(shards, tmp_path):
 def test_shards_without_images_are_an_error(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("0.txt"))
-    with pytest.raises(SgmError, match=r"no images in it; looked for members that end in \.jpg"):
+    with pytest.raises(SgmError, match=r"no images in it; looked for members that end in \.apng"):
         WebDataset(f"{tmp_path}/a.tar", 8).setup("fit")
 
 
