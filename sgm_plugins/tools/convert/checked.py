@@ -6,11 +6,12 @@ say of the new config is what its user has to fill in.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
 from sgm_core.config.check import Checker
-from sgm_core.config.reader import source_reader
+from sgm_core.config.reader import Reader, source_reader
 from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import MISSING, Node, Origin, Problem, join
 from sgm_plugins.tools.convert.document import Block, Item
@@ -32,16 +33,21 @@ OF_SCRIPTS = {
 
 def settle(block: Block, rewriter: Rewriter) -> None:
     """Make gaps of all that the check refuses."""
-    reader = source_reader()
     for _ in range(ROUNDS):
         tree = _Tree()
-        checker = Checker(reader)
+        checker = Checker(_reader())
         root = tree.node(block, block, "")
         checker.root = root
         check_tree(checker, root)
         settled = [_settled(problem, tree, rewriter) for problem in checker.problems.found]
         if not any(settled):
             return
+
+
+@functools.cache
+def _reader() -> Reader:
+    """One for all conversions: the signatures of components do not change meanwhile."""
+    return source_reader()
 
 
 class _Tree:
@@ -79,11 +85,12 @@ def _settled(problem: Problem, tree: _Tree, rewriter: Rewriter) -> bool:
         rewriter.gap(origin, join(problem.path, absent[1]), f"{why}: {message}")
         return True
     item = owner.items.get(key)
-    if item is None or (isinstance(item.value, str) and item.value == MISSING):
+    refused = _NO_SUCH_KEY.match(message) is not None and problem.path.endswith(key)
+    if item is None or (isinstance(item.value, str) and item.value == MISSING and not refused):
         return False
     origin = item.origin or owner.origin or rewriter.origin
     was = as_text(item.value)
-    if _NO_SUCH_KEY.match(message) and problem.path.endswith(key):
+    if refused:
         del owner.items[key]
         owner.below += [*item.above, f"{MISSING} {key}: {was} ({place(origin)}: {message})"]
     else:

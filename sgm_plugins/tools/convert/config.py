@@ -89,7 +89,9 @@ def convert_config(paths: Sequence[Path], copies: Iterable[str] = ()) -> Convert
     names = " ".join(path.name for path in paths)
     head = [f"Converted from {names} by `sgm convert config`, with notes on what was changed or left out."]
     if problems.found:
-        head.append(f"{len(problems.found)} gaps: {MISSING} stands for a value to give, or for what has no place here.")
+        head.append(
+            f"Gaps: {len(problems.found)}. {MISSING} stands for a value to give, or for what has no place here."
+        )
     left = comments.rest()
     if left:
         top.block.below += ["", "Comments of the old file on what is not here any more:", *left]

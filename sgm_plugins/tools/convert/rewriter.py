@@ -19,6 +19,9 @@ from sgm_plugins.tools.convert.scope import Scope, first_line, given, place, sho
 Action = Callable[[Scope, str, Node], None]
 """Writes what becomes of one old parameter: (where to, its old name, its value)."""
 
+NO_KIND = "components"
+"""Of a class of which nothing is known, in another one."""
+
 NO_COUNTERPART = {
     "ClassEmbedderForMultiCond": "it never worked; give `class` a slot of its own",
     "InceptionV3": "a metric's network is no conditioning",
@@ -95,7 +98,9 @@ class Rewriter:
         scope = Scope(self, path, node)
         scope.block.origin = node.where
         items, target = given(node), given(node).get("target")
-        if why:
+        if why and kind not in KINDS and kind != NO_KIND:
+            scope.problem("target", target if target is not None else node, why)
+        elif why:
             where = target if target is not None else node
             scope.missing("use", where, why, target_of(node) or shown(node))
             above, comment = self.comments.take(where.where)
@@ -190,7 +195,7 @@ class Rewriter:
         if target_of(node):
             name = target_of(node).rpartition(".")[2]
             kinds = [rule.kind for rule in self.rules.get(name, ())]
-            return self.component(node, kinds[0] if kinds else "components", path)
+            return self.component(node, kinds[0] if kinds else NO_KIND, path)
         inner = Scope(self, path, node)
         for key, child in given(node).items():
             self.below(inner, key, child)

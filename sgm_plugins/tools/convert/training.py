@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Collection
 from typing import Any
 
 from sgm_core.config.tree import Node, join, plain
@@ -24,6 +26,7 @@ GONE = {
     "checkpoint_callback": "sgm always saves, see checkpoint",
     "default_root_dir": "sgm train --runs says where runs go",
     "plugins": "the run has its own",
+    "find_unused_parameters": "strategy: ddp_find_unused_parameters_true",
 }
 STEP_CHECKPOINTS = {
     "filename": "{epoch:06}-{step:09}",
@@ -69,9 +72,15 @@ def convert_lightning(rewriter: Rewriter, node: Node) -> tuple[Block, Block]:
     return trainer.block, checkpoint.block
 
 
-def _trainer(scope: Scope, node: Node) -> None:
+@functools.cache
+def _arguments() -> Collection[str]:
+    """Of Lightning's trainer."""
     reader = Sources()
-    known = reader.signature(reader.named("lightning.pytorch:Trainer")).parameters
+    return reader.signature(reader.named("lightning.pytorch:Trainer")).parameters
+
+
+def _trainer(scope: Scope, node: Node) -> None:
+    known = _arguments()
     for key, child in scope.pairs("", node):
         if key in ("devices", "gpus"):
             _devices(scope, key, child)

@@ -23,6 +23,7 @@ PAIRS = [(name, rule) for name, rules in RULES.items() for rule in rules if rule
 """All but those of latent diffusion alone."""
 
 D = "sgm.modules.diffusionmodules."
+QUANTIZE = "sgm.modules.autoencoding.regularizers.quantize."
 EDM = {"target": D + "discretizer.EDMDiscretization"}
 DDPM = {"target": D + "discretizer.LegacyDDPMDiscretization"}
 CFG = {"target": D + "guiders.VanillaCFG", "params": {"scale": 2.0}}
@@ -617,9 +618,8 @@ def test_a_quantised_logarithm_becomes_one_that_is_not_quantised():
 
 
 def test_defaults_that_differ_are_written():
-    assert made("regularizers", "sgm.modules.autoencoding.regularizers.quantize.VectorQuantizerWithInputProjection", input_dim=8, n_codes=4, codebook_dim=2)[
-        "beta"
-    ] == 1.0  # fmt: skip
+    projected = QUANTIZE + "VectorQuantizerWithInputProjection"
+    assert made("regularizers", projected, input_dim=8, n_codes=4, codebook_dim=2)["beta"] == 1.0
     short = {key: value for key, value in LAYOUT.items() if key != "ch_mult"}
     assert made("encoders", D + "model.Encoder", **short)["ch_mult"] == [1, 2, 4, 8]
     assert made("decoders", "sgm.modules.autoencoding.temporal_ae.VideoDecoder", **short)["video_kernel_size"] == 3
@@ -656,8 +656,9 @@ def test_the_regularizer_names_the_legacy_autoencoder(regularizer, use):
 
 
 def test_a_legacy_autoencoder_with_another_regularizer_is_an_error():
-    spec = {"target": "sgm.models.autoencoder.AutoencodingEngineLegacy", "params": {**LEGACY, "regularizer_config": {
-        "target": "sgm.modules.autoencoding.regularizers.quantize.EMAVectorQuantizer", "params": {"n_embed": 4, "embedding_dim": 4, "beta": 1.0}}}}  # fmt: skip
+    codes = {"target": QUANTIZE + "EMAVectorQuantizer", "params": {"n_embed": 4, "embedding_dim": 4, "beta": 1.0}}
+    params = {**LEGACY, "regularizer_config": codes}
+    spec = {"target": "sgm.models.autoencoder.AutoencodingEngineLegacy", "params": params}
     assert "with the regularizer ema_vq there is no first stage" in convert("first_stages", spec)[1][0]
 
 
@@ -771,7 +772,11 @@ def test_what_has_no_counterpart_is_an_error(kind, target, params, message):
         ("scalings", {"params": {}}, "a scaling was expected here: a mapping with 'target:'"),
         ("scalings", "edm", "a scaling was expected here"),
         ("scalings", {"target": 3}, "a scaling was expected here"),
-        ("scalings", {"target": D + "denoiser_scaling.EDMScaling", "sigma_data": 1}, "part.sigma_data: no key of this name is known"),
+        (
+            "scalings",
+            {"target": D + "denoiser_scaling.EDMScaling", "sigma_data": 1},
+            "part.sigma_data: no key of this name is known",
+        ),
     ],
 )  # fmt: skip
 def test_a_target_that_is_not_known_is_an_error(kind, spec, message):
