@@ -15,8 +15,8 @@ from sgm_core.config.reader import Reader, source_reader
 from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import MISSING, Node, Origin, Problem, join
 from sgm_plugins.tools.convert.document import Block, Item
+from sgm_plugins.tools.convert.nodes import as_text, first_line, place
 from sgm_plugins.tools.convert.rewriter import Rewriter
-from sgm_plugins.tools.convert.scope import as_text, first_line, place
 
 ROUNDS = 100
 """Each settles all that can be told at once; what was hidden behind it comes next."""

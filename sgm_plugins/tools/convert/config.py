@@ -13,9 +13,9 @@ from sgm_plugins.tools.convert.checked import settle
 from sgm_plugins.tools.convert.data import convert_data
 from sgm_plugins.tools.convert.document import Block, Item, write
 from sgm_plugins.tools.convert.legacy import read_legacy
+from sgm_plugins.tools.convert.nodes import given, place, target_of
 from sgm_plugins.tools.convert.packages import Packages
-from sgm_plugins.tools.convert.rewriter import Rewriter
-from sgm_plugins.tools.convert.scope import Scope, given, place, target_of
+from sgm_plugins.tools.convert.rewriter import Rewriter, Scope
 from sgm_plugins.tools.convert.tables import PARTS, all_rules
 from sgm_plugins.tools.convert.training import convert_lightning
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sgm_core.config.tree import Node, plain
 from sgm_plugins.tools.convert.document import Block
-from sgm_plugins.tools.convert.rewriter import Rewriter
-from sgm_plugins.tools.convert.scope import Scope, as_text, given, target_of
+from sgm_plugins.tools.convert.nodes import as_text, given, target_of
+from sgm_plugins.tools.convert.rewriter import Rewriter, Scope
 
 TOY = {
     "MNISTLoader": ("mnist", "data/mnist", "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz"),

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sgm_core.config.tree import Node, plain
-from sgm_plugins.tools.convert.rewriter import Action
-from sgm_plugins.tools.convert.scope import Scope, shown, target_of
+from sgm_plugins.tools.convert.nodes import shown, target_of
+from sgm_plugins.tools.convert.rewriter import Action, Scope
 
 SENTINELS = ("__is_first_stage__", "__is_unconditional__")
 """What old configs write for "none"."""

@@ -10,8 +10,8 @@ from sgm_core.config.tree import Node, join, plain
 from sgm_core.registry import did_you_mean
 from sgm_plugins.tools.catalog.source.reader import Sources
 from sgm_plugins.tools.convert.document import Block
-from sgm_plugins.tools.convert.rewriter import Rewriter
-from sgm_plugins.tools.convert.scope import Scope, given, target_of
+from sgm_plugins.tools.convert.nodes import given, target_of
+from sgm_plugins.tools.convert.rewriter import Rewriter, Scope
 
 STRATEGIES = {
     "DDPStrategy": "ddp",

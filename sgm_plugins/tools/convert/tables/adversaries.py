@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from sgm_core.config.tree import Node, plain
 from sgm_plugins.tools.convert.document import Block, Item
+from sgm_plugins.tools.convert.nodes import given
 from sgm_plugins.tools.convert.rewriter import Action, Rule
 from sgm_plugins.tools.convert.rules import drop, keep, keeps, later, must, part
-from sgm_plugins.tools.convert.scope import given
 from sgm_plugins.tools.convert.tables.autoencoders import NOTHING
 from sgm_plugins.tools.convert.tables.engines import input_key
 
 if TYPE_CHECKING:
-    from sgm_plugins.tools.convert.scope import Scope
+    from sgm_plugins.tools.convert.rewriter import Scope
 
 OF_REGULARIZER = {"gaussian": "kl_loss", "vq": "vq_loss", "ema_vq": "vq_loss", "gumbel": "vq_loss"}
 """Our regularizer -> how it calls its loss."""

@@ -11,7 +11,7 @@ from sgm_plugins.tools.convert.rules import drop, inline, keep, keeps, must, par
 from sgm_plugins.tools.convert.tables.networks import ATTENTION
 
 if TYPE_CHECKING:
-    from sgm_plugins.tools.convert.scope import Scope
+    from sgm_plugins.tools.convert.rewriter import Scope
 
 NOTHING = (
     "torch.nn.Identity",

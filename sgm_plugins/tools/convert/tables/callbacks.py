@@ -9,7 +9,7 @@ from sgm_plugins.tools.convert.rewriter import Action, Rule
 from sgm_plugins.tools.convert.rules import drop, keep
 
 if TYPE_CHECKING:
-    from sgm_plugins.tools.convert.scope import Scope
+    from sgm_plugins.tools.convert.rewriter import Scope
 
 LIGHTNING = {
     "DeviceStatsMonitor": "device_stats",

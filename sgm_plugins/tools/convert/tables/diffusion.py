@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from sgm_core.config.tree import Node, plain
 from sgm_plugins.tools.convert.document import Block
+from sgm_plugins.tools.convert.nodes import target_of
 from sgm_plugins.tools.convert.rewriter import Action, Rule
 from sgm_plugins.tools.convert.rules import drop, keep, keeps, part
-from sgm_plugins.tools.convert.scope import target_of
 from sgm_plugins.tools.convert.tables.adversaries import perceptual
 
 if TYPE_CHECKING:
-    from sgm_plugins.tools.convert.scope import Scope
+    from sgm_plugins.tools.convert.rewriter import Scope
 
 LOGARITHMS = ("edm", "v_edm_noise")
 """Our scalings whose c_noise is a logarithm."""

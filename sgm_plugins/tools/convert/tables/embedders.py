@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from sgm_core.config.tree import Node, plain
 from sgm_plugins.tools.convert.document import Block, Item
+from sgm_plugins.tools.convert.nodes import given
 from sgm_plugins.tools.convert.rewriter import Action, Rule
 from sgm_plugins.tools.convert.rules import drop, keep, keeps, must, negate, part
-from sgm_plugins.tools.convert.scope import given
 from sgm_plugins.tools.convert.tables.autoencoders import ENCODER, OLD_CH_MULT
 
 if TYPE_CHECKING:
-    from sgm_plugins.tools.convert.scope import Scope
+    from sgm_plugins.tools.convert.rewriter import Scope
 
 OPEN_CLIP = {
     ("ViT-H-14", "laion2b_s32b_b79k"): "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",

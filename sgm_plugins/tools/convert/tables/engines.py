@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sgm_plugins.tools.convert.document import Block, Item
+from sgm_plugins.tools.convert.nodes import given, shown, target_of
 from sgm_plugins.tools.convert.rewriter import Action, Rule
 from sgm_plugins.tools.convert.rules import keep, keeps, negate, part
-from sgm_plugins.tools.convert.scope import given, shown, target_of
 
 if TYPE_CHECKING:
     from sgm_core.config.tree import Node
-    from sgm_plugins.tools.convert.scope import Scope
+    from sgm_plugins.tools.convert.rewriter import Scope
 
 WRAPPERS = ("sgm.modules.diffusionmodules.wrappers.OpenAIWrapper", "__default__")
 CALLED = "the engine calls the network as OpenAIWrapper did"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from sgm_core.config.tree import MISSING, Node, plain
 from sgm_plugins.tools.convert.document import Block, Item
-from sgm_plugins.tools.convert.rewriter import Action, Rule
+from sgm_plugins.tools.convert.nodes import given, target_of
+from sgm_plugins.tools.convert.rewriter import Action, Rule, Scope
 from sgm_plugins.tools.convert.rules import drop, keep, keeps, later, must, part
-from sgm_plugins.tools.convert.scope import Scope, given, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

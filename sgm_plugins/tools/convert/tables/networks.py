@@ -9,7 +9,7 @@ from sgm_plugins.tools.convert.rules import drop, keep, keeps, must
 
 if TYPE_CHECKING:
     from sgm_core.config.tree import Node
-    from sgm_plugins.tools.convert.scope import Scope
+    from sgm_plugins.tools.convert.rewriter import Scope
 
 ATTENTION = "torch picks the kernel of its attention"
 
