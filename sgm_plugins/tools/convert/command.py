@@ -1,9 +1,10 @@
 """Convert configs, checkpoints and LoRA files of other programs.
 
-`sgm convert config OLD.yaml` turns a config of generative-models into ours, with comments on what was changed or left
-out; a part without a counterpart is an error with its line. `sgm convert checkpoint SOURCE --out TARGET` turns a file
-or a diffusers folder into one .safetensors file with its config, or any file into a diffusers folder. `sgm convert
-lora FILE --model MODEL --to FORM` writes a LoRA in another form, or merges one or several into a checkpoint.
+`sgm convert config OLD.yaml` turns a config of generative-models or latent diffusion into ours. Comments say what was
+changed or left out. A part without a counterpart becomes `???` and is listed with its line; the exit code is then 1.
+`sgm convert checkpoint SOURCE --out TARGET` turns a file or a diffusers folder into one .safetensors file with its
+config, or any file into a diffusers folder. `sgm convert lora FILE --model MODEL --to FORM` writes a LoRA in another
+form, or merges one or several into a checkpoint.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG",
         help="of a checkpoint that does not say it and is no known model: a name or a file",
     )
+    parser.add_argument(
+        "--package",
+        action="append",
+        default=[],
+        metavar="COPY=ORIGINAL",
+        help="of a config: a package that is a renamed copy of sgm or ldm, such as vwm=sgm; may be repeated",
+    )
     parser.add_argument("--model", metavar="RUN | CHECKPOINT | CONFIG", help="the model that a LoRA is for")
     parser.add_argument(
         "--to",
@@ -45,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.package and options.what != "config":
+        raise SgmError("--package is of `sgm convert config`")
     if options.config is not None and options.what != "checkpoint":
         raise SgmError("--config is of `sgm convert checkpoint`")
     if options.what == "lora":
@@ -53,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         raise SgmError("--model and --to are of `sgm convert lora`")
     if options.what == "checkpoint":
         return checkpoint(options.old, options.out, options.config, options.to)
-    return config(options.old, options.out)
+    return config(options.old, options.out, options.package)
 
 
 def checkpoint(old: list[Path], out: Path | None, config: str | None, to: str | None) -> int:
@@ -82,25 +92,35 @@ def lora(options: argparse.Namespace) -> int:
     return 0
 
 
-def config(old: list[Path], out: Path | None) -> int:
-    """Convert, write, and check what was written."""
+def config(old: list[Path], out: Path | None, copies: list[str]) -> int:
+    """Convert, write what converts, and list the gaps; without one the result is checked."""
     from sgm_core.config.api import check, load_config
     from sgm_core.config.tree import ConfigError
     from sgm_core.files import replacing
     from sgm_plugins.tools.convert.config import convert_config
+    from sgm_plugins.tools.convert.document import printable
 
-    text = convert_config(old)
-    if out is None:
-        sys.stdout.write(text)
-        return 0
-    if out.exists():
-        raise SgmError(f"{out}: exists already; choose another --out, or remove it first")
-    with replacing(out) as temporary:
-        command = "train" if "\ndata:" in text else "check"  # without data it is a model to sample from
-        temporary.write_text(f"# sgm {command} {out}\n{text}", encoding="utf-8")
     try:
-        check(load_config(out))
+        converted = convert_config(old, copies)
     except ConfigError as error:
-        raise SgmError(f"{out} is written, but `sgm check` finds something:\n{error}") from error
-    sys.stdout.write(f"{out}: written, and `sgm check` finds it fine\n")
+        raise SgmError("\n".join(printable(line) for line in str(error).split("\n"))) from error
+    if out is None:
+        sys.stdout.write(converted.text)
+    elif out.exists():
+        raise SgmError(f"{out}: exists already; choose another --out, or remove it first")
+    else:
+        with replacing(out) as temporary:
+            command = "train" if "\ndata:" in converted.text else "check"  # without data it is a model to sample from
+            temporary.write_text(printable(f"# sgm {command} {out}") + f"\n{converted.text}", encoding="utf-8")
+    name = "the config" if out is None else printable(str(out))
+    if converted.gaps:
+        sys.stderr.writelines(f"{printable(str(gap).partition(chr(10))[0])}\n" for gap in converted.gaps)
+        sys.stderr.write(f"{name}: written, with a `???` for each gap above, {len(converted.gaps)} in all\n")
+        return 1
+    if out is not None:
+        try:
+            check(load_config(out))
+        except ConfigError as error:
+            raise SgmError(f"{name} is written, but `sgm check` finds something:\n{error}") from error
+        sys.stdout.write(f"{name}: written, and `sgm check` finds it fine\n")
     return 0

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from yaml.reader import Reader
+import yaml
 
-from sgm_core.config.yaml import scalar_yaml
+from sgm_core.config.interpolation import escape
+from sgm_core.config.tree import MISSING, Origin
+from sgm_core.config.yaml import Dumper, scalar_yaml
 
 WIDTH = 110
-_FORBIDDEN = re.compile(rf"[\n\r\x85\u2028\u2029]|{Reader.NON_PRINTABLE.pattern}")
 
 
 @dataclass
 class Item:
-    """A value of a mapping with its comments: lines above, and a text beside it."""
+    """A value of a mapping with its comments: lines above, and a text beside it. `origin` is its old place."""
 
     value: Any
     above: list[str] = field(default_factory=list)
     beside: str = ""
+    origin: Origin | None = None
 
     @property
     def is_bare(self) -> bool:
@@ -35,6 +36,7 @@ class Block:
 
     items: dict[str, Item] = field(default_factory=dict)
     below: list[str] = field(default_factory=list)
+    origin: Origin | None = None
 
     def plain(self) -> dict[str, Any]:
         """Without comments."""
@@ -63,15 +65,26 @@ def write(block: Block) -> str:
     return "".join(f"{line.rstrip()}\n" for line in _lines(block, 0))
 
 
-def _allowed(text: str) -> str:
-    """A comment on one line that may stand in YAML: line breaks and what YAML forbids everywhere, as their escapes."""
-    return _FORBIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def printable(text: str) -> str:
+    """The text on one line, for a comment or a terminal: line breaks, control characters, lone surrogates and whatever
+    else is not printable as their escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def scalar(value: Any) -> str:
+    """A scalar of YAML on one line, in printable characters alone."""
+    if str(value).isprintable():
+        return scalar_yaml(value)
+    whole = escape(str(value)).encode("utf-8", "backslashreplace").decode()  # YAML has no spelling of a lone surrogate
+    return yaml.dump(whole, Dumper=Dumper, default_style='"', width=float("inf"), allow_unicode=False).rstrip("\n")
 
 
 def _lines(block: Block, indent: int) -> Iterator[str]:
     for key, item in block.items.items():
-        first, *rest = _entry(f"{scalar_yaml(key)}:", item.value, indent)
-        beside = _allowed(item.beside)
+        first, *rest = _entry(f"{scalar(key)}:", item.value, indent)
+        beside = printable(item.beside)
         fits = len(first) + len(beside) + 3 <= WIDTH + 10
         yield from _comments([*item.above, *([] if fits or not beside else [beside])], indent)
         yield f"{first}  # {beside}" if beside and fits else first
@@ -80,7 +93,7 @@ def _lines(block: Block, indent: int) -> Iterator[str]:
 
 
 def _comments(texts: list[str], indent: int) -> Iterator[str]:
-    for text in map(_allowed, texts):
+    for text in map(printable, texts):
         for line in textwrap.wrap(text, WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False) or [""]:
             yield f"{' ' * indent}# {line}"
 
@@ -88,7 +101,7 @@ def _comments(texts: list[str], indent: int) -> Iterator[str]:
 def _entry(key: str, value: Any, indent: int) -> Iterator[str]:
     """A key, or the dash of a list, with its value."""
     start = f"{' ' * indent}{key}"
-    flow = _flow(value)
+    flow = MISSING if value == MISSING else _flow(value)  # between braces it needs quotes
     divisible = isinstance(value, (Block, list, dict)) and bool(value)
     if flow is not None and (len(start) + len(flow) < WIDTH or not divisible):
         yield f"{start} {flow}".rstrip()
@@ -111,7 +124,7 @@ def _entry(key: str, value: Any, indent: int) -> Iterator[str]:
     else:
         yield start
         for name, inner in value.items():
-            yield from _entry(f"{scalar_yaml(name)}:", inner, indent + 2)
+            yield from _entry(f"{scalar(name)}:", inner, indent + 2)
 
 
 def _flow(value: Any) -> str | None:
@@ -120,10 +133,10 @@ def _flow(value: Any) -> str | None:
         return None
     if isinstance(value, Block):
         if list(value.items) == ["use"]:
-            return scalar_yaml(value.items["use"].value)
+            return scalar(value.items["use"].value)
         value = {key: item.value for key, item in value.items.items()}
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{scalar_yaml(key)}: {_flow(inner)}' for key, inner in value.items())}}}"
+        return f"{{{', '.join(f'{scalar(key)}: {_flow(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(str(_flow(item)) for item in value)}]"
-    return scalar_yaml(value)
+    return scalar(value)

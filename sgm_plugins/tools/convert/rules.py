@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sgm_core.config.tree import Node
+from sgm_core.config.tree import Node, plain
+from sgm_plugins.tools.convert.nodes import shown, target_of
 from sgm_plugins.tools.convert.rewriter import Action, Scope
 
 SENTINELS = ("__is_first_stage__", "__is_unconditional__")
@@ -20,7 +21,7 @@ def keep(to: str = "", *, values: Mapping[Any, Any] | None = None, note: str = "
         if known and values is not None:
             scope.put(to or key, values[node.value], node, f"was {node.value}{note and f': {note}'}")
         else:
-            scope.put(to or key, scope.plain(node), node)
+            scope.put(to or key, plain(node), node)
 
     return act
 
@@ -29,17 +30,15 @@ def part(to: str, kind: str, *, nothing: Iterable[str] = ()) -> Action:
     """A component in a component; a target in `nothing` means that there is none."""
 
     def act(scope: Scope, key: str, node: Node) -> None:
-        if node.value is None or node.value in SENTINELS:
+        if node.value is None or (isinstance(node.value, str) and node.value in SENTINELS):
             if node.value is not None:
                 scope.say(f"{key} was {node.value}: none")
             return
-        target = scope.target_of(node)
+        target = target_of(node)
         if target in nothing:
             scope.say(f"{key} was {target}: none")
             return
-        made = scope.rewriter.component(node, kind, scope.path_of(key))
-        if made is not None:
-            scope.put(to, made, node)
+        scope.put(to, scope.rewriter.component(node, kind, scope.path_of(key)), node)
 
     return act
 
@@ -52,9 +51,14 @@ def parts(to: str, kind: str) -> Action:
             scope.problem(key, node, "a list of targets was expected")
             return
         made = [scope.rewriter.component(item, kind, f"{scope.path_of(key)}[{i}]") for i, item in enumerate(node.value)]
-        scope.put(to, [block for block in made if block is not None], node)
+        scope.put(to, made, node)
 
     return act
+
+
+def later(scope: Scope, key: str, node: Node) -> None:
+    """For the last step of the rule, `finish`, which finds it in `scope.kept`."""
+    scope.keep(key, node)
 
 
 def drop(why: str) -> Action:
@@ -71,7 +75,7 @@ def negate(to: str) -> Action:
 
     def act(scope: Scope, key: str, node: Node) -> None:
         if not isinstance(node.value, bool):
-            scope.problem(key, node, f"true or false was expected, and it is {node.value!r}")
+            scope.missing(to, node, f"{key}: true or false was expected")
             return
         scope.put(to, not node.value, node, f"was {key}: {str(node.value).lower()}")
 
@@ -82,10 +86,10 @@ def must(*values: Any, why: str) -> Action:
     """Left out if it is one of the values, which is what ours always does; an error otherwise."""
 
     def act(scope: Scope, key: str, node: Node) -> None:
-        if scope.plain(node) in values:
+        if plain(node) in values:
             scope.drop(key, node, why)
         else:
-            scope.problem(key, node, f"{key}: {scope.show(node)} has no counterpart ({why})")
+            scope.problem(key, node, f"{key}: {shown(node)} has no counterpart ({why})")
 
     return act
 

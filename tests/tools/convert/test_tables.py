@@ -14,13 +14,16 @@ from sgm_core.registry import index
 from sgm_plugins.tools.catalog.source.reader import Sources
 from sgm_plugins.tools.convert.document import Block
 from sgm_plugins.tools.convert.legacy import Comments
+from sgm_plugins.tools.convert.packages import LIBRARIES, MODULES
 from sgm_plugins.tools.convert.rewriter import Rewriter
 from sgm_plugins.tools.convert.tables import all_rules
 
 RULES = all_rules()
-PAIRS = [(name, rule) for name, rules in RULES.items() for rule in rules]
+PAIRS = [(name, rule) for name, rules in RULES.items() for rule in rules if rule.packages[0] != "ldm"]
+"""All but those of latent diffusion alone."""
 
 D = "sgm.modules.diffusionmodules."
+QUANTIZE = "sgm.modules.autoencoding.regularizers.quantize."
 EDM = {"target": D + "discretizer.EDMDiscretization"}
 DDPM = {"target": D + "discretizer.LegacyDDPMDiscretization"}
 CFG = {"target": D + "guiders.VanillaCFG", "params": {"scale": 2.0}}
@@ -105,8 +108,18 @@ UNET = {
     "adm_in_channels": 8,
     "spatial_transformer_attn_type": "softmax-xformers",
 }
+OLDER = {
+    "image_size": 32,
+    "legacy": False,
+    "use_fp16": False,
+    "use_bf16": False,
+    "n_embed": None,
+    "use_new_attention_order": False,
+    "use_spatial_transformer": True,
+}
 VIDEO = {
     **UNET,
+    **OLDER,
     "transformer_depth_middle": 1,
     "use_spatial_context": True,
     "merge_strategy": "learned_with_images",
@@ -183,6 +196,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "sigma_sampler_config": {"target": D + "sigma_sampling.EDMSampling"},
         "loss_weighting_config": {"target": D + "loss_weighting.EDMWeighting"},
         "loss_type": "lpips",
+        "type": "lpips",
         "offset_noise_level": 0.02,
         "batch2model_keys": ["image_only_indicator"],
     },
@@ -196,6 +210,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     # networks
     "UNetModel": {
         **UNET,
+        **OLDER,
         "disable_self_attentions": [False, False],
         "num_attention_blocks": [1, 1],
         "disable_middle_self_attn": False,
@@ -212,6 +227,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     # first stages
     "IdentityFirstStage": {},
     "AutoencoderKL": KL,
+    "AutoencoderKLInferenceWrapper": KL,
     "AutoencoderKLModeOnly": KL,
     "AutoencoderLegacyVQ": {
         **KL,
@@ -285,6 +301,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     # conditioner and embedders
     "GeneralConditioner": {"emb_models": [CLASS]},
+    "Identity": {},
     "IdentityEncoder": {},
     "ClassEmbedder": {"embed_dim": 8, "n_classes": 10, "add_sequence_dim": True},
     "ConcatTimestepEmbedderND": {"outdim": 256},
@@ -356,6 +373,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "optimizer_config": {"target": "torch.optim.AdamW", "params": {"weight_decay": 0.01}},
         "scheduler_config": {"target": "sgm.lr_scheduler.LambdaLinearScheduler", "params": CYCLES},
         "loss_fn_config": None,
+        "loss_config": None,
         "network_wrapper": D + "wrappers.OpenAIWrapper",
         "ckpt_path": "old.safetensors",
         "use_ema": True,
@@ -477,11 +495,12 @@ def check(kind: str, spec: Any) -> list[str]:
 
 
 def of(rule: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
-    return {"target": f"{rule.packages[0]}.somewhere.{name}", "params": params}
+    home = next((m for m, names in MODULES.items() if name in names and m.partition(".")[0] in rule.packages), "torch")
+    return {"target": f"{home if rule.packages[0] not in LIBRARIES else rule.packages[0]}.{name}", "params": params}
 
 
 def test_every_class_has_an_example():
-    assert set(EXAMPLES) | set(TRAINED) == set(RULES)
+    assert set(EXAMPLES) | set(TRAINED) == {name for name, _ in PAIRS}
 
 
 @pytest.mark.parametrize(("name", "rule"), PAIRS, ids=[f"{rule.kind}/{name}" for name, rule in PAIRS])
@@ -599,9 +618,8 @@ def test_a_quantised_logarithm_becomes_one_that_is_not_quantised():
 
 
 def test_defaults_that_differ_are_written():
-    assert made("regularizers", "sgm.x.VectorQuantizerWithInputProjection", input_dim=8, n_codes=4, codebook_dim=2)[
-        "beta"
-    ] == 1.0  # fmt: skip
+    projected = QUANTIZE + "VectorQuantizerWithInputProjection"
+    assert made("regularizers", projected, input_dim=8, n_codes=4, codebook_dim=2)["beta"] == 1.0
     short = {key: value for key, value in LAYOUT.items() if key != "ch_mult"}
     assert made("encoders", D + "model.Encoder", **short)["ch_mult"] == [1, 2, 4, 8]
     assert made("decoders", "sgm.modules.autoencoding.temporal_ae.VideoDecoder", **short)["video_kernel_size"] == 3
@@ -638,8 +656,9 @@ def test_the_regularizer_names_the_legacy_autoencoder(regularizer, use):
 
 
 def test_a_legacy_autoencoder_with_another_regularizer_is_an_error():
-    spec = {"target": "sgm.x.AutoencodingEngineLegacy", "params": {**LEGACY, "regularizer_config": {
-        "target": "sgm.x.EMAVectorQuantizer", "params": {"n_embed": 4, "embedding_dim": 4, "beta": 1.0}}}}  # fmt: skip
+    codes = {"target": QUANTIZE + "EMAVectorQuantizer", "params": {"n_embed": 4, "embedding_dim": 4, "beta": 1.0}}
+    params = {**LEGACY, "regularizer_config": codes}
+    spec = {"target": "sgm.models.autoencoder.AutoencodingEngineLegacy", "params": params}
     assert "with the regularizer ema_vq there is no first stage" in convert("first_stages", spec)[1][0]
 
 
@@ -679,7 +698,7 @@ def test_open_clip_is_found_by_architecture_and_weights():
 
 
 def test_low_scale_levels_become_a_discretization():
-    low = made("embedders", "sgm.x.LowScaleEncoder", **EXAMPLES["LowScaleEncoder"])
+    low = made("embedders", "sgm.modules.encoders.modules.LowScaleEncoder", **EXAMPLES["LowScaleEncoder"])
     assert low["num_levels"] == 100
     assert low["discretization"] == {
         "use": "legacy_ddpm",
@@ -697,23 +716,43 @@ def test_low_scale_levels_become_a_discretization():
         ("decoders", D + "model.Decoder", {"give_pre_end": True}, "give_pre_end: true has no counterpart"),
         (
             "first_stages",
-            "sgm.x.AutoencoderKL",
+            "sgm.models.autoencoder.AutoencoderKL",
             {"ddconfig": {"double_z": False}},
             "double_z: false has no counterpart",
         ),
         ("guiders", D + "guiders.VanillaCFG", {"dyn_thresh_config": {"target": "sgm.x.Other"}}, "guidance is plain"),
-        ("embedders", "sgm.x.FrozenOpenCLIPImageEmbedder", {"ucg_rate": 0.1}, "the rate beside the embedder says it"),
+        (
+            "embedders",
+            "sgm.modules.encoders.modules.FrozenOpenCLIPImageEmbedder",
+            {"ucg_rate": 0.1},
+            "the rate beside the embedder says it",
+        ),
         ("conditioners", "sgm.modules.GeneralConditioner", {"emb_models": {"a": 1}}, "a list of embedders"),
-        ("engines", "sgm.x.DiffusionEngine", {"disable_first_stage_autocast": "yes"}, "true or false was expected"),
-        ("engines", "sgm.x.DiffusionEngine", {"network_wrapper": "sgm.x.IdentityWrapper"}, "has no counterpart"),
+        (
+            "engines",
+            "sgm.models.diffusion.DiffusionEngine",
+            {"disable_first_stage_autocast": "yes"},
+            "true or false was expected",
+        ),
+        (
+            "engines",
+            "sgm.models.diffusion.DiffusionEngine",
+            {"network_wrapper": "sgm.x.IdentityWrapper"},
+            "has no counterpart",
+        ),
         (
             "callbacks",
             "main.ImageLogger",
             {"log_images_kwargs": {"split": "x"}},
             "log_images takes N, sample and ucg_keys",
         ),
-        ("first_stages", "sgm.x.AutoencoderKL", {"ddconfig": 3}, "a mapping of parameters was expected"),
-        ("first_stages", "sgm.x.AutoencoderKL", 3, "a mapping of parameters was expected"),
+        (
+            "first_stages",
+            "sgm.models.autoencoder.AutoencoderKL",
+            {"ddconfig": 3},
+            "a mapping of parameters was expected",
+        ),
+        ("first_stages", "sgm.models.autoencoder.AutoencoderKL", 3, "a mapping of parameters was expected"),
     ],
 )
 def test_what_has_no_counterpart_is_an_error(kind, target, params, message):
@@ -733,7 +772,11 @@ def test_what_has_no_counterpart_is_an_error(kind, target, params, message):
         ("scalings", {"params": {}}, "a scaling was expected here: a mapping with 'target:'"),
         ("scalings", "edm", "a scaling was expected here"),
         ("scalings", {"target": 3}, "a scaling was expected here"),
-        ("scalings", {"target": D + "x.EDMScaling", "sigma_data": 1}, "part.sigma_data: no key of this name is known"),
+        (
+            "scalings",
+            {"target": D + "denoiser_scaling.EDMScaling", "sigma_data": 1},
+            "part.sigma_data: no key of this name is known",
+        ),
     ],
 )  # fmt: skip
 def test_a_target_that_is_not_known_is_an_error(kind, spec, message):

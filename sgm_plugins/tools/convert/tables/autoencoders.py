@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sgm_core.config.tree import Node, plain
 from sgm_plugins.tools.convert.document import Block
 from sgm_plugins.tools.convert.rewriter import Action, Rule
 from sgm_plugins.tools.convert.rules import drop, inline, keep, keeps, must, part
 from sgm_plugins.tools.convert.tables.networks import ATTENTION
 
 if TYPE_CHECKING:
-    from sgm_core.config.tree import Node
     from sgm_plugins.tools.convert.rewriter import Scope
 
-NOTHING = ("torch.nn.Identity", "torch.nn.modules.linear.Identity")
+NOTHING = (
+    "torch.nn.Identity",
+    "torch.nn.modules.linear.Identity",
+    "taming.modules.losses.DummyLoss",
+    "taming.modules.losses.vqperceptual.DummyLoss",
+)
 
 LAYOUT: dict[str, Action] = {
     **keeps("ch ch_mult num_res_blocks attn_resolutions resolution z_channels dropout resamp_with_conv"),
@@ -64,7 +69,7 @@ LEGACY: dict[str, Action] = {
 def _weights(scope: Scope, key: str, node: Node) -> None:
     if node.value is None:
         return
-    scope.put("weights", scope.plain(node), node)
+    scope.put("weights", plain(node), node)
 
 
 WEIGHTS: dict[str, Action] = {"ckpt_path": _weights, "ckpt_engine": _weights}
@@ -75,11 +80,15 @@ def _legacy(double_z: bool, **more: Action) -> dict[str, Action]:
     return {**LEGACY, **WEIGHTS, "ddconfig": inline(BOTH | twice), **more}
 
 
+OF_LATENT_DIFFUSION = ("ldm", "taming")
+AT_DECODING = "latents are those of the codebook here, before the diffusion; there they were made so when decoded"
+
+
 def _quant_conv(scope: Scope) -> None:
     """The regularizer says which of ours it is."""
     items = scope.block.items
     regularizer = items.pop("regularizer", None)
-    made = regularizer.value.items if regularizer is not None else {}
+    made = regularizer.value.items if regularizer is not None and isinstance(regularizer.value, Block) else {}
     name = made["use"].value if made else ""
     if name == "gaussian":
         sample = made.get("sample")
@@ -89,7 +98,12 @@ def _quant_conv(scope: Scope) -> None:
         items |= {key: made[key] for key in ("n_embed", "beta") if key in made}
     else:
         message = f"with the regularizer {name or 'none'} there is no first stage that has quant_conv"
-        scope.rewriter.problems.add(scope.node.origin, scope.path, message)
+        rest = list(items.items())[1:]
+        items.clear()
+        scope.missing("use", scope.node, message)
+        items.update(rest)
+        if regularizer is not None:
+            items["regularizer"] = regularizer
 
 
 def _name_of_free_form(scope: Scope) -> None:
@@ -99,6 +113,13 @@ def _name_of_free_form(scope: Scope) -> None:
         scope.block.items["use"].value = "temporal_autoencoder"
 
 
+WEIGHTS_OF_LDM: dict[str, Action] = {
+    **dict.fromkeys(
+        ("image_key", "colorize_nlabels", "batch_resize_range", "scheduler_config", "use_ema"),
+        drop("a first stage does not train"),
+    ),
+    "ignore_keys": must([], None, ["loss"], why="weights are loaded whole, but for the loss"),
+}
 CODEBOOK: dict[str, Action] = {
     "n_e": keep("n_embed"),
     "e_dim": keep("embed_dim"),
@@ -111,9 +132,24 @@ CODEBOOK: dict[str, Action] = {
     "log_perplexity": drop("it is always logged"),
 }
 
+VQ_OF_LDM = WEIGHTS_OF_LDM | _legacy(
+    False,
+    n_embed=keep(),
+    sane_index_shape=CODEBOOK["sane_index_shape"],
+    remap=must(None, why="a codebook is used whole"),
+)
+
 RULES: dict[str, tuple[Rule, ...]] = {
-    "IdentityFirstStage": (Rule("first_stages", "identity"),),
-    "AutoencoderKL": (Rule("first_stages", "autoencoder_kl", _legacy(True), OLD_CH_MULT),),
+    "IdentityFirstStage": (Rule("first_stages", "identity", packages=("sgm", "ldm")),),
+    "AutoencoderKL": (
+        Rule("first_stages", "autoencoder_kl", _legacy(True), OLD_CH_MULT),
+        Rule("first_stages", "autoencoder_kl", WEIGHTS_OF_LDM | _legacy(True), OLD_CH_MULT, packages=("ldm",)),
+    ),
+    "AutoencoderKLInferenceWrapper": (Rule("first_stages", "autoencoder_kl", _legacy(True), OLD_CH_MULT),),
+    "VQModel": (Rule("first_stages", "vq", VQ_OF_LDM, OLD_CH_MULT, packages=OF_LATENT_DIFFUSION),),
+    "VQModelInterface": (
+        Rule("first_stages", "vq", VQ_OF_LDM, OLD_CH_MULT, note=AT_DECODING, packages=OF_LATENT_DIFFUSION),
+    ),
     "AutoencoderKLModeOnly": (Rule("first_stages", "autoencoder_kl_mode", _legacy(True), OLD_CH_MULT),),
     "AutoencoderLegacyVQ": (
         Rule(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sgm_core.config.tree import Node, plain
 from sgm_plugins.tools.convert.rewriter import Action, Rule
 from sgm_plugins.tools.convert.rules import drop, keep
 
 if TYPE_CHECKING:
-    from sgm_core.config.tree import Node
     from sgm_plugins.tools.convert.rewriter import Scope
 
 LIGHTNING = {
@@ -24,18 +24,33 @@ LIGHTNING = {
 }
 
 
+OF_SAMPLING = (
+    "ddim_steps",
+    "ddim_eta",
+    "inpaint",
+    "quantize_denoised",
+    "plot_denoise_rows",
+    "plot_progressive_rows",
+    "plot_diffusion_rows",
+    "return_keys",
+    "unconditional_guidance_scale",
+    "unconditional_guidance_label",
+)
+"""What latent diffusion drew beside samples, and how it drew them."""
+
+
 def _first_step(scope: Scope, key: str, node: Node) -> None:
     """Two switches there: before the first step, and after it."""
     known = scope.block.items.get("first_step")
     if known is not None and (known.value or node.value is not True):
         scope.take(node)
     else:
-        scope.put("first_step", scope.plain(node), node, f"was {key}" if key != "log_first_step" else "")
+        scope.put("first_step", plain(node), node, f"was {key}" if key != "log_first_step" else "")
 
 
 def _max_images(scope: Scope, node: Node) -> None:
     """What is drawn is the smaller of the two."""
-    known, value = scope.block.items.get("max_images"), scope.plain(node)
+    known, value = scope.block.items.get("max_images"), plain(node)
     if known is None or (isinstance(value, int) and isinstance(known.value, int) and value < known.value):
         scope.put("max_images", value, node, "was N of log_images_kwargs")
     else:
@@ -49,9 +64,11 @@ def _log_images(scope: Scope, key: str, node: Node) -> None:
         if name == "N":
             _max_images(scope, child)
         elif name in ("sample", "ucg_keys"):
-            scope.put(name, scope.plain(child), child)
-        elif name in ("use_ema_scope", "n_rows"):
-            scope.drop(name, child, "generative-models ignored it too")
+            scope.put(name, plain(child), child)
+        elif name in ("use_ema_scope", "n_rows", "n_row"):
+            scope.drop(name, child, "the ancestor ignored it, or it was the width of a grid")
+        elif name in OF_SAMPLING:
+            scope.drop(name, child, "pictures are whole samples, by the sampler of the model")
         else:
             scope.problem(f"{key}.{name}", child, "log_images takes N, sample and ucg_keys")
 

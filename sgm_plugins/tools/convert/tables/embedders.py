@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sgm_core.config.tree import Node, plain
 from sgm_plugins.tools.convert.document import Block, Item
+from sgm_plugins.tools.convert.nodes import given
 from sgm_plugins.tools.convert.rewriter import Action, Rule
 from sgm_plugins.tools.convert.rules import drop, keep, keeps, must, negate, part
 from sgm_plugins.tools.convert.tables.autoencoders import ENCODER, OLD_CH_MULT
 
 if TYPE_CHECKING:
-    from sgm_core.config.tree import Node
     from sgm_plugins.tools.convert.rewriter import Scope
 
 OPEN_CLIP = {
@@ -31,27 +32,40 @@ TEXT: dict[str, Action] = {**FROZEN, "version": keep("model"), "max_length": kee
 
 def _architecture(scope: Scope, key: str, node: Node) -> None:
     """Both parts of the name are needed; `_open_clip_model` puts them together."""
-    scope.put(key, scope.plain(node), node)
+    scope.put(key, plain(node), node)
 
 
 def _open_clip_model(scope: Scope) -> None:
     items = scope.block.items
     arch, version = (items.pop(key, None) for key in ("arch", "version"))
     named = (arch.value if arch else OPEN_CLIP_DEFAULT[0], version.value if version else OPEN_CLIP_DEFAULT[1])
-    model = next((model for known, model in OPEN_CLIP.items() if known == named), None)
-    if model is None:
-        known = ", ".join(f"{a} {v}" for a, v in OPEN_CLIP)
-        message = f"open_clip's {named[0]} {named[1]} is not known by a name on the hub. Known: {known}"
-        scope.rewriter.problems.add(scope.node.origin, scope.path, message)
-        return
+    model, note = OPEN_CLIP.get(named) if _hashable(named) else None, f"open_clip's {named[0]}, {named[1]}"
+    if model is None and _is_file(named[1]):
+        model = next((model for (known, _), model in OPEN_CLIP.items() if known == named[0]), None)
+        note = f"was the file {named[1]} of open_clip's {named[0]}: taken to hold these weights"
     use, *rest = items.items()
     items.clear()
     items[use[0]] = use[1]
-    scope.put("model", model, note=f"open_clip's {named[0]}, {named[1]}")
+    if model is None:
+        known = ", ".join(f"{a} {v}" for a, v in OPEN_CLIP)
+        message = f"open_clip's {named[0]} {named[1]} is not known by a name on the hub. Known: {known}"
+        scope.missing("model", scope.node, message, f"{named[0]} {named[1]}")
+    else:
+        scope.put("model", model, note=note)
     for item in (arch, version):
         if item is not None:
-            items["model"].above += item.above
+            items["model"].above += [*item.above, *filter(None, [item.beside])]
+            items["model"].origin = item.origin
     items.update(rest)
+
+
+def _hashable(named: tuple[Any, Any]) -> bool:
+    return all(isinstance(name, str) for name in named)
+
+
+def _is_file(version: object) -> bool:
+    """open_clip takes a file in the place of the name of its weights."""
+    return isinstance(version, str) and version.endswith((".bin", ".pt", ".pth", ".ckpt", ".safetensors"))
 
 
 OPEN_CLIP_TEXT: dict[str, Action] = {
@@ -65,12 +79,12 @@ OPEN_CLIP_TEXT: dict[str, Action] = {
 }
 
 
-def _slots(scope: Scope, key: str, node: Node) -> None:
+def slots(scope: Scope, key: str, node: Node) -> None:
     if not isinstance(node.value, list):
-        scope.problem(key, node, "a list of embedders was expected")
+        scope.missing("embedders", node, "a list of embedders was expected")
         return
-    slots = [_slot(scope, item, f"{scope.path_of(key)}[{i}]") for i, item in enumerate(node.value)]
-    scope.put("embedders", [slot for slot in slots if slot is not None], node)
+    made = [_slot(scope, item, f"{scope.path_of(key)}[{i}]") for i, item in enumerate(node.value)]
+    scope.put("embedders", made, node)
 
 
 BESIDE = {
@@ -82,15 +96,15 @@ BESIDE = {
 }
 
 
-def _slot(scope: Scope, node: Node, path: str) -> Block | None:
+def _slot(scope: Scope, node: Node, path: str) -> Block:
     """What stands beside the target goes into the slot, the rest into its embedder."""
     slot = type(scope)(scope.rewriter, path, node)
     embedder = scope.rewriter.component(node, "embedders", path, tuple(BESIDE))
-    if embedder is None:
-        return None
+    slot.block.origin = node.where
+    beside = given(node)
     for key, action in BESIDE.items():
-        if key in node.value:
-            action(slot, key, node.value[key])
+        if key in beside:
+            action(slot, key, beside[key])
     slot.put("embedder", embedder)
     slot.close()
     return slot.block
@@ -116,10 +130,23 @@ def _low_scale_levels(scope: Scope) -> None:
     scope.put("num_levels", levels.items["num_timesteps"].value)
 
 
+BOTH = ("sgm", "ldm")
+CLASS_OF_LDM: dict[str, Action] = {
+    **keeps("embed_dim n_classes add_sequence_dim"),
+    "key": drop("the slot's input_key says it"),
+    "ucg_rate": must(
+        0, 0.0, why="a slot has ucg_rate, which drops the vector; there a class of its own stood for none"
+    ),
+}
+
 RULES: dict[str, tuple[Rule, ...]] = {
-    "GeneralConditioner": (Rule("conditioners", "general", {"emb_models": _slots}, {"embedders": []}),),
-    "IdentityEncoder": (Rule("embedders", "identity"),),
-    "ClassEmbedder": (Rule("embedders", "class", keeps("embed_dim n_classes add_sequence_dim")),),
+    "GeneralConditioner": (Rule("conditioners", "general", {"emb_models": slots}, {"embedders": []}),),
+    "Identity": (Rule("embedders", "identity", packages=("torch",)),),
+    "IdentityEncoder": (Rule("embedders", "identity", packages=BOTH),),
+    "ClassEmbedder": (
+        Rule("embedders", "class", keeps("embed_dim n_classes add_sequence_dim")),
+        Rule("embedders", "class", CLASS_OF_LDM, {"add_sequence_dim": True}, packages=("ldm",)),
+    ),
     "ConcatTimestepEmbedderND": (Rule("embedders", "timestep", keeps("outdim")),),
     "SpatialRescaler": (
         Rule(
@@ -129,6 +156,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
                 **keeps("n_stages method multiplier in_channels out_channels bias wrap_video kernel_size"),
                 "remap_output": keep("remap"),
             },
+            packages=BOTH,
         ),
     ),
     "LowScaleEncoder": (
@@ -172,6 +200,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "embedders",
             "clip_text",
             {**TEXT, **keeps("layer layer_idx"), "always_return_pooled": keep("return_pooled")},
+            packages=BOTH,
         ),
     ),
     "FrozenOpenCLIPEmbedder2": (
@@ -183,10 +212,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "open_clip_text",
             {key: OPEN_CLIP_TEXT[key] for key in (*FROZEN, "arch", "version", "max_length", "layer")},
             {"layer": "last", "legacy": True},
+            packages=BOTH,
             finish=_open_clip_model,
         ),
     ),
-    "FrozenT5Embedder": (Rule("embedders", "t5", TEXT, {"model": "google/t5-v1_1-xxl"}),),
+    "FrozenT5Embedder": (Rule("embedders", "t5", TEXT, {"model": "google/t5-v1_1-xxl"}, packages=BOTH),),
     "FrozenByT5Embedder": (Rule("embedders", "byt5", TEXT, {"model": "google/byt5-base"}),),
     "FrozenCLIPT5Encoder": (
         Rule(
@@ -198,6 +228,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
                 "t5_version": keep("t5_model"),
                 **keeps("clip_max_length t5_max_length"),
             },
+            packages=BOTH,
         ),
     ),
     "FrozenOpenCLIPImageEmbedder": (

@@ -17,10 +17,22 @@ SHARED: dict[str, Action] = {
     **keeps(
         "in_channels model_channels out_channels num_res_blocks attention_resolutions dropout channel_mult "
         "conv_resample num_classes use_checkpoint num_heads num_head_channels num_heads_upsample "
-        "use_scale_shift_norm resblock_updown transformer_depth context_dim use_linear_in_transformer adm_in_channels"
+        "use_scale_shift_norm resblock_updown transformer_depth context_dim use_linear_in_transformer"
     ),
+    "adm_in_channels": keep(values={0: None}, note="no vector"),
     "spatial_transformer_attn_type": must("softmax", "softmax-xformers", why=ATTENTION),
 }
+
+OLDER: dict[str, Action] = {
+    "image_size": drop("a network takes any size"),
+    "legacy": drop("heads are those of num_heads and num_head_channels"),
+    "use_fp16": drop("trainer.precision says it"),
+    "use_bf16": drop("trainer.precision says it"),
+    "n_embed": must(None, why="it gives no codebook's indices"),
+    "use_new_attention_order": must(False, why="the weights of its attention have the old order"),
+    "use_spatial_transformer": drop("context_dim says it"),
+}
+"""Parameters of latent diffusion and of the first release of the ancestor."""
 
 VIDEO: dict[str, Action] = {
     **SHARED,
@@ -31,7 +43,17 @@ VIDEO: dict[str, Action] = {
     "dims": must(2, why="frames are images"),
     "extra_ff_mix_layer": drop("the layer is there whatever it says, as in generative-models"),
     "time_downup": must(False, why="frames are never resampled"),
+    **OLDER,
 }
+
+
+def _camera(scope: Scope, key: str, node: Node) -> None:
+    """A switch there, the width of the batch entry here."""
+    if node.value is True:
+        scope.missing("camera_dim", node, "the width of the batch entry `camera` says that it is used", f"{key}: true")
+    else:
+        scope.drop(key, node, "see camera_dim")
+
 
 MULTIVIEW: dict[str, Action] = {
     **SHARED,
@@ -48,9 +70,10 @@ MULTIVIEW: dict[str, Action] = {
     "video_kernel_size": keep(),
     "extra_ff_mix_layer": drop("the layer is always there"),
     "time_downup": must(False, why="frames are never resampled"),
-    "use_camera_emb": must(False, why="camera_dim, the width of the batch entry, says that it is used"),
+    "use_camera_emb": _camera,
     "time_mix_legacy": drop("the order of the mixtures is our own"),
-    "replicate_time_mix_bug": must(False, why="the mixtures are right"),
+    "replicate_time_mix_bug": drop("the mixtures are right"),
+    **OLDER,
 }
 
 
@@ -74,14 +97,16 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "networks",
             "unet",
             SHARED
+            | OLDER
             | keeps(
                 "dims disable_self_attentions num_attention_blocks disable_middle_self_attn disable_middle_transformer"
             ),
+            packages=("sgm", "ldm"),
         ),
     ),
     "VideoUNet": (Rule("networks", "video_unet", VIDEO),),
     "SpatialUNetModelWithTime": (
         Rule("networks", "multiview_video_unet", MULTIVIEW, note="layers of our own: weights of SV4D do not load"),
     ),
-    "Model": (Rule("networks", "ddpm_unet", DDPM),),
+    "Model": (Rule("networks", "ddpm_unet", DDPM, packages=("sgm", "ldm")),),
 }

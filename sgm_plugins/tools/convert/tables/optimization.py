@@ -36,9 +36,11 @@ CYCLES: dict[str, Action] = {
     "f_min": keep("end_factors"),
 }
 
+BOTH = ("sgm", "ldm")
+
 RULES: dict[str, tuple[Rule, ...]] = {
     **{name: (Rule("optimizers", ours, any_param=True, packages=("torch",)),) for name, ours in TORCH.items()},
-    "LambdaWarmUpCosineScheduler": (Rule("lr_schedules", "cosine", COSINE),),
-    "LambdaWarmUpCosineScheduler2": (Rule("lr_schedules", "cosine_cycles", CYCLES),),
-    "LambdaLinearScheduler": (Rule("lr_schedules", "linear_cycles", CYCLES),),
+    "LambdaWarmUpCosineScheduler": (Rule("lr_schedules", "cosine", COSINE, packages=BOTH),),
+    "LambdaWarmUpCosineScheduler2": (Rule("lr_schedules", "cosine_cycles", CYCLES, packages=BOTH),),
+    "LambdaLinearScheduler": (Rule("lr_schedules", "linear_cycles", CYCLES, packages=BOTH),),
 }
