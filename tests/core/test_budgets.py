@@ -26,14 +26,14 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 78,
-    "config": 10,
+    "config": 9,
     "hooks": 136,
     "checkpoints": 367,
     "training": 30,
     "runs": 12,
     "cli": 17,
-    "together": 623,
-    "code": 166,
+    "together": 622,
+    "code": 165,
     "testing": 74,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""

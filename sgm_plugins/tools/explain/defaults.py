@@ -47,14 +47,15 @@ def _plan(value: Any, type_: Type) -> Plan | None:
 
 def _record(value: Any) -> Call | None:
     """A dataclass object, field by field."""
-    schema = signature(type(value))
+    cls: Any = type(value)
+    schema = signature(cls)
     arguments: dict[str, Plan] = {}
     for name, parameter in schema.parameters.items():
         plan = _plan(getattr(value, name, None), parameter.type)
         if plan is None:
             return None
         arguments[name] = plan
-    return Call(type(value), arguments, _ORIGIN, "", schema=schema)
+    return Call(cls, arguments, _ORIGIN, "", schema=schema)
 
 
 def _data(value: Any) -> Any:
