@@ -15,8 +15,6 @@ from sgm_core.config.plan import Call, Fields, Items, Plan, Value, plain_plan, w
 from sgm_core.config.recipes import recipe_of, remember
 from sgm_core.errors import SgmError
 
-NOTHING: Mapping[str, Any] = {}
-
 FORMULAS = {
     "denoisers", "discretizations", "guiders", "losses", "samplers", "scalings", "sigma_samplers", "weightings",
 }  # fmt: skip
@@ -133,7 +131,10 @@ def _is_formula(plan: Plan) -> bool:
 
 
 def _call(
-    plan: Call, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = NOTHING, keywords: dict[str, Any] | None = None
+    plan: Call,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    keywords: dict[str, Any] | None = None,
 ) -> Any:
     """Call the target of a plan with its arguments (`keywords`, if they are built), and with others over them."""
     with _random_numbers_of(plan) if plan.own_draws else nullcontext():
@@ -141,7 +142,7 @@ def _call(
         if isinstance(getattr(plan.target, REFUSES, None), dict):
             warnings.warn(f"{_place(plan)}: {outdated(plan.target)}", stacklevel=2)
         try:
-            built = plan.target(*args, **{**arguments, **kwargs})
+            built = plan.target(*args, **{**arguments, **(kwargs or {})})
         except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
             raise _refusal(_place(plan), error) from error
     remember(built, plan)

@@ -228,9 +228,7 @@ def _scalar(text: str, kind: str | None) -> Any:
         ValueError: the text has not the form of the kind.
     """
     if kind is None:
-        kind = next(
-            (name for name, (form, first) in SCALARS.items() if text[:1] in first and form.fullmatch(text)), "str"
-        )
+        kind = next((name for name, (form, _) in SCALARS.items() if form.fullmatch(text)), "str")
     elif kind != "str" and not SCALARS[kind][0].fullmatch(text):
         raise ValueError(f"'{text}' is not of the type !!{kind}")
     match kind:

@@ -26,14 +26,14 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 114,
-    "config": 6,
+    "config": 5,
     "checkpoints": 170,
     "training": 13,
     "runs": 37,
     "pictures": 4,
     "cli": 54,
-    "together": 391,
-    "code": 85,
+    "together": 390,
+    "code": 84,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
