@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
-from sgm_core.config.schema import Bounded, DictOf, Either, ListOf, PathType, TupleOf, Type
+from sgm_core.config.schema import AnyType, Bounded, DictOf, Either, ListOf, PathType, TupleOf, Type
 from sgm_core.errors import SgmError
 from sgm_core.registry import LOCAL, Entry, index
 from sgm_plugins.cached.digests import update
@@ -118,26 +118,28 @@ def _files(plan: Plan) -> Iterator[Path]:
 
 
 def _named(name: str | Path, folders: bool) -> list[Path]:
-    """Regular files only. A folder of more than `MOST_FILES` is not one of a model."""
+    """Regular files only.
+
+    Raises:
+        SgmError: a folder of more than `MOST_FILES`, which is not one of a model.
+    """
     try:
         path = (Path(name).expanduser() if folders else Path(name)).resolve()
         if path.is_file():
             return [path]
         walked = os.walk(path) if folders else ()
-        files = islice((Path(folder, file) for folder, _, names in walked for file in names), MOST_FILES + 1)
-        found = [file for file in files if file.is_file()]
+        every = (Path(folder, file) for folder, _, names in walked for file in names)
+        found = list(islice(every, MOST_FILES + 1))
     except (OSError, ValueError, RuntimeError):  # too long for a path, a null byte: some other text
         return []
     if len(found) > MOST_FILES:
-        raise SgmError(
-            f"{path}: more than {MOST_FILES} files, too many to tell whether an output is still that of them"
-        )
-    return found
+        raise SgmError(f"{path}: more than {MOST_FILES} files, too many for the folder of a model")
+    return [file for file in found if file.is_file()]
 
 
 def _takes_path(kind: Type) -> bool:
     match kind:
-        case PathType():
+        case PathType() | AnyType():
             return True
         case Bounded(inner, _) | ListOf(inner, _) | DictOf(_, inner):
             return _takes_path(inner)

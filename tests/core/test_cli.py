@@ -103,7 +103,7 @@ def test_a_blocked_plugin_brings_no_command(offer, monkeypatch, capsys):
     offer(source="raise SystemExit('imported')")
     with pytest.raises(SystemExit, match="2"):
         main(["count", "1", "--plugins", "off"])
-    assert "invalid choice: 'count'" in capsys.readouterr().err
+    assert "there is no command 'count'" in capsys.readouterr().err
 
 
 def test_started_as_a_module_nothing_of_the_working_folder_is_imported(tmp_path, monkeypatch):

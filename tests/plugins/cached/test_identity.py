@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import sgm_core as sgm
-from sgm_core import errors as sgm_errors
 from sgm_core.cli.app import run_file
+from sgm_core.errors import SgmError
 from sgm_core.registry import index
 from sgm_plugins.cached.identity import folder_name, identity
 
@@ -138,5 +138,5 @@ def test_a_text_is_no_folder_and_a_folder_may_hold_anything(words, tmp_path, mon
     assert files(folder="~") == [str(home / "deep" / "private")]
     monkeypatch.setattr("sgm_plugins.cached.identity.MOST_FILES", 1)
     (home / "more").write_text("x")
-    with pytest.raises(sgm_errors.SgmError, match="more than 1 files"):
+    with pytest.raises(SgmError, match="more than 1 files"):
         files(folder=str(home))
