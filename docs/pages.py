@@ -3,7 +3,7 @@
 - a catalogue of the built-in components, from the registry and their source; no component is imported
 - the options of each command, from its parser
 - the API reference, from docstrings (by mkdocstrings)
-- CONTRIBUTING.md and CHANGELOG.md, which stand outside docs/
+- CONTRIBUTING.md, SECURITY.md and CHANGELOG.md, which stand outside docs/
 
 Links from a page to a file outside docs/ work on a code host. The site has no such file, so the link becomes the path
 as text. A path that does not exist gives a warning, and a warning ends the build.
@@ -30,7 +30,7 @@ from sgm_core.registry import BUILTIN, index
 from sgm_plugins.tools.catalog.source.component import Described, component_of
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "SECURITY.md": "policy.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 ARGUMENTS = re.compile(r"\n+(Args|Attributes):\n(?:(?: .*)?\n|\Z)*(?: .*\Z)?")
 """The part of a docstring that the table of parameters repeats."""
@@ -47,7 +47,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav += [
         {"Components": [{"All kinds": "components/index.md"}, *kinds]},
         {"Reference": [{"Options of commands": "options.md"}, {"Python": [{"Names": "api/names.md"}, *api]}]},
-        {"Project": [{"Contributing": "contributing.md"}, {"Changelog": "changelog.md"}]},
+        {"Project": [{"Contributing": "contributing.md"}, {"Security": "policy.md"}, {"Changelog": "changelog.md"}]},
     ]
     return config
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.errors import EXIT_INTERRUPTED, SgmError, shown, tell
-from sgm_core.registry import BUILTIN, Entry, UnknownNameError, index
+from sgm_core.registry import BUILTIN, Entry, UnknownNameError, did_you_mean, index
 
 if TYPE_CHECKING:
     from sgm_core.hooks.session import Session
@@ -83,8 +83,21 @@ def dispatch(given: list[str]) -> int:
         if (offer := find(offers, name)) is not None:
             return run_command(offer.name, offer.command, str(offer.plugin), given[1:], opened)
         listing |= listing_of(offers)
-    root_parser(listing).parse_args(given[:1])  # exits
+    root = root_parser(listing)
+    if not name.startswith("-"):
+        root.error(f"there is no command '{name}'.{did_you_mean(name, listing)} Commands: {', '.join(sorted(listing))}")
+    root.parse_args(given[:1])  # exits
     raise AssertionError
+
+
+class Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"{BUILTIN} {version(BUILTIN)}\n")
+        parser.exit()
 
 
 def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -98,6 +111,7 @@ def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    root.add_argument("--version", action=Version, nargs=0, help="show the version of sgm-core")
     root.add_argument("command", metavar="COMMAND", choices=listing, help=argparse.SUPPRESS)
     return root
 

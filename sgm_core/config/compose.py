@@ -20,6 +20,9 @@ from sgm_core.config.tree import (
 )
 from sgm_core.registry import BUILTIN, Entry, did_you_mean, index
 
+MOST_FILES, MOST_DEPTH = 1000, 50
+"""Files that a config is made of, each counted as often as it is read, and how many extend each other in a row."""
+
 
 def compose(
     sources: Iterable[str | Path], overrides: Iterable[str] = (), patches: Iterable[tuple[str, Node]] = ()
@@ -107,6 +110,10 @@ def _folders(entry: Entry) -> list[Path]:
 
 def _load(path: Path, problems: Problems, inside: tuple[Path, ...] = ()) -> Node:
     """A file merged over what it `extends` (a path beside it, a shipped name, or a list of these)."""
+    problems.files += 1
+    if problems.files > MOST_FILES or len(inside) > MOST_DEPTH:
+        reason = f"not read: a config extends at most {MOST_FILES} files, {MOST_DEPTH} deep"
+        raise ConfigError([*problems.found, Problem(Origin(str(path)), "extends", reason)])
     tree = read_file(path, problems)
     bases = tree.value.pop("extends", None) if isinstance(tree.value, dict) else None
     if bases is None:

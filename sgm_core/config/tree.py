@@ -86,6 +86,7 @@ class Problems:
     """Collects, so that one run reports everything."""
 
     found: list[Problem] = field(default_factory=list)
+    files: int = 0  # that were read so far
 
     def add(self, origin: Origin, path: str, message: str) -> None:
         self.found.append(Problem(origin, path, message))

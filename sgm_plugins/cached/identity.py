@@ -7,6 +7,7 @@ import marshal
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from sgm_core.config.plan import Call, Plan, Value, walk
 from sgm_core.config.recipes import recipe_of
+from sgm_core.config.schema import AnyType, Bounded, DictOf, Either, ListOf, PathType, TupleOf, Type
 from sgm_core.errors import SgmError
 from sgm_core.registry import LOCAL, Entry, index
 from sgm_plugins.cached.digests import update
@@ -23,6 +25,9 @@ from sgm_plugins.tools.explain.to_config import to_config
 
 FORMAT = 1
 """Of the cache; another one is another identity."""
+
+MOST_FILES = 10_000
+"""In a folder that a config names."""
 
 
 def identity(part: nn.Module | Callable[[], Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -100,18 +105,47 @@ def _source_of_object(obj: Any) -> str:
 
 
 def _files(plan: Plan) -> Iterator[Path]:
-    """The files that the values of a config name, also those in a folder."""
-    for value in walk(plan):
-        if not (isinstance(value, Value) and isinstance(value.value, (str, Path)) and value.value):
-            continue
-        try:
-            path = Path(value.value).expanduser().resolve()
-            if path.is_file():
-                yield path
-            files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
-        except (OSError, ValueError, RuntimeError):  # too long for a path, a null byte: some other text
-            continue
-        yield from files
+    """The files that the values of a config name, also those in a folder. A text is a folder only where a path may
+    stand: the prefix of a prompt is none."""
+    for call in walk(plan):
+        if isinstance(call, Call):
+            for name, argument in call.arguments.items():
+                parameter = call.schema.parameters.get(name)
+                takes_path = parameter is not None and _takes_path(parameter.type)
+                for value in () if isinstance(argument, Call) else walk(argument):
+                    if isinstance(value, Value) and isinstance(value.value, (str, Path)) and value.value:
+                        yield from _named(value.value, takes_path or isinstance(value.value, Path))
+
+
+def _named(name: str | Path, folders: bool) -> list[Path]:
+    """Regular files only.
+
+    Raises:
+        SgmError: a folder of more than `MOST_FILES`, which is not one of a model.
+    """
+    try:
+        path = (Path(name).expanduser() if folders else Path(name)).resolve()
+        if path.is_file():
+            return [path]
+        walked = os.walk(path) if folders else ()
+        every = (Path(folder, file) for folder, _, names in walked for file in names)
+        found = list(islice(every, MOST_FILES + 1))
+    except (OSError, ValueError, RuntimeError):  # too long for a path, a null byte: some other text
+        return []
+    if len(found) > MOST_FILES:
+        raise SgmError(f"{path}: more than {MOST_FILES} files, too many for the folder of a model")
+    return [file for file in found if file.is_file()]
+
+
+def _takes_path(kind: Type) -> bool:
+    match kind:
+        case PathType() | AnyType():
+            return True
+        case Bounded(inner, _) | ListOf(inner, _) | DictOf(_, inner):
+            return _takes_path(inner)
+        case Either(several) | TupleOf(several):
+            return any(map(_takes_path, several))
+    return False
 
 
 def _file(path: Path) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_a_blocked_plugin_brings_no_command(offer, monkeypatch, capsys):
     offer(source="raise SystemExit('imported')")
     with pytest.raises(SystemExit, match="2"):
         main(["count", "1", "--plugins", "off"])
-    assert "invalid choice: 'count'" in capsys.readouterr().err
+    assert "there is no command 'count'" in capsys.readouterr().err
 
 
 def test_started_as_a_module_nothing_of_the_working_folder_is_imported(tmp_path, monkeypatch):
@@ -117,3 +118,18 @@ def test_started_as_a_module_nothing_of_the_working_folder_is_imported(tmp_path,
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == (2 if arguments == ["evil"] else 0), done.stderr
     assert not (tmp_path / "CANARY").exists()
+
+
+def test_a_mistyped_command_is_told_the_nearest(capsys):
+    for given, said in (("chek", "Did you mean 'check'?"), ("zzzzzz", "no command 'zzzzzz'. Commands: ")):
+        with pytest.raises(SystemExit) as stopped:
+            main([given, "digits"])
+        assert stopped.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_distribution(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"sgm-core {version('sgm-core')}\n"

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -259,3 +260,27 @@ def test_all_wrong_overrides_are_reported(write):
 
 def test_an_override_changes_one_of_two_aliased_values(write):
     assert value(*write(a="a: &x {n: 1}\nb: *x"), overrides=["a.n=2"]) == {"a": {"n": 2}, "b": {"n": 1}}
+
+
+def test_the_files_that_a_config_extends_are_counted(tmp_path):
+    for i in range(30):  # 2^30 reads
+        text = f"extends: [x{i + 1}.yaml, x{i + 1}.yaml]\n" if i < 29 else "seed: 1\n"
+        (tmp_path / f"x{i}.yaml").write_text(text)
+    for i in range(200):
+        (tmp_path / f"c{i}.yaml").write_text(f"extends: c{i + 1}.yaml\n" if i < 199 else "seed: 1\n")
+    for name in ("x0", "c0"):
+        with pytest.raises(ConfigError, match="a config extends at most 1000 files, 50 deep"):
+            compose([tmp_path / f"{name}.yaml"])
+    assert compose([tmp_path / "x22.yaml"])[0].value["seed"].value == 1  # 255 reads
+    assert compose([tmp_path / "c150.yaml"])[0].value["seed"].value == 1  # 50 deep
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_what_is_no_config_is_not_read(tmp_path):
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(20 << 30)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "base.yaml").write_text("extends: pipe.yaml\n")
+    for name in ("huge", "pipe", "base"):
+        with pytest.raises(ConfigError, match=r"regular|larger|no such file"):
+            compose([tmp_path / f"{name}.yaml"])

@@ -8,6 +8,7 @@ import torch
 
 import sgm_core as sgm
 from sgm_core.cli.app import run_file
+from sgm_core.errors import SgmError
 from sgm_core.registry import index
 from sgm_plugins.cached.identity import folder_name, identity
 
@@ -115,3 +116,27 @@ def test_the_source_of_a_component_that_was_registered_here_counts(register, tmp
         run_file(str(file))
         names.add(name_of())
     assert len(names) == 2
+
+
+def test_a_text_is_no_folder_and_a_folder_may_hold_anything(words, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / "deep").mkdir(parents=True)
+    (home / "deep" / "private").write_text("x")
+    monkeypatch.setenv("HOME", str(home))
+
+    def files(**arguments):
+        slot = {"embedder": {"use": "words", **arguments}, "input_key": "txt", "cache": True}
+        part = sgm.build("conditioners", {"use": "general", "embedders": [slot]}).slots[0].embedder.part
+        return [file[0] for file in identity(part.source, {})["files"]]
+
+    for text in ("~", str(home), "~/deep/private"):
+        assert files(weights=text) == []
+    assert files(weights=str(home / "deep" / "private")) == [str(home / "deep" / "private")]  # a file, plainly
+    if os.name == "posix":
+        (home / "dangling").symlink_to(home / "nowhere")
+        os.mkfifo(home / "pipe")
+    assert files(folder="~") == [str(home / "deep" / "private")]
+    monkeypatch.setattr("sgm_plugins.cached.identity.MOST_FILES", 1)
+    (home / "more").write_text("x")
+    with pytest.raises(SgmError, match="more than 1 files"):
+        files(folder=str(home))
