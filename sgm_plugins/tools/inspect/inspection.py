@@ -118,9 +118,9 @@ def inspect(path: Path) -> Inspection:
         return lora_of(path, [contents])
     names = own_names(contents.shapes, claims=claims)
     ours = {names[key]: stored for key, stored in contents.tensors.items()}
-    parts = by_part(key for key in ours if not harmless(key))
-    others = [*parts.pop("", []), *filter(harmless, ours)]
-    parts |= {"": others} if others else {}
+    keys = by_part(key for key in ours if not harmless(key))
+    others = [*keys.pop("", []), *filter(harmless, ours)]
+    keys |= {"": others} if others else {}
     told = _provenance(contents)
     step = contents.extras.get("global_step")
     return Inspection(
@@ -128,7 +128,7 @@ def inspect(path: Path) -> Inspection:
         form_of(claims, contents.shapes),
         families_of(claims),
         known=[model for claim in claims for model in claim.models],
-        parts={name or "others": part_of_tensors({key: ours[key] for key in keys}) for name, keys in parts.items()},
+        parts={name or "others": part_of_tensors({key: ours[key] for key in its}) for name, its in keys.items()},
         average=any(key.startswith(SHADOW) for key in ours),
         config=told.get("config"),
         components=told.get("components", []),
