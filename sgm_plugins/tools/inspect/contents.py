@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, printable
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the format: https://github.com/huggingface/safetensors, README."""
@@ -96,27 +96,52 @@ _TORCH_NAMES = {
 
 
 def _read_header(path: Path) -> Contents:
-    """The form is eight bytes with the length of a JSON object, the object, and the numbers."""
+    """The form is eight bytes with the length of a JSON object, the object, and the numbers.
+
+    What the safetensors library refuses is refused: its own reader looks at the header first. It maps the file and
+    reads no tensor. Ours then says what is in it, for the library tells neither offsets nor names of all dtypes.
+
+    Raises:
+        SgmError: it is no such file, or truncated.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > min(LARGEST_HEADER, size - 8):
             raise SgmError(f"{path}: no .safetensors file, or only its beginning")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise SgmError(f"{path}: no .safetensors file: {error}") from error
+        text = file.read(length)
     try:
-        metadata = header.pop("__metadata__", {})
+        header = json.loads(text)
+        metadata = header.pop("__metadata__", None) or {}
         tensors = {key: Stored(value["dtype"], tuple(value["shape"])) for key, value in header.items()}
         end = max((value["data_offsets"][1] for value in header.values()), default=0)
-    except (AttributeError, KeyError, TypeError, IndexError) as error:
-        raise SgmError(f"{path}: no .safetensors file: its header lists no tensors") from error
-    if 8 + length + end != size:
-        what = "truncated" if 8 + length + end > size else "more than a .safetensors file"
-        raise SgmError(f"{path}: {what}: it has {size} bytes, and its header says {8 + length + end}")
+        if end != size - 8 - length and isinstance(end, int):
+            what = "truncated" if 8 + length + end > size else "more than a .safetensors file"
+            raise SgmError(f"{path}: {what}: it has {size} bytes, and its header says {8 + length + end}")
+    except SgmError:
+        raise
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError) as error:
+        reason = printable(error, 100) if isinstance(error, ValueError) else "its header lists no tensors"
+        raise SgmError(f"{path}: no .safetensors file: {reason}") from error
+    _refuse(path)
     return Contents(path, tensors, metadata)
+
+
+def _refuse(path: Path) -> None:
+    """Refuse what the library refuses: offsets that overlap or leave gaps, sizes that are not those of dtype and shape,
+    keys that come twice, metadata that are no texts.
+
+    Raises:
+        SgmError: its reason.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            file.keys()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SgmError(f"{path}: no .safetensors file: {printable(error, 200)}") from error
 
 
 def nested(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:

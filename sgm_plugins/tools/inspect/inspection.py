@@ -202,12 +202,31 @@ def _provenance(contents: Contents) -> dict[str, Any]:
     if text is not None:
         try:
             found = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SgmError(f"{contents.path}: its metadata '{PROVENANCE_KEY}' is no JSON: {error}") from error
-        return found if isinstance(found, dict) else {}
+        return _checked(contents.path, found)
     held = contents.extras.get(PROVENANCE_KEY)
-    if not isinstance(held, dict):
+    if not isinstance(held, dict) or not isinstance(held.get("config"), dict):
         return {}
     from sgm_core.config.api import config_from
 
-    return {**held, "config": config_from(held["config"]).to_yaml()}
+    return _checked(contents.path, {**held, "config": config_from(held["config"]).to_yaml()})
+
+
+def _checked(path: Path, told: Any) -> dict[str, Any]:
+    """What a file says of itself, with a config that is a text, and a lock of texts.
+
+    Raises:
+        SgmError: it says something else.
+    """
+    fine = isinstance(told, dict) and isinstance(told.get("config", ""), str | None)
+    rows = told.get("components") if fine else None
+    if fine and rows is not None:
+        keys = {"kind", "name", "distribution", "version"}
+        fine = isinstance(rows, list) and all(
+            isinstance(row, dict) and keys <= row.keys() and all(isinstance(row[key], str) for key in keys)
+            for row in rows
+        )
+    if not fine:
+        raise SgmError(f"{path}: its metadata '{PROVENANCE_KEY}' are no config and no lock of components")
+    return {**told, "components": rows or []}
