@@ -94,7 +94,7 @@ def _read_peft(folder: Path, part: str) -> dict[str, LowRank]:
     weights, _ = _load(folder / WEIGHTS)
     try:
         config = read_object(inside(folder, CONFIG))
-    except SgmError as error:
+    except ValueError as error:
         raise SgmError(f"{error}; it says how the weights beside it are scaled") from error
     if config.get("use_dora"):
         raise SgmError(f"{folder / CONFIG}: use_dora is set; only plain LoRA can be read")
