@@ -67,6 +67,11 @@ def dispatch(given: list[str]) -> int:
     if rule is not None:
         os.environ["SGM_PLUGINS"] = rule
     name = given[0] if given else "--help"
+    if name == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"{BUILTIN} {version(BUILTIN)}\n")
+        return 0
     try:
         entry = None if name.startswith("-") else index.find(GROUP, name)
     except UnknownNameError:
@@ -90,16 +95,6 @@ def dispatch(given: list[str]) -> int:
     raise AssertionError
 
 
-class Version(argparse.Action):
-    """Prints the version, which is looked up only then."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"{BUILTIN} {version(BUILTIN)}\n")
-        parser.exit()
-
-
 def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
     """`sgm` itself: only its help, and the name of the command, one of a listing with summaries."""
     width = max([10, *(len(name) + 2 for name in listing)])
@@ -108,10 +103,9 @@ def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="sgm",
         usage="sgm COMMAND ...",
         description="Train, fine-tune and sample diffusion models whose parts are found by name.",
-        epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for the options of a command.",
+        epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for its options, `sgm --version` for the version.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--version", action=Version, nargs=0, help="show the version of sgm-core")
     root.add_argument("command", metavar="COMMAND", choices=listing, help=argparse.SUPPRESS)
     return root
 

@@ -176,7 +176,7 @@ class TableSource:
             raise BadImageError(f"'{path}' is a URL")
         try:
             return Path(path) if self._folder is None else inside(self._folder, path)
-        except SgmError as error:
+        except ValueError as error:
             raise BadImageError(str(error)) from error
 
     def entries(self, row: int) -> dict[str, Any]:

@@ -31,9 +31,9 @@ ALLOWED_OVERRUN: dict[str, int] = {
     "training": 13,
     "runs": 37,
     "pictures": 4,
-    "cli": 68,
-    "together": 412,
-    "code": 104,
+    "cli": 62,
+    "together": 406,
+    "code": 97,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
