@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -65,9 +66,18 @@ def load_engine(
         device=device,
         take_average=take_average,
     )
-    if config is None and checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
-        engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
+    if config is None:
+        remember(engine, checkpoint)
     return cast(DiffusionEngine, engine)
+
+
+def remember(engine: Any, checkpoint: Checkpoint) -> None:
+    """Give an engine what its checkpoint knows of the data that it was trained on."""
+    was = checkpoint.provenance
+    if was is not None and was.latent_shape is not None:
+        engine.latent_shape = tuple(was.latent_shape)
+    if was is not None and engine.provenance is not None:
+        engine.provenance = replace(engine.provenance, data=was.data)
 
 
 def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
@@ -78,8 +88,7 @@ def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
     """
     engine = built(choose_config(checkpoint, None))
     load_into(engine, checkpoint)
-    if checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
-        engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
+    remember(engine, checkpoint)
     return cast(DiffusionEngine, engine)
 
 

@@ -24,11 +24,13 @@ class Provenance:
         components: the lock: kind, name, distribution and version of every component in it, and of the plugins (kind
             `plugins`) whose hooks took part.
         latent_shape: (c, *grid) of what it was trained on.
+        data: what a datamodule found in its data, as its `facts()` gives it.
     """
 
     config: dict[str, Any]
     components: list[dict[str, str]] = field(default_factory=list)
     latent_shape: list[int] | None = None
+    data: dict[str, Any] | None = None
 
     @staticmethod
     def of(config: Mapping[str, Any], entries: Iterable[Entry]) -> Provenance:
@@ -62,7 +64,7 @@ class Provenance:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Provenance:
-        return Provenance(data["config"], data.get("components", []), data.get("latent_shape"))
+        return Provenance(data["config"], data.get("components", []), data.get("latent_shape"), data.get("data"))
 
     def missing(self) -> list[str]:
         """A line for each component that is not installed here, with the command that installs it."""

@@ -196,16 +196,27 @@ class ImageData(SplitData):
         report.problems = self.problems()
         return report
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was found in the data: a checkpoint keeps it."""
+        return {"facts": self.facts()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare; `sgm train --resume` refuses other data before it comes to this."""
+        was, now = state_dict.get("facts", {}), self.facts()
+        changed = [key for key in now if was.get(key, now[key]) != now[key]]
+        if changed:
+            warnings.warn(f"{self.title}: not as it was when the run began: {', '.join(changed)} differ", stacklevel=2)
+
     def facts(self) -> dict[str, Any]:
-        """What was found in the data that a resumed run relies on, see `Facts`."""
+        """What a resumed run relies on: the number of samples, a digest of their names, classes and columns."""
         digest = hashlib.sha256()
         for name in self.source.names:
             digest.update(os.fsencode(name) + b"\0")
         judge, _ = self.judge
         return {
             "samples": len(self.source.names),
-            "names": digest.hexdigest(),
-            "classes": dict(self.class_names),
+            "names_sha256": digest.hexdigest(),
+            "classes": {entry: list(names) for entry, names in self.class_names.items()},
             "columns": dict(judge.like),
         }
 

@@ -111,3 +111,14 @@ class Reports(Protocol):
 
         With a parameter `ask`, it also calls `ask(name, entries)` for each sample that can be used.
         """
+
+
+def data_lines(data: Mapping[str, Any]) -> list[str]:
+    """What a model was trained on: samples, classes in the order of their numbers, columns."""
+    lines = [f"{data['samples']} samples"] if isinstance(data.get("samples"), int) else []
+    for what in ("classes", "columns"):
+        for entry, told in data[what].items() if isinstance(data.get(what), dict) else ():
+            names = list(map(str, told)) if isinstance(told, list) else [str(told)]
+            more = f", ... ({len(names)})" if len(names) > 10 else ""
+            lines.append(f"{entry}: {', '.join(names[:10])}{more}"[:200])
+    return lines

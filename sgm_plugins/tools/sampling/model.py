@@ -16,6 +16,7 @@ from sgm_core.conditioning import Conditioning
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_core.randomness import draws_of
+from sgm_core.registry import did_you_mean
 from sgm_plugins.cached.parts import cached_parts
 from sgm_plugins.tools.explain.to_config import to_config
 from sgm_plugins.tools.sampling.entries import entries_of, families_of
@@ -122,13 +123,35 @@ class Model:
         Raises:
             SgmError, ValueError: an entry is missing, or cannot be embedded.
         """
-        recipe = replace(recipe, cond={key: values for key, values in recipe.cond.items() if key in self.keys})
+        cond = {key: self._numbers(key, values) for key, values in recipe.cond.items() if key in self.keys}
+        recipe = replace(recipe, cond=cond)
         batch, away = entries_of(
             recipe, self.keys, size, frames=frames, image=image, generators=generators, families=self.families
         )
         for given in (batch, away):
             self.engine.conditioner.check(given)
         return batch, away
+
+    def _numbers(self, key: str, values: Sequence[Any]) -> list[Any]:
+        """The values of a condition, with the number of each class that is given by its name.
+
+        Raises:
+            SgmError: no class of the data that it was trained on has this name.
+        """
+        told = getattr(self.engine.provenance, "data", None) or {}
+        names = told.get("classes", {}).get(key, [])
+        found = []
+        for value in values:
+            by_name = isinstance(value, str) or (isinstance(value, int) and not 0 <= value < len(names))
+            if names and by_name and str(value) in names:
+                value = names.index(str(value))
+            elif names and isinstance(value, str):
+                raise SgmError(
+                    f"--cond {key}={value}: no class of this name.{did_you_mean(value, names)} "
+                    f"There are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+                )
+            found.append(value)
+        return found
 
     def condition(
         self,
