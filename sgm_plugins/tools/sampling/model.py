@@ -18,6 +18,7 @@ from sgm_core.errors import SgmError
 from sgm_core.randomness import draws_of
 from sgm_core.registry import did_you_mean
 from sgm_plugins.cached.parts import cached_parts
+from sgm_plugins.embedders.token_count import CutTexts, TokenCount
 from sgm_plugins.tools.explain.to_config import to_config
 from sgm_plugins.tools.sampling.entries import entries_of, families_of
 from sgm_plugins.tools.sampling.parts import Parts, cast
@@ -43,6 +44,7 @@ class Model:
             engine.set_submodule(name, part.module())  # caches are for training
         self.engine = engine.eval().requires_grad_(False)
         self.device = device
+        self._cut = CutTexts()
         self.keys: tuple[str, ...] = engine.conditioner.input_keys
         shapes = {key: tuple(value.shape) for key, value in engine.state_dict().items()}
         own = [claim.name for claim in recognise(shapes) if claim.whole]
@@ -130,7 +132,19 @@ class Model:
         )
         for given in (batch, away):
             self.engine.conditioner.check(given)
+            self._tell_what_is_cut(given)
         return batch, away
+
+    def _tell_what_is_cut(self, given: dict[str, Any]) -> None:
+        """Warn of texts that are longer than what an embedder reads, before anything is drawn."""
+        conditioner = self.engine.conditioner
+        embedders = getattr(conditioner, "embedders", ())
+        for slot, embedder in zip(getattr(conditioner, "slots", ()), embedders, strict=True):
+            texts = given[slot.keys[0]]
+            if not hasattr(embedder, "count_tokens") or not isinstance(texts, list):
+                continue
+            for text, count in zip(texts, embedder.count_tokens(texts), strict=True):
+                self._cut.tell(text, TokenCount(*count))
 
     def _numbers(self, key: str, values: Sequence[Any]) -> list[Any]:
         """The values of a condition, with the number of each class that is given by its name.
