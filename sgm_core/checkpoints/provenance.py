@@ -28,6 +28,7 @@ class Provenance:
     config: dict[str, Any]  # resolved
     components: list[dict[str, str]] = field(default_factory=list)  # the lock: kind, name, distribution, version
     latent_shape: list[int] | None = None  # (c, *grid) of what it was trained on
+    data: dict[str, Any] | None = None  # what a datamodule found in its data, as its `facts()` gives it
 
     @staticmethod
     def of(config: Mapping[str, Any], entries: Iterable[Entry], shape: Sequence[int] | None = None) -> Provenance:
@@ -68,7 +69,8 @@ class Provenance:
             raise ValueError("its config or its list of components is not what sgm writes")
         if shape is not None and not (isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"its latent_shape is not a list of positive numbers: {shape!r:.80}")
-        return Provenance(config, rows, shape)
+        facts = data.get("data")
+        return Provenance(config, rows, shape, facts if isinstance(facts, dict) else None)
 
     def missing(self) -> list[str]:
         """A line for each component that is not installed here, with the command that installs it."""

@@ -45,6 +45,7 @@ class Inspection:
         average: whether it has averaged weights (EMA).
         config: of the model, as YAML, if it says so; `components` the lock beside it.
         step: the optimizer step at which it was saved, if it says so.
+        data: what it was trained on, as its datamodule's `facts()` told: samples, classes, columns.
         contents: all keys, by file.
         fault: why a file that looks usable is not; empty if it is.
     """
@@ -60,6 +61,7 @@ class Inspection:
     step: int | None
     contents: list[Contents] = field(repr=False)
     fault: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -73,6 +75,7 @@ class Inspection:
             "average": self.average,
             "step": self.step,
             "config": self.config,
+            "data": self.data or None,
             "components": self.components,
             "metadata": {k: v for c in self.contents for k, v in c.metadata.items() if k != PROVENANCE_KEY},
             "tensors": {
@@ -134,6 +137,7 @@ def inspect(path: Path) -> Inspection:
         components=told.get("components", []),
         step=step if isinstance(step, int) else None,
         contents=[contents],
+        data=told["data"] if isinstance(told.get("data"), dict) else {},
     )
 
 
