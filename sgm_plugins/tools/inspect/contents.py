@@ -124,7 +124,7 @@ def _header(text: bytes, size: int) -> tuple[dict[str, Stored], dict[str, str]]:
 
     header = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=no_constant)
     if not text.startswith(b"{"):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header lists no tensors")
     metadata = header.pop("__metadata__", None)
     texts = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
     if metadata is not None and not texts:
@@ -138,7 +138,8 @@ def _header(text: bytes, size: int) -> tuple[dict[str, Stored], dict[str, str]]:
         end = stop
     if end != size:
         what = "truncated" if end > size else "more than a .safetensors file"
-        raise ValueError(f"{what}: its numbers take {size} bytes, and its header says {end}")
+        before = 8 + len(text)
+        raise ValueError(f"{what}: it has {before + size} bytes, and its header says {before + end}")
     return {key: stored for _, _, key, stored in rows}, metadata or {}
 
 
