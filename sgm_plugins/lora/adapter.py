@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sgm_core.checkpoints.layouts import NETWORK
 from sgm_core.roles import Adapter
-from sgm_plugins.lora.files import KOHYA, PEFT, write_kohya, write_peft
+from sgm_plugins.lora.files import write_kohya, write_peft
+from sgm_plugins.lora.keys import KOHYA, PEFT
 from sgm_plugins.lora.names import EMBEDDER, Names, Target
 from sgm_plugins.lora.update import LowRank
 

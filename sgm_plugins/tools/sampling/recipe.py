@@ -165,7 +165,7 @@ class Recipe:
     def shared(self) -> Self:
         """With no path of this machine in the names of its files."""
         names = {name: getattr(self, name) for name in FILES}
-        changed = {name: None if path is None else shared_name(path) for name, path in names.items()}
+        changed: dict[str, Any] = {name: None if path is None else shared_name(path) for name, path in names.items()}
         return replace(self, **changed, loras=tuple(shared_name(lora) for lora in self.loras))
 
     @classmethod
