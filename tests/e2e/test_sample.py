@@ -131,7 +131,7 @@ def test_a_checkpoint_without_a_config_is_drawn_with_one_that_is_named(sample, f
     config = folder / "sd_2_1_768.yaml"
     code, _, err = sample("sd_2_1_768", *PROMPT, "--config", config)
     assert code == 0, err
-    assert read_recipe(Path("samples/seed-000000.png"))[0].config == str(config)
+    assert read_recipe(Path("samples/seed-000000.png"))[0].config == config.name
     assert Image.open("samples/seed-000000.png").size == (16, 16)
 
 

@@ -77,15 +77,17 @@ def mutated(draw: random.Random) -> bytes:
         key = draw.choice(list(header))
         match draw.randrange(6):
             case 0:
-                header[key] = draw.choice(VALUES)
+                header[key] = copy.deepcopy(draw.choice(VALUES))
             case 1 if isinstance(header[key], dict) and header[key]:
-                header[key][draw.choice(list(header[key]))] = draw.choice(VALUES)
+                header[key][draw.choice(list(header[key]))] = copy.deepcopy(draw.choice(VALUES))
             case 2 if isinstance(header[key], dict) and isinstance(header[key].get("shape"), list):
                 header[key]["shape"] = draw.choices([0, 1, 2, 3, 4, -1, 2**62], k=draw.randint(0, 3))
             case 3 if isinstance(header[key], dict):
                 header[key]["data_offsets"] = draw.choices([0, 4, 16, 22, 23, 24, -1], k=draw.choice([1, 2, 2, 2, 3]))
             case 4:
-                header[draw.choice(["e", "", "__metadata__", "a\u202e"])] = draw.choice([T, {}, {"a": "b"}, {"a": 1}])
+                header[draw.choice(["e", "", "__metadata__", "a\u202e"])] = copy.deepcopy(
+                    draw.choice([T, {}, {"a": "b"}, {"a": 1}])
+                )
             case 5 if len(header) > 1:
                 del header[key]
     text = json.dumps(header)

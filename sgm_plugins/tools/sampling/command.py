@@ -107,8 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if any(number is not None and number < 1 for number in (options.n, options.batch_size)):
-        raise SgmError("-n and --batch-size are at least 1")
+    if any(number is not None and not 1 <= number <= 2**20 for number in (options.n, options.batch_size)):
+        raise SgmError("-n and --batch-size are at least 1, and at most 2^20")
     from sgm_plugins.tools.sampling.recipe import FILES, Recipe
     from sgm_plugins.tools.sampling.record import read_recipe
     from sgm_plugins.tools.sampling.stranger import MOST_PIXELS
