@@ -26,14 +26,14 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 114,
-    "config": 13,
+    "config": 12,
     "checkpoints": 170,
     "training": 13,
-    "runs": 37,
+    "runs": 8,
     "pictures": 4,
     "cli": 68,
-    "together": 412,
-    "code": 104,
+    "together": 376,
+    "code": 67,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
