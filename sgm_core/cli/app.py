@@ -43,17 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         return EXIT_INTERRUPTED
-    except (ValueError, OSError) as error:  # SgmError is a ValueError
-        if debug:
-            raise
-        tell(message_of(error))
-        return EXIT_WRONG_INPUT
-    except MemoryError:
-        tell("not enough memory")
-        return EXIT_WRONG_INPUT
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, (ValueError, OSError, MemoryError)):  # SgmError is a ValueError
+            tell(message_of(error))
+            return EXIT_WRONG_INPUT
         from sgm_core.cli.bug import report_bug
 
         return report_bug(error, given)
@@ -90,16 +85,6 @@ def dispatch(given: list[str]) -> int:
     raise AssertionError
 
 
-class Version(argparse.Action):
-    """Prints the version, which is looked up only then."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"{BUILTIN} {version(BUILTIN)}\n")
-        parser.exit()
-
-
 def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
     """`sgm` itself: only its help, and the name of the command, one of a listing with summaries."""
     width = max([10, *(len(name) + 2 for name in listing)])
@@ -111,7 +96,8 @@ def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--version", action=Version, nargs=0, help="show the version of sgm-core")
+    own = next(entry for entry in index.entries(GROUP) if entry.builtin)
+    root.add_argument("--version", action="version", version=own.provider, help="show the version of sgm-core")
     root.add_argument("command", metavar="COMMAND", choices=listing, help=argparse.SUPPRESS)
     return root
 
@@ -159,8 +145,10 @@ def run_command(name: str, command: Any, provider: str, given: list[str], opened
     return running.exit_code
 
 
-def message_of(error: ValueError | OSError) -> str:
+def message_of(error: ValueError | OSError | MemoryError) -> str:
     """The message for the user."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
     if isinstance(error, SgmError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
