@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import warnings
 from pathlib import Path
@@ -14,7 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from sgm_core.checkpoints.manifest import SUFFIX, write_manifest
+from sgm_core.checkpoints.manifest import SUFFIX, step_path, steps, write_manifest
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.config.sections import Checkpointing
 from sgm_core.errors import SgmError
@@ -137,7 +136,7 @@ class Saver(Checkpoint):
         step = trainer.global_step
         if step == self.saved_step:
             return
-        path = self.folder / f"step-{step:08d}.ckpt"
+        path = step_path(self.folder, step)
         trainer.save_checkpoint(path)  # on every rank: a sharded strategy gathers here
         failure = self.writer.failure
         if failure is None and trainer.is_global_zero:
@@ -150,7 +149,7 @@ class Saver(Checkpoint):
             return
         self.saved_step = step
         if trainer.is_global_zero:
-            rotated = [old for old in self.steps() if not self.is_kept(step_of(old))]
+            rotated = [old for step, old in steps(self.folder).items() if not self.is_kept(step)]
             for old in rotated[: -self.rules.keep_last or None]:
                 old.unlink()
             self.sweep_manifests()
@@ -158,7 +157,7 @@ class Saver(Checkpoint):
     def not_saved(self, trainer: Trainer, path: Path, failure: OSError | None, ends: bool) -> None:
         """Say so, in one line; an error if the run ends with it."""
         reason = "another process failed" if failure is None else failure.strerror or str(failure)
-        there = [old for old in self.steps() if old != path]
+        there = [old for old in steps(self.folder).values() if old != path]
         before = f"{there[-1].name} is there as it was" if there else "there is none before it"
         said = f"{path}: not saved: {reason}; {before}"
         if ends:
@@ -170,18 +169,8 @@ class Saver(Checkpoint):
         """Remove what vouches for no checkpoint; that of the step that was saved last vouches for `last.ckpt` too."""
         for manifest in self.folder.glob(f"step-*.ckpt{SUFFIX}"):
             checkpoint = self.folder / manifest.name.removesuffix(SUFFIX)
-            if not checkpoint.exists() and step_of(checkpoint) != self.saved_step:
+            if not checkpoint.exists() and checkpoint != step_path(self.folder, self.saved_step):
                 manifest.unlink()
-
-    def steps(self) -> list[Path]:
-        """The `step-*.ckpt` files, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*.ckpt") if step_of(path) >= 0)
-
-
-def step_of(checkpoint: Path) -> int:
-    """500, of `step-00000500.ckpt`; -1 for any other name."""
-    found = re.fullmatch(r"step-(\d+)\.ckpt", checkpoint.name)
-    return int(found[1]) if found else -1
 
 
 def make_last(path: Path) -> None:

@@ -27,13 +27,12 @@ BUDGETS = {
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 114,
     "config": 12,
-    "checkpoints": 170,
+    "checkpoints": 160,
     "training": 13,
-    "runs": 8,
     "pictures": 4,
     "cli": 56,
-    "together": 364,
-    "code": 56,
+    "together": 343,
+    "code": 38,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
