@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
-from sgm_core.checkpoints.seal import OPEN, SEAL, seal
+from sgm_core.checkpoints.seal import OPEN_SEAL, SEAL, seal
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 
@@ -59,7 +60,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     refuse_url(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
-    try:
+    with _reading(path, "not a readable checkpoint"):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
@@ -68,31 +69,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
         data, weights = open_torch(path)
         held = data.get(PROVENANCE_KEY)
         return Checkpoint(path, weights, Provenance.from_dict(held) if held else None)
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Inside, a file that cannot be read raises CheckpointError. Torch and safetensors raise exceptions of many types
+    for a broken file, and some of the same types for what is wrong with the machine."""
+    try:
+        yield
     except CheckpointError:
         raise
     except Exception as error:
-        raise unreadable(path, error, "not a readable checkpoint") from error
-
-
-def unreadable(path: Path, error: Exception, what: str) -> CheckpointError:
-    """Torch and safetensors raise exceptions of many types for a broken file, and some of the same types for what is
-    wrong with the machine."""
-    text = str(error)
-    if isinstance(error, (OSError, MemoryError)) or re.search(
-        r"unable to (open|mmap|stat) |allocate memory|not enough memory|os error", text
-    ):
-        return UnreadableNowError(path, error)
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        reason = "it is a Git LFS pointer, not the file itself: run git lfs pull"
-    elif start.startswith((b"<!doctype html", b"<html")):
-        reason = "it is a web page: download the file itself, logged in if need be"
-    elif start.startswith(b"pk\x03\x04") and not zipfile.is_zipfile(path):
-        reason = "it is cut short: download or copy it again"
-    else:
-        reason = text.partition("\n")[0].partition(". This file can still be")[0] or type(error).__name__
-    return CheckpointError(f"{path}: {what}: {reason}")
+        text = str(error)
+        if isinstance(error, (OSError, MemoryError)) or re.search(
+            r"unable to (open|mmap|stat) |allocate memory|not enough memory|os error", text
+        ):
+            raise UnreadableNowError(path, error) from error
+        with path.open("rb") as file:
+            start = file.read(512).lstrip().lower()
+        if start.startswith(b"version https://git-lfs"):
+            reason = "it is a Git LFS pointer, not the file itself: run git lfs pull"
+        elif start.startswith((b"<!doctype html", b"<html")):
+            reason = "it is a web page: download the file itself, logged in if need be"
+        elif start.startswith(b"pk\x03\x04") and not zipfile.is_zipfile(path):
+            reason = "it is cut short: download or copy it again"
+        else:
+            reason = text.partition("\n")[0].partition(". This file can still be")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: {what}: {reason}") from error
 
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -113,9 +116,6 @@ def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 class Inert:
     """Stands in for an object in a checkpoint that is no plain data, and does nothing: a callback, a path."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
-        return object.__new__(cls)
-
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None: ...
@@ -130,7 +130,8 @@ def _load(path: Path) -> Any:
         CheckpointError: its parts are compressed, which torch never does, or its list of objects is too long.
         Exception: of many types, for a broken file.
     """
-    if zipfile.is_zipfile(path):
+    zipped = zipfile.is_zipfile(path)  # as torch writes since 1.6; only such a file can be mapped
+    if zipped:
         with zipfile.ZipFile(path) as archive:
             for part in archive.infolist():
                 if part.compress_type != zipfile.ZIP_STORED:
@@ -139,12 +140,7 @@ def _load(path: Path) -> Any:
                     raise CheckpointError(f"{path}: its list of objects has {part.file_size} bytes, above the limit")
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     with torch.serialization.safe_globals([(Inert, name) for name in named]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)  # as files were before torch 1.6
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
@@ -163,7 +159,7 @@ def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenanc
             tensor = tensor.clone()  # tied weights: the format has no aliases
         storages.add(tensor.data_ptr())
         weights[key] = tensor
-    metadata = {SEAL: OPEN} | ({PROVENANCE_KEY: provenance.to_json()} if provenance else {})
+    metadata = {SEAL: OPEN_SEAL} | ({PROVENANCE_KEY: provenance.to_json()} if provenance else {})
     with replacing(path) as temporary:
         try:
             save_file(weights, temporary, metadata=metadata)
@@ -187,9 +183,5 @@ def read_step(path: Path) -> int:
     Raises:
         CheckpointError: it cannot be read.
     """
-    try:
+    with _reading(path, "not a checkpoint to resume from"):
         return int(_load(path)["global_step"])
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise unreadable(path, error, "not a checkpoint to resume from") from error

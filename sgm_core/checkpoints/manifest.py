@@ -8,16 +8,22 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sgm_core.checkpoints.files import CheckpointError, UnreadableNowError, read_step, refuse_url
-from sgm_core.checkpoints.seal import broken_seal
+from sgm_core.checkpoints.seal import is_broken
 from sgm_core.files import replacing
 
 SUFFIX = ".sha256.json"
 
+CHANGED = "its content is not what was written (sha256)"
+
 READ_ANYWAY = 2 << 30
 """Bytes of a checkpoint up to which its sum is compared before sampling, in 1.5 s; before training it always is."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint that differs from its manifest, or an export from its seal."""
 
 
 def manifest_of(checkpoint: Path) -> Path:
@@ -37,8 +43,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def mismatch(checkpoint: Path, verify: bool | None = True) -> str | None:
-    """How a checkpoint differs from its manifest, or an export from its seal; None if it does not, or has none.
+def refuse_damaged(checkpoint: Path, verify: bool | None = True) -> None:
+    """Compare a checkpoint with its manifest, or an export with its seal, if it has one.
 
     `last.ckpt` is a second name, or a copy, of a `step-*.ckpt`, and has the manifest of that.
 
@@ -46,29 +52,31 @@ def mismatch(checkpoint: Path, verify: bool | None = True) -> str | None:
         verify: whether the content is compared, not only the size; None does so up to `READ_ANYWAY` bytes.
 
     Raises:
+        DamagedError: they differ.
         UnreadableNowError: the machine cannot read it.
         CheckpointError: `last.ckpt` does not even tell its step.
     """
     try:
         size = checkpoint.stat().st_size
         if size == 0:
-            return "it is empty"
+            raise DamagedError(f"{checkpoint}: it is empty")
         verify = size <= READ_ANYWAY if verify is None else verify
         if checkpoint.suffix == ".safetensors":
-            return broken_seal(checkpoint) if verify else None
+            if verify and is_broken(checkpoint):
+                raise DamagedError(f"{checkpoint}: {CHANGED}")
+            return
         own = checkpoint
         if checkpoint.name == "last.ckpt":
-            steps = checkpoint.parent.glob("step-*.ckpt")
-            twin = next((path for path in steps if path.samefile(checkpoint)), None)
-            own = twin or checkpoint.with_name(f"step-{read_step(checkpoint):08d}.ckpt")
+            there = steps(checkpoint.parent).values()
+            twin = next((path for path in there if path.samefile(checkpoint)), None)
+            own = twin or step_path(checkpoint.parent, read_step(checkpoint))
         written = _read(manifest_of(own))
         if written.get("bytes", size) != size:
-            return f"it has {size} bytes and was written with {written['bytes']}"
+            raise DamagedError(f"{checkpoint}: it has {size} bytes and was written with {written['bytes']}")
         if verify and "sha256" in written and sha256(checkpoint) != written["sha256"]:
-            return "its content is not what was written (sha256)"
+            raise DamagedError(f"{checkpoint}: {CHANGED}")
     except (OSError, MemoryError) as error:
         raise UnreadableNowError(checkpoint, error) from error
-    return None
 
 
 def _read(manifest: Path) -> dict[str, Any]:
@@ -81,30 +89,21 @@ def _read(manifest: Path) -> dict[str, Any]:
     return {key: found[key] for key, kind in wanted.items() if isinstance(found, dict) and type(found.get(key)) is kind}
 
 
-class Fault(NamedTuple):
-    """Why training cannot resume from a checkpoint; `proven` if it differs from its manifest."""
-
-    reason: str
-    proven: bool
-
-
-def fault(checkpoint: Path, verify: bool | None = True) -> Fault | None:
+def fault(checkpoint: Path, verify: bool | None = True) -> CheckpointError | None:
     """Why training cannot resume from a checkpoint; None if it can. No code in it is ever run.
 
-    A checkpoint without a manifest, of an older version, is only read. See `mismatch` for `verify`.
+    A checkpoint without a manifest, of an older version, is only read. See `refuse_damaged` for `verify`.
 
     Raises:
         UnreadableNowError: the machine cannot read it.
     """
     try:
-        reason = mismatch(checkpoint, verify)
-        if reason is not None:
-            return Fault(reason, proven=True)
+        refuse_damaged(checkpoint, verify)
         read_step(checkpoint)
     except UnreadableNowError:
         raise
     except CheckpointError as error:
-        return Fault(str(error).removeprefix(f"{checkpoint}: "), proven=False)
+        return error
     return None
 
 
@@ -116,8 +115,8 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
     """
     refuse_url(path)
     if not path.is_dir():
-        if path.is_file() and (reason := mismatch(path, verify)) is not None:
-            raise CheckpointError(f"{path}: {reason}")
+        if path.is_file():
+            refuse_damaged(path, verify)
         return path
     if not candidates(path):
         return _others(path)
@@ -145,14 +144,14 @@ def newest_valid(run: Path, say: Callable[[str], None], verify: bool | None = Tr
     there = candidates(run)
     if not there:
         raise CheckpointError(f"{run}: it has weights ({_others(run).name}) but no checkpoint to resume from")
-    faults: dict[Path, Fault] = {}
+    damaged: list[Path] = []
     for candidate in there:
-        twin = next((path for path in faults if path.exists() and path.samefile(candidate)), None)
-        found = faults[twin] if twin else fault(candidate, verify)
+        found = fault(candidate, verify)
         if found is None:
-            return candidate, [path for path, its in faults.items() if its.proven]
-        faults[candidate] = found
-        say(f"skipped {candidate}: {found.reason}")
+            return candidate, damaged
+        if isinstance(found, DamagedError):
+            damaged.append(candidate)
+        say(f"skipped {found}")
     raise CheckpointError(
         f"{run}: none of its {len(there)} checkpoints can be read; start a new run with another --name"
     )
@@ -161,8 +160,18 @@ def newest_valid(run: Path, say: Callable[[str], None], verify: bool | None = Tr
 def candidates(run: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
     last = run / "checkpoints" / "last.ckpt"
-    found = [path for path in last.parent.glob("step-*.ckpt") if re.fullmatch(r"step-\d+\.ckpt", path.name)]
-    return [*([last] if last.is_file() else []), *sorted(found, reverse=True)]
+    return [*([last] if last.is_file() else []), *reversed(steps(last.parent).values())]
+
+
+def steps(folder: Path) -> dict[int, Path]:
+    """The `step-*.ckpt` in a folder by their steps, oldest first."""
+    named = [(re.fullmatch(r"step-(\d+)\.ckpt", path.name), path) for path in folder.glob("step-*.ckpt")]
+    return dict(sorted((int(name[1]), path) for name, path in named if name))
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """`step-00000500.ckpt`."""
+    return folder / f"step-{step:08d}.ckpt"
 
 
 def _others(folder: Path) -> Path:

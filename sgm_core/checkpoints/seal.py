@@ -3,54 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from pathlib import Path
-from typing import BinaryIO
 
 SEAL = "sgm_sha256"
 """Its key in the metadata."""
 
+OPEN_SEAL = "0" * 64
+"""Its value before `seal`, and what the sum is computed with."""
+
 LONGEST_HEADER = 100_000_000
 """Bytes that the safetensors library reads of it."""
 
-OPEN = "0" * 64
-"""Its value before `seal`, and what the sum is computed with."""
-
 
 def seal(path: Path) -> None:
-    """Read a file back that was written with `{SEAL: OPEN}` in its metadata, and put its sum there."""
-    digest, place = _sum(path, OPEN)
+    """Read a file back that was written with `{SEAL: OPEN_SEAL}` in its metadata, and put its sum there."""
+    found = _read(path)
+    assert found is not None
+    place, _, digest = found
     with path.open("r+b") as file:
         file.seek(place)
-        file.write(digest.encode())
+        file.write(digest)
 
 
-def broken_seal(path: Path) -> str | None:
-    """How a file differs from what was written; None if it does not, or has no seal.
+def is_broken(path: Path) -> bool:
+    """Whether a file differs from what was written; not if it has no seal. OSError if it cannot be read."""
+    found = _read(path)
+    return found is not None and found[1] != found[2]
 
-    Raises:
-        OSError: it cannot be read.
-    """
+
+def _read(path: Path) -> tuple[int, bytes, bytes] | None:
+    """Where the seal of a file is, what it says, and what it should say. None if it has none."""
     with path.open("rb") as file:
-        _, header = _start(file)
-    try:
-        written = json.loads(header)["__metadata__"][SEAL]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    if isinstance(written, str) and _sum(path, written)[0] != written:
-        return "its content is not what was written (sha256)"
-    return None
-
-
-def _sum(path: Path, written: str) -> tuple[str, int]:
-    """The SHA-256 of a file, computed as if its seal were open, and where the seal is."""
-    with path.open("rb") as file:
-        size, header = _start(file)
-        found = hashlib.sha256(size + header.replace(written.encode(), OPEN.encode(), 1))
-        hashlib.file_digest(file, lambda: found)
-    return found.hexdigest(), 8 + header.find(written.encode())
-
-
-def _start(file: BinaryIO) -> tuple[bytes, bytes]:
-    size = file.read(8)
-    return size, file.read(min(int.from_bytes(size, "little"), LONGEST_HEADER))
+        start = file.read(8)
+        start += file.read(min(int.from_bytes(start, "little"), LONGEST_HEADER))
+        found = re.search(rb'"%b"\s*:\s*"([^"]*)"' % SEAL.encode(), start)
+        if found is None:
+            return None
+        digest = hashlib.sha256(start[: found.start(1)] + OPEN_SEAL.encode() + start[found.end(1) :])
+        hashlib.file_digest(file, lambda: digest)
+    return found.start(1), found[1], digest.hexdigest().encode()

@@ -43,17 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         return EXIT_INTERRUPTED
-    except (ValueError, OSError) as error:  # SgmError is a ValueError
-        if debug:
-            raise
-        tell(message_of(error))
-        return EXIT_WRONG_INPUT
-    except MemoryError:
-        tell("not enough memory")
-        return EXIT_WRONG_INPUT
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, (ValueError, OSError, MemoryError)):  # SgmError is a ValueError
+            tell(message_of(error))
+            return EXIT_WRONG_INPUT
         from sgm_core.cli.bug import report_bug
 
         return report_bug(error, given)
@@ -106,6 +101,8 @@ def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for its options, `sgm --version` for the version.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    own = next(entry for entry in index.entries(GROUP) if entry.builtin)
+    root.add_argument("--version", action="version", version=own.provider, help="show the version of sgm-core")
     root.add_argument("command", metavar="COMMAND", choices=listing, help=argparse.SUPPRESS)
     return root
 
@@ -153,8 +150,10 @@ def run_command(name: str, command: Any, provider: str, given: list[str], opened
     return running.exit_code
 
 
-def message_of(error: ValueError | OSError) -> str:
+def message_of(error: ValueError | OSError | MemoryError) -> str:
     """The message for the user."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
     if isinstance(error, SgmError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -17,17 +17,7 @@ from sgm_core.config.plan import Call
 from sgm_core.config.reader import source_reader
 from sgm_core.config.schema import Component, Record, is_plain
 from sgm_core.config.toplevel import check_tree
-from sgm_core.config.tree import (
-    ConfigError,
-    Node,
-    Origin,
-    Problem,
-    from_plain,
-    key_of,
-    leaves,
-    plain,
-    split_path,
-)
+from sgm_core.config.tree import ConfigError, Node, Origin, Problem, from_plain, key_of, leaves, plain, split_path
 from sgm_core.config.yaml import dump
 from sgm_core.registry import Entry, check_kind, did_you_mean
 
@@ -59,6 +49,15 @@ class Config:
         except (KeyError, TypeError, ValueError):
             raise KeyError(path) from None
         return node
+
+    def origin(self, path: str) -> Origin:
+        """Where the value at a path was written; where there is none, what would hold it."""
+        while path:
+            try:
+                return self.node(path).origin
+            except KeyError:
+                path = path.rpartition(".")[0]
+        return self.tree.origin
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, with paths as texts."""

@@ -37,10 +37,4 @@ def _item(config: Config, item: Any) -> Problem | str:
         path, message = map(str, item)
     except (TypeError, ValueError):
         raise ValueError(f"give problems as (path, message), not {item!r}") from None
-    above = path
-    while above:
-        try:
-            return Problem(config.node(above).origin, path, message)
-        except KeyError:
-            above = above.rpartition(".")[0]
-    return Problem(config.tree.origin, path, message)
+    return Problem(config.origin(path), path, message)

@@ -74,17 +74,9 @@ def described(found: Iterable[Change], config: Config) -> list[str]:
     """A line for each: path, what it was, what it is, and where that was written."""
     lines = []
     for change in found:
-        where = "" if change.now is MISSING else _where(config, change.path)
+        where = "" if change.now is MISSING else f" ({config.origin(change.path)})"
         lines.append(f"  {change.path}: was {_text(change.was)}, is {_text(change.now)}{where}")
     return lines
-
-
-def _where(config: Config, path: str) -> str:
-    try:
-        return f" ({config.node(path).origin})"
-    except KeyError:  # a component's name alone, or a key that no path can spell
-        above = path.rpartition(".")[0]
-        return _where(config, above) if above else ""
 
 
 def _same(was: Any, now: Any) -> bool:

@@ -49,18 +49,14 @@ from sgm_core.runs.lines import METRICS
 from sgm_core.runs.lock import FILE, LOCK, locked, refuse_held
 from sgm_core.runs.metrics import JSONLMetrics
 from sgm_core.runs.ranks import agreed, is_first_process, slurm_job
-from sgm_core.runs.saving import AtomicCheckpoints, Saver, set_aside
-from sgm_core.runs.signals import Requests
+from sgm_core.runs.saving import Saver, set_aside
+from sgm_core.runs.signals import Interrupted, Requests
 from sgm_core.training.base import TrainingEngine
 
 CONFIG = "config.yaml"
 
 _PART = re.compile(r"(conditioner\.embedders\[\d+\]|network)(?= \()")
 """How a message begins that is about a part of the model."""
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM, after the step was finished and saved. No Exception: nothing on the way may swallow it."""
 
 
 @dataclass
@@ -198,13 +194,7 @@ class Run:
     def located(self, error: ValueError) -> ValueError:
         """A refusal that names a part of the model, with the line of the config where that part stands."""
         named = None if isinstance(error, SgmError) else _PART.match(str(error))
-        if named is None:
-            return error
-        try:
-            node = self.config.node(f"model.{named[0]}")
-        except KeyError:
-            return error
-        return SgmError(f"{node.origin} model.{error}")
+        return error if named is None else SgmError(f"{self.config.origin(f'model.{named[0]}')} model.{error}")
 
     def trainer(self, requests: Requests) -> Trainer:
         """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""
@@ -213,16 +203,12 @@ class Run:
         own = given.get("callbacks")
         own = own if own is None or isinstance(own, list) else [own]
         added = added_callbacks(RunParts(self.folder, self.config, self.folder / METRICS, self.resumes, own))
-        checkpoint, writer = self.config.build("checkpoint"), AtomicCheckpoints()
-        saver = Saver(
-            self.folder / "checkpoints", checkpoint.every_n_steps, checkpoint.keep_last, requests, Interrupted,
-            checkpoint.keep_every_n_steps, writer,
-        )  # fmt: skip
+        saver = Saver(self.folder / "checkpoints", self.config.build("checkpoint"), requests)
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
             callbacks=[Begun(self), *(own or ()), Compartments(), saver, *added],
-            plugins=[writer, *job_environment()],
+            plugins=[saver.writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
         )

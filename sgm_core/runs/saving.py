@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import warnings
 from pathlib import Path
@@ -14,11 +13,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from sgm_core.checkpoints.manifest import SUFFIX, write_manifest
+from sgm_core.checkpoints.manifest import SUFFIX, step_path, steps, write_manifest
 from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
+from sgm_core.config.sections import Checkpointing
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
-from sgm_core.runs.signals import Requests
+from sgm_core.runs.signals import Interrupted, Requests
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -70,30 +70,18 @@ class Saver(Checkpoint):
 
     Args:
         folder: of the checkpoints.
-        every_n_steps: optimizer steps between two of them.
-        keep_last: how many `step-*.ckpt` stay.
-        requests: what signals asked for. Once it says stop, the run saves after the step and ends by raising `error`.
-        keep_every_n_steps: those of every so many steps are saved, too, and stay for good.
-        checkpoints: writes them.
+        rules: which of them are written, and which stay.
+        requests: what signals asked for. Once it says stop, the run saves after the step and ends by `Interrupted`.
+
+    Attributes:
+        writer: writes the checkpoints of a trainer that has it among its plugins.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        every_n_steps: int,
-        keep_last: int,
-        requests: Requests,
-        error: type[BaseException],
-        keep_every_n_steps: int | None = None,
-        checkpoints: AtomicCheckpoints | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, rules: Checkpointing, requests: Requests) -> None:
         self.folder = folder
-        self.every_n_steps = every_n_steps
-        self.keep_last = keep_last
+        self.rules = rules
         self.requests = requests
-        self.error = error
-        self.keep_every_n_steps = keep_every_n_steps
-        self.checkpoints = checkpoints
+        self.writer = AtomicCheckpoints()
         self.saved_step = self.step_before = 0
         self.stop = False  # agreed between the processes: `requests.stop` is set at one of them before the others
 
@@ -107,7 +95,7 @@ class Saver(Checkpoint):
         self.step_before = trainer.global_step
         stop = self.stop or (trainer.world_size == 1 and self.requests.stop.is_set())
         if stop and self.saved_step == self.step_before:  # by now the saved step is logged too
-            raise self.error
+            raise Interrupted
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -118,7 +106,7 @@ class Saver(Checkpoint):
         # the last step is saved here and not in on_train_end, where Lightning counts a cut epoch as a whole one
         self.stop, save = self.requests.agree(trainer)
         ends = self.stop or step == trainer.max_steps
-        if step % self.every_n_steps == 0 or self.is_kept(step) or ends or save:
+        if step % self.rules.every_n_steps == 0 or self.is_kept(step) or ends or save:
             # Lightning logs a step after this hook; a kill between the two would lose its line for good, for a run that
             # goes on from here does not take the step again
             trainer._logger_connector.update_train_step_metrics()
@@ -134,7 +122,7 @@ class Saver(Checkpoint):
 
     def is_kept(self, step: int) -> bool:
         """Whether the checkpoint of this step stays for good."""
-        return self.keep_every_n_steps is not None and step % self.keep_every_n_steps == 0
+        return self.rules.keep_every_n_steps is not None and step % self.rules.keep_every_n_steps == 0
 
     def save(self, trainer: Trainer, ends: bool) -> None:
         """Save this step, once.
@@ -148,9 +136,9 @@ class Saver(Checkpoint):
         step = trainer.global_step
         if step == self.saved_step:
             return
-        path = self.folder / f"step-{step:08d}.ckpt"
+        path = step_path(self.folder, step)
         trainer.save_checkpoint(path)  # on every rank: a sharded strategy gathers here
-        failure = None if self.checkpoints is None else self.checkpoints.failure
+        failure = self.writer.failure
         if failure is None and trainer.is_global_zero:
             try:
                 make_last(path)
@@ -161,15 +149,15 @@ class Saver(Checkpoint):
             return
         self.saved_step = step
         if trainer.is_global_zero:
-            rotated = [old for old in self.steps() if not self.is_kept(step_of(old))]
-            for old in rotated[: -self.keep_last or None]:
+            rotated = [old for step, old in steps(self.folder).items() if not self.is_kept(step)]
+            for old in rotated[: -self.rules.keep_last or None]:
                 old.unlink()
             self.sweep_manifests()
 
     def not_saved(self, trainer: Trainer, path: Path, failure: OSError | None, ends: bool) -> None:
         """Say so, in one line; an error if the run ends with it."""
         reason = "another process failed" if failure is None else failure.strerror or str(failure)
-        there = [old for old in self.steps() if old != path]
+        there = [old for old in steps(self.folder).values() if old != path]
         before = f"{there[-1].name} is there as it was" if there else "there is none before it"
         said = f"{path}: not saved: {reason}; {before}"
         if ends:
@@ -181,18 +169,8 @@ class Saver(Checkpoint):
         """Remove what vouches for no checkpoint; that of the step that was saved last vouches for `last.ckpt` too."""
         for manifest in self.folder.glob(f"step-*.ckpt{SUFFIX}"):
             checkpoint = self.folder / manifest.name.removesuffix(SUFFIX)
-            if not checkpoint.exists() and step_of(checkpoint) != self.saved_step:
+            if not checkpoint.exists() and checkpoint != step_path(self.folder, self.saved_step):
                 manifest.unlink()
-
-    def steps(self) -> list[Path]:
-        """The `step-*.ckpt` files, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*.ckpt") if step_of(path) >= 0)
-
-
-def step_of(checkpoint: Path) -> int:
-    """500, of `step-00000500.ckpt`; -1 for any other name."""
-    found = re.fullmatch(r"step-(\d+)\.ckpt", checkpoint.name)
-    return int(found[1]) if found else -1
 
 
 def make_last(path: Path) -> None:

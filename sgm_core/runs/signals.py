@@ -23,6 +23,10 @@ SAVE = getattr(signal, "SIGUSR1", None)
 """Asks for a checkpoint, where the system has this signal."""
 
 
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM, after the step was finished and saved. No Exception: nothing on the way may swallow it."""
+
+
 class Requests:
     """What was asked of a run so far. The run answers after an optimizer step, never amid one.
 

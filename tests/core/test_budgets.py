@@ -26,14 +26,14 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 114,
-    "config": 13,
-    "checkpoints": 172,
+    "config": 12,
+    "checkpoints": 162,
     "training": 13,
-    "runs": 60,
+    "runs": 20,
     "pictures": 4,
-    "cli": 62,
-    "together": 435,
-    "code": 119,
+    "cli": 61,
+    "together": 377,
+    "code": 63,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 

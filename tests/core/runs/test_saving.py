@@ -17,6 +17,7 @@ from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.checkpoints.layouts import SHADOW
 from sgm_core.config.api import config_from
+from sgm_core.config.sections import Checkpointing
 from sgm_core.runs.run import resume_run, start_run
 from sgm_core.runs.saving import AtomicCheckpoints, Saver
 from sgm_core.runs.signals import Requests
@@ -103,7 +104,7 @@ def test_every_rank_takes_part_in_saving_and_the_first_keeps_the_folder(first, t
             saved.append(path.name)
             path.write_text("whole")
 
-    Saver(tmp_path, 1, 3, Requests(), KeyboardInterrupt).save(Rank(), ends=True)
+    Saver(tmp_path, Checkpointing(1, 3), Requests()).save(Rank(), ends=True)
     assert saved == ["step-00000003.ckpt"]
     assert (tmp_path / "last.ckpt").exists() == first
 
@@ -129,8 +130,8 @@ def steps_kept(folder) -> list[int]:
 
 def test_some_are_kept_for_good_beside_the_last_ones(tmp_path):
     """Also where their interval is no multiple of the other one."""
-    requests, writer = Requests(), AtomicCheckpoints()
-    saver, trainer = Saver(tmp_path, 4, 2, requests, KeyboardInterrupt, 10, writer), Trained(writer)
+    saver = Saver(tmp_path, Checkpointing(4, 2, 10), Requests())
+    trainer = Trained(saver.writer)
     saver.on_train_start(trainer, None)
     for step in range(1, 40):
         saver.on_train_batch_start(trainer, None, None, 0)
@@ -142,13 +143,13 @@ def test_some_are_kept_for_good_beside_the_last_ones(tmp_path):
 
 
 def test_none_need_be_kept_but_the_last_one_still_has_its_manifest(tmp_path):
-    writer = AtomicCheckpoints()
-    saver, trainer = Saver(tmp_path, 1, 0, Requests(), KeyboardInterrupt, None, writer), Trained(writer)
+    saver = Saver(tmp_path, Checkpointing(1, 0), Requests())
+    trainer = Trained(saver.writer)
     for trainer.global_step in (1, 2):
         saver.save(trainer, ends=False)
     assert steps_kept(tmp_path) == []
     assert [path.name for path in tmp_path.glob("*.json")] == ["step-00000002.ckpt.sha256.json"]
-    again = Saver(tmp_path, 1, 0, Requests(), KeyboardInterrupt, None, writer)
+    again = Saver(tmp_path, Checkpointing(1, 0), Requests())
     again.on_train_start(trainer, None)
     assert [path.name for path in tmp_path.glob("*.json")] == ["step-00000002.ckpt.sha256.json"]
 
@@ -213,10 +214,9 @@ def test_an_interrupted_run_has_its_weights_as_a_file_too(tmp_path, monkeypatch)
 
 
 def trainer_of(folder, steps: int, scaler: torch.amp.GradScaler) -> tuple[L.Trainer, Saver]:
-    writer = AtomicCheckpoints()
-    saver = Saver(folder, 2, 3, Requests(), KeyboardInterrupt, None, writer)
+    saver = Saver(folder, Checkpointing(2, 3), Requests())
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    plugins = [MixedPrecision("16-mixed", "cpu", scaler), writer]
+    plugins = [MixedPrecision("16-mixed", "cpu", scaler), saver.writer]
     return L.Trainer(max_steps=steps, accelerator="cpu", callbacks=[saver], plugins=plugins, **quiet), saver
 
 
