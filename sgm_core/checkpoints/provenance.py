@@ -37,11 +37,16 @@ class Provenance:
         return Provenance(dict(config), components, None if shape is None else list(shape))
 
     @staticmethod
-    def of_engine(engine: object) -> Provenance | None:
-        """The `provenance` of an engine with its present `latent_shape`. None if it was not built from a config."""
+    def of_engine(engine: object, whole: bool = True) -> Provenance | None:
+        """The `provenance` of an engine with its present `latent_shape`. None if it was not built from a config. Without
+        `whole` its config is that of the model alone: weights are shared, and the rest holds paths, and keys of
+        loggers."""
         found: Provenance | None = getattr(engine, "provenance", None)
         shape = getattr(engine, "latent_shape", None)
-        return None if found is None else replace(found, latent_shape=None if shape is None else list(shape))
+        if found is None:
+            return None
+        config = found.config if whole else {"model": found.config["model"]}
+        return replace(found, config=config, latent_shape=None if shape is None else list(shape))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

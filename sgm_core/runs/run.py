@@ -262,7 +262,7 @@ class Run:
             return
         path = self.folder / "model.safetensors"
         try:
-            save_weights(weights, path, Provenance.of_engine(engine))
+            save_weights(weights, path, Provenance.of_engine(engine, whole=False))
         except OSError as error:
             last = self.folder / "checkpoints" / "last.ckpt"
             raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error
