@@ -172,7 +172,7 @@ class Run:
         provenance = getattr(engine, "provenance", None)
         if provenance is None or not callable(getattr(data, "facts", None)):
             return
-        engine.provenance = replace(provenance, data=data.facts())  # type: ignore[assignment]
+        engine.provenance = replace(provenance, data=data.facts())
         was = None if self.resume_from is None else read_provenance(self.resume_from)
         if was is not None and was.data is not None:
             found = [change._replace(path=f"data: {change.path}") for change in changes(was.data, data.facts())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,8 +20,10 @@ from sgm_core.pictures.files import BadImageError
 from sgm_core.registry import did_you_mean
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.buckets import Buckets
+from sgm_plugins.datamodules.expansion import refuse_expansion
 from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
 from sgm_plugins.datamodules.image_samples import BadSampleError, Framing
+from sgm_plugins.datamodules.walk import leaves
 
 
 class HFDataset(ImageData):
@@ -116,7 +119,12 @@ class HFDataset(ImageData):
                 f"{self.title}: column '{self.image}' holds no images. "
                 + f"Those that do: {', '.join(images) or 'none'}"
             )
-        return TableSource(table, self.image, self.columns)
+        return TableSource(table, self.image, self.columns, self._folders())
+
+    def _folders(self) -> list[str]:
+        """Where the files may lie that a table names: the dataset's folder, and the library's caches."""
+        caches = (datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE)
+        return [os.path.realpath(folder) for folder in ((self.path,) if Path(self.path).is_dir() else ()) + caches]
 
     @property
     def class_names(self) -> Mapping[str, Sequence[str]]:
@@ -129,6 +137,8 @@ class HFDataset(ImageData):
         if "://" in self.path:
             raise SgmError(f"{self.title}: URLs are not read: give a folder, or a name on the hub")
         folder = Path(self.path)
+        if folder.is_dir():
+            refuse_expansion(folder)
         saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
         try:
             with _offline(self.local_files_only):
@@ -154,9 +164,11 @@ class TableSource:
         table: a `datasets.Dataset`.
         image: its column of images.
         columns: entry -> column.
+        folders: where the files may lie that it names; none means anywhere.
     """
 
-    def __init__(self, table: Any, image: str, columns: dict[str, str]) -> None:
+    def __init__(self, table: Any, image: str, columns: dict[str, str], folders: Sequence[str] = ()) -> None:
+        self.folders = folders
         self.features = table.features
         self.names = [f"row {row}" for row in range(len(table))]
         self.image = image
@@ -173,6 +185,8 @@ class TableSource:
         path: str = image["path"]
         if "://" in path:
             raise BadImageError(f"'{path}' is a URL")
+        if self.folders and all(leaves(path, folder) for folder in self.folders):
+            raise BadImageError(f"'{path}' lies outside of the dataset")
         return Path(path)
 
     def entries(self, row: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -102,7 +102,7 @@ def pass_over_texts(found: Walk, root: Path, used: bool) -> None:
             _pass(found, UNUSED, path, root)
 
 
-def summary(passed: Mapping[str, list[str]]) -> str:
+def summary(passed: Mapping[str, Sequence[str]]) -> str:
     """All reasons in one line: "12 (.eps is no picture that is read), 1 (cannot be read: Permission denied: b/)"."""
     parts = []
     for reason, names in sorted(passed.items(), key=lambda item: (-len(item[1]), item[0])):
