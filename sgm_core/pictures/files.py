@@ -30,10 +30,8 @@ MOST_BYTES = 2**29
 """Of a file, 512 MiB."""
 
 WARNED_PIXELS = 2**30 // 4 // 3
-"""89 megapixels, from where Pillow warns of a decompression bomb."""
-
 MOST_PIXELS = 2 * WARNED_PIXELS
-"""179 megapixels, above which Pillow opens nothing."""
+"""89 and 179 megapixels, from where Pillow warns of a decompression bomb, and above which it opens nothing."""
 
 
 class BadImageError(ValueError):
@@ -185,10 +183,7 @@ def _upright_size(file: Image.Image) -> tuple[int, int]:
 
 
 def _alpha(image: Image.Image, stored: object) -> Image.Image | None:
-    """How opaque each pixel is; None where all are.
-
-    Pillow compares the one colour that is transparent with 8-bit pixels, and forgets that it spread or halved them.
-    """
+    """How opaque each pixel is; None where all are. Pillow spreads or halves levels, and not that which is clear."""
     if (last := image.getbands()[-1]) in ("A", "a"):
         return image.getchannel(last)
     key = image.info.pop("transparency", None)

@@ -189,10 +189,9 @@ class Run:
         Raises:
             SgmError: the checkpoint was trained on other data, and that is not allowed.
         """
-        provenance = getattr(engine, "provenance", None)
-        if provenance is None or not callable(getattr(data, "facts", None)):
+        if not isinstance(engine, TrainingEngine) or engine.provenance is None or not hasattr(data, "facts"):
             return
-        engine.provenance = replace(provenance, data=data.facts())
+        engine.provenance = replace(engine.provenance, data=data.facts())
         was = None if self.resume_from is None else read_checkpoint(self.resume_from).provenance
         if was is not None and was.data is not None:
             found = [change._replace(path=f"data: {change.path}") for change in changes(was.data, data.facts())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -81,8 +82,13 @@ class BadSamples(dict[str, str]):
         known = _names(text)
         lines = [json.dumps({"sample": name, "reason": bad[name]}) + "\n" for name in bad if name not in known]
         cut_off = "" if text.endswith("\n") or not text else "\n"
-        with self._tolerant, self.list.open("a", encoding="utf-8") as file:  # at the end: several ranks may write
+        with self._tolerant, open(self.list, "a", encoding="utf-8", opener=_no_link) as file:  # several ranks may write
             file.write(cut_off + "".join(lines))
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opens no link: a run folder of others must not lead elsewhere."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def listing(bad: Iterable[str] | Mapping[str, str]) -> str:

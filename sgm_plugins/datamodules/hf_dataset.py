@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,13 +16,14 @@ import huggingface_hub  # type: ignore[import-not-found,import-untyped,unused-ig
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
-from sgm_core.files import inside
 from sgm_core.pictures.files import BadImageError
 from sgm_core.registry import did_you_mean
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.buckets import Buckets
+from sgm_plugins.datamodules.expansion import refuse_expansion
 from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
 from sgm_plugins.datamodules.image_samples import BadSampleError, Framing
+from sgm_plugins.datamodules.walk import leaves
 from sgm_plugins.pretrained import HUB
 
 
@@ -118,8 +120,12 @@ class HFDataset(ImageData):
                 f"{self.title}: column '{self.image}' holds no images. "
                 + f"Those that do: {', '.join(images) or 'none'}"
             )
-        folder = Path(self.path)
-        return TableSource(table, self.image, self.columns, folder if folder.is_dir() else None)
+        return TableSource(table, self.image, self.columns, self._folders())
+
+    def _folders(self) -> list[str]:
+        """Where the files may lie that a table names: the dataset's folder, and the library's caches."""
+        caches = (datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE)
+        return [os.path.realpath(folder) for folder in ((self.path,) if Path(self.path).is_dir() else ()) + caches]
 
     @property
     def class_names(self) -> Mapping[str, Sequence[str]]:
@@ -133,6 +139,8 @@ class HFDataset(ImageData):
         if "://" in self.path:
             raise SgmError(f"{self.title}: URLs are not read: give a folder, or a name on the hub")
         folder = Path(path)
+        if folder.is_dir():
+            refuse_expansion(folder)
         saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
         try:
             with _offline(not hub):
@@ -160,15 +168,15 @@ class TableSource:
         table: a `datasets.Dataset`.
         image: its column of images.
         columns: entry -> column.
-        folder: where it is read from; the images that it names are in it. None: the library's cache.
+        folders: where the files may lie that it names; none means anywhere.
     """
 
-    def __init__(self, table: Any, image: str, columns: dict[str, str], folder: Path | None = None) -> None:
+    def __init__(self, table: Any, image: str, columns: dict[str, str], folders: Sequence[str] = ()) -> None:
+        self.folders = folders
         self.features = table.features
         self.names = [f"row {row}" for row in range(len(table))]
         self.image = image
         self.columns = columns
-        self._folder = folder
         self._images = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         self._others = table.select_columns(sorted(set(columns.values()))) if columns else None
 
@@ -181,10 +189,9 @@ class TableSource:
         path: str = image["path"]
         if "://" in path:
             raise BadImageError(f"'{path}' is a URL")
-        try:
-            return Path(path) if self._folder is None else inside(self._folder, path)
-        except ValueError as error:
-            raise BadImageError(str(error)) from error
+        if self.folders and all(leaves(path, folder) for folder in self.folders):
+            raise BadImageError(f"'{path}' lies outside of the dataset")
+        return Path(path)
 
     def entries(self, row: int) -> dict[str, Any]:
         if self._others is None:

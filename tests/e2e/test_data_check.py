@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
+from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 from sgm_plugins.datamodules.image_folder import ImageFolder
 
@@ -86,3 +87,22 @@ def test_modes_profiles_classes_and_pictures_of_the_same_pixels_are_counted(tmp_
     assert report.duplicates == [["cat/a.png", "cat/b.bmp"]]
     assert report.passed_over == {".md is no picture that is read": ["dog/notes.md"]}
     json.dumps(report.to_dict())
+
+
+def test_fix_writes_a_clean_copy_and_touches_no_original(scored, capsys):
+    (scored / "0.txt").write_bytes("été".encode("utf-16"))
+    (scored / "1.txt").write_bytes("été".encode("latin-1"))
+    before = {path: path.read_bytes() for path in scored.iterdir()}
+    arguments = ["data", "check", "photos", "data.size=64", "data.columns={score: score}", "--fix", "clean.jsonl"]
+    assert main(arguments) == 0
+    rows = [json.loads(line) for line in Path("clean.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["file_name"] for row in rows] == ["0.png", "2.png", "3.png", "4.png"]
+    assert rows[0] == {"file_name": "0.png", "text": "été", "score": 0.0}
+    assert {path: path.read_bytes() for path in scored.iterdir()} == before
+    assert main(arguments) == 1
+    assert "nothing is written over" in capsys.readouterr().err
+    for path in scored.glob("*.txt"):
+        path.unlink()
+    Path("clean.jsonl").replace(scored / "metadata.jsonl")
+    again = ImageFolder(scored, 16, 4, columns={"score": "score"}, captions=True, max_bad=0.5).report()
+    assert sorted(again.bad) == ["1.png", "5.png", "6.png", "7.png"], "those have no line any more"

@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config", nargs="+", metavar="CONFIG | FOLDER | key=value", help="configs and overrides, or a folder of images"
     )
     parser.add_argument("--all", action="store_true", help=f"name every file, not the first {FIRST} of each list")
+    parser.add_argument(
+        "--fix",
+        type=Path,
+        metavar="FILE",
+        help="write a new metadata.jsonl of the usable samples; no original is touched",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable, complete")
 
 
@@ -52,9 +58,22 @@ def run(options: argparse.Namespace) -> int:
     from sgm_plugins.tools.data_check.embedders import embedders_of
 
     ask = embedders_of(config) if "ask" in signature(data.report).parameters else None
-    report = data.report(progress_bar() if sys.stderr.isatty() else None, **({"ask": ask} if ask else {}))
+    usable: dict[str, Mapping[str, Any]] = {}
+
+    def each(name: str, entries: Mapping[str, Any]) -> None:
+        usable[name] = entries
+        if ask is not None:
+            ask(name, entries)
+
+    if options.fix is not None and "ask" not in signature(data.report).parameters:
+        raise SgmError(f"--fix: datamodule '{config['data.use']}' does not tell its samples")
+    each_one = each if options.fix is not None else ask
+    progress = progress_bar() if sys.stderr.isatty() else None
+    report = data.report(progress, **({"ask": each_one} if each_one else {}))
     if ask is not None:
         report.refused, report.tokens, report.notes = ask.refused, ask.tokens, [*report.notes, *ask.notes]
+    if options.fix is not None:
+        write_clean(options.fix, {name: entries for name, entries in usable.items() if name not in report.refused})
     if of_folder:
         report.problems = ()  # no training has been described
     if options.json:
@@ -64,6 +83,28 @@ def run(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(text(report, None if options.all else FIRST))
     return 1 if report.fails else 0
+
+
+def write_clean(file: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
+    """A new file with a line for each sample, as `image_folder` reads it: UTF-8, captions as "text".
+
+    Raises:
+        SgmError: it exists, or cannot be written.
+    """
+    import json
+
+    try:
+        with file.open("x", encoding="utf-8", newline="\n") as out:
+            for name, entries in samples.items():
+                row = {"text" if key == "txt" else key: value for key, value in entries.items()}
+                out.write(json.dumps({"file_name": name, **row}, ensure_ascii=False, default=_plain) + "\n")
+    except OSError as error:
+        raise SgmError(f"--fix {file}: {error.strerror}; nothing is written over: give a new file") from error
+    sys.stderr.write(f"{_counted(len(samples), 'usable sample')}: {file}\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def datamodule(config: Config) -> Any:

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from sgm_core.config.api import Config
+from sgm_core.training.base import TrainingEngine
 from sgm_plugins.datamodules.report import data_lines
 from sgm_plugins.sharing import shareable
 from sgm_plugins.tools.report.config_lines import config_lines, with_origins
@@ -159,7 +160,8 @@ def device_of(trainer: Trainer) -> str:
 
 def data_facts(engine: LightningModule) -> dict[str, str]:
     """What the engine was told of the data."""
-    lines = data_lines(getattr(getattr(engine, "provenance", None), "data", None) or {})
+    known = engine.provenance if isinstance(engine, TrainingEngine) else None
+    lines = data_lines(known.data or {}) if known is not None else []
     return {"data": "; ".join(lines)} if lines else {}
 
 

@@ -153,7 +153,8 @@ class Model:
         Raises:
             SgmError: no class of the data that it was trained on has this name.
         """
-        told = getattr(self.engine.provenance, "data", None) or {}
+        provenance = self.engine.provenance
+        told = (provenance.data if provenance is not None else None) or {}
         names = told.get("classes", {}).get(key, [])
         found = []
         for value in values:

@@ -84,6 +84,18 @@ def test_a_configuration_by_name(table, tmp_path):
         HFDataset(str(root), 40, **OPTIONS).setup("fit")
 
 
+def test_a_table_brings_in_no_file_from_elsewhere(tmp_path):
+    paths = [tmp_path / "inside" / "a.png", tmp_path / "elsewhere" / "b.png"]
+    for path in paths:
+        path.parent.mkdir()
+        picture(0).save(path)
+    table = datasets.Dataset.from_dict({"image": list(map(str, paths))}).cast_column("image", datasets.Image())
+    source = TableSource(table, "image", {}, [str(tmp_path / "inside")])
+    assert source.file(0) == paths[0]
+    with pytest.raises(BadImageError, match=r"b\.png' lies outside of the dataset"):
+        source.file(1)
+
+
 def test_images_may_lie_beside_the_table(tmp_path):
     picture(0).save(tmp_path / "0.png")
     paths = [str(tmp_path / "0.png"), "https://example.org/x.png"]
