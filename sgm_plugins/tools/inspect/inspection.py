@@ -212,8 +212,13 @@ def _provenance(contents: Contents) -> dict[str, Any]:
     held = contents.extras.get(PROVENANCE_KEY)
     if not isinstance(held, dict) or not isinstance(held.get("config"), dict):
         return {}
+    from sgm_core.checkpoints.provenance import refuse_no_plain_data
     from sgm_core.config.api import config_from
 
+    try:
+        refuse_no_plain_data(held)
+    except ValueError as error:
+        raise SgmError(f"{contents.path}: {error}") from error
     return _checked(contents.path, {**held, "config": config_from(held["config"]).to_yaml()})
 
 

@@ -106,6 +106,14 @@ class Reporter(Callback):
         if trainer.is_global_zero and self._since:
             self._tick(trainer)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that is resumed at its end takes no step: it is finished all the same."""
+        if trainer.is_global_zero and not self._since and trainer.ckpt_path is not None:
+            self.record = read_record(self.folder)
+            self.record.state, self.record.reason, self.record.step = "finished", "", trainer.global_step
+            self.record.write(self.folder)
+            self.report.write(self.record)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end(trainer, "finished")
 
