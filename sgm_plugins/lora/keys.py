@@ -120,8 +120,8 @@ def layers_of(shapes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, str]]:
         match = _FACTOR.fullmatch(f"unet.{name}" if name != key and _OLD_NETWORK.match(name) else name)
         if match is None:
             kind = next((kind for pattern, kind in _OTHERS.items() if re.search(pattern, key)), "")
-            what = f"it is {kind}" if kind else "it holds more than a LoRA"
-            raise SgmError(f"{what} ('{key}'), and only plain LoRA can be read")
+            other = f" ({kind})" if kind else ""
+            raise SgmError(f"holds '{key}', which no plain LoRA has{other}; others cannot be read")
         if layers[match[1]].setdefault(_FACTORS[match[2]], key) != key:
             raise SgmError(f"'{match[1]}' has one of its factors twice")
     if not layers:

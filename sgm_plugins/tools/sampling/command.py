@@ -152,9 +152,12 @@ def run(options: argparse.Namespace) -> int:
         if pixels > MOST_PIXELS:
             raise SgmError(
                 f"{options.like}: its recipe draws {recipe.n} pictures of {drawing.size[0]}x{drawing.size[1]} at once, "
-                f"{pixels} pixels in all; --batch-size {recipe.n} allows that, --seed {recipe.seeds[wanted[0]]} draws "
+                f"{pixels} pixels in all; --batch-size {recipe.n} allows that, --size or --seed draw "
                 "this one alone"
             )
+    theirs = then is not None and not exact and then.size is not None and options.size is None
+    if theirs and drawing.frames * drawing.size[0] * drawing.size[1] > MOST_PIXELS:
+        raise SgmError(f"{options.like}: its recipe draws {drawing.size[0]}x{drawing.size[1]} pixels: give --size")
     check_format(options, drawing)
     if then is not None:
         for line in then.differences(drawing.facts):

@@ -216,14 +216,14 @@ PLAIN = {f"{KOHYA_NAME}.lora_down.weight": random(2, 8), f"{KOHYA_NAME}.lora_up.
 @pytest.mark.parametrize(
     ("extra", "metadata", "message"),
     [
-        ({f"{KOHYA_NAME}.dora_scale": random(1, 8)}, {}, "it is DoRA"),
-        ({f"{KOHYA_NAME}.hada_w1_a": random(1, 8)}, {}, "it is LoHa"),
-        ({f"{KOHYA_NAME}.lokr_w1": random(1, 8)}, {}, "it is LoKr"),
+        ({f"{KOHYA_NAME}.dora_scale": random(1, 8)}, {}, r"no plain LoRA has \(DoRA\)"),
+        ({f"{KOHYA_NAME}.hada_w1_a": random(1, 8)}, {}, "LoHa"),
+        ({f"{KOHYA_NAME}.lokr_w1": random(1, 8)}, {}, "LoKr"),
         ({f"{KOHYA_NAME}.lora_mid.weight": random(2, 2, 3, 3)}, {}, "third factor"),
         ({f"{KOHYA_NAME}.diff": random(8, 8)}, {}, "full differences"),
         ({f"{KOHYA_NAME}.lora_up.bias": random(8)}, {}, "biases"),
         ({"bundle_emb.x.string_to_param": random(1, 8)}, {}, "embeddings of words"),
-        ({"something": random(1)}, {}, "it holds more than a LoRA \\('something'\\)"),
+        ({"something": random(1)}, {}, "holds 'something', which no plain LoRA has; others"),
         ({"lora_unet_x.lora_down.weight": random(2, 8)}, {}, "lacks one of its two factors"),
         ({f"{KOHYA_NAME}.alpha": random(2)}, {}, "alpha of shape"),
         ({f"{KOHYA_NAME}.lora.up.weight": random(8, 2)}, {}, "one of its factors twice"),
