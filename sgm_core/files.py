@@ -13,8 +13,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sgm_core.errors import SgmError
-
 MOST_BYTES = 2**24
 """The most that is read of a text, 16 MiB, unless its reader allows another size."""
 
@@ -90,12 +88,14 @@ def parse_json(text: str, name: object) -> Any:
 
 
 def inside(folder: Path, name: object, root: Path | None = None) -> Path:
-    """The file that somebody else's text names in a folder. SgmError if it is elsewhere, by its name or through a link:
-    links may lead to what is in `root`, by default the folder."""
+    """The file that somebody else's text names in a folder. BadFileError if it is elsewhere, by its name or by a link.
+
+    Links may lead to what is in `root`, by default the folder.
+    """
     with suppress(OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
         if isinstance(name, str) and (folder / name).resolve().is_relative_to((root or folder).resolve()):
             return folder / name
-    raise SgmError(f"{folder}: {str(name)[:100]!r} is not the name of a file in this folder")
+    raise BadFileError(folder, f"{str(name)[:100]!r} is not the name of a file in this folder")
 
 
 @contextmanager

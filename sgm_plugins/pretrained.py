@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sgm_core.errors import SgmError
 from sgm_core.files import inside
 from sgm_plugins.reading import links_to, read_object
 
@@ -40,7 +39,7 @@ def local_config(model: str | Path) -> dict[str, Any] | None:
     folder = Path(model)
     try:
         return read_object(inside(folder, "config.json", links_to(folder))) if folder.is_dir() else None
-    except (OSError, SgmError):
+    except (OSError, ValueError):
         return None
 
 

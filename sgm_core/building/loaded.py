@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -74,7 +75,17 @@ def load_engine(
     except BuildError:  # a constructor that looks at the values of its parameters
         engine = built(chosen)
         filled(engine)
-    return engine if config is not None else _with_shape(engine, checkpoint)
+    return engine if config is not None else remembering(engine, checkpoint)
+
+
+def remembering(engine: DiffusionEngine, checkpoint: Checkpoint) -> DiffusionEngine:
+    """The engine, which knows what the one in the checkpoint was trained on."""
+    was = checkpoint.provenance
+    if was is not None and was.latent_shape is not None:
+        engine.latent_shape = tuple(was.latent_shape)
+    if was is not None and engine.provenance is not None:
+        engine.provenance = replace(engine.provenance, data=was.data)
+    return engine
 
 
 def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
@@ -85,14 +96,7 @@ def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
     """
     engine = built(choose_config(checkpoint, None))
     load_into(engine, checkpoint)
-    return _with_shape(engine, checkpoint)
-
-
-def _with_shape(engine: DiffusionEngine, checkpoint: Checkpoint) -> DiffusionEngine:
-    """The engine, which draws what the one in the checkpoint was trained on."""
-    if checkpoint.provenance is not None and checkpoint.provenance.latent_shape is not None:
-        engine.latent_shape = tuple(checkpoint.provenance.latent_shape)
-    return engine
+    return remembering(engine, checkpoint)
 
 
 def built(config: Config) -> DiffusionEngine:

@@ -28,6 +28,7 @@ class Provenance:
     config: dict[str, Any]  # resolved
     components: list[dict[str, str]] = field(default_factory=list)  # the lock: kind, name, distribution, version
     latent_shape: list[int] | None = None  # (c, *grid) of what it was trained on
+    data: dict[str, Any] | None = None  # what a datamodule found in its data, as its `facts()` gives it
 
     @staticmethod
     def of(config: Mapping[str, Any], entries: Iterable[Entry], shape: Sequence[int] | None = None) -> Provenance:
@@ -36,11 +37,16 @@ class Provenance:
         return Provenance(dict(config), components, None if shape is None else list(shape))
 
     @staticmethod
-    def of_engine(engine: object) -> Provenance | None:
-        """The `provenance` of an engine with its present `latent_shape`. None if it was not built from a config."""
+    def of_engine(engine: object, whole: bool = True) -> Provenance | None:
+        """The `provenance` of an engine with its present `latent_shape`. None if it was not built from a config. Without
+        `whole` its config is that of the model alone: weights are shared, and the rest holds paths, and keys of
+        loggers."""
         found: Provenance | None = getattr(engine, "provenance", None)
         shape = getattr(engine, "latent_shape", None)
-        return None if found is None else replace(found, latent_shape=None if shape is None else list(shape))
+        if found is None:
+            return None
+        config = found.config if whole else {"model": found.config["model"]}
+        return replace(found, config=config, latent_shape=None if shape is None else list(shape))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,7 +74,8 @@ class Provenance:
             raise ValueError("its config or its list of components is not what sgm writes")
         if shape is not None and not (isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)):
             raise ValueError(f"its latent_shape is not a list of positive numbers: {shape!r:.80}")
-        return Provenance(config, rows, shape)
+        facts = data.get("data")
+        return Provenance(config, rows, shape, facts if isinstance(facts, dict) else None)
 
     def missing(self) -> list[str]:
         """A line for each component that is not installed here, with the command that installs it."""

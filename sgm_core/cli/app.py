@@ -62,6 +62,11 @@ def dispatch(given: list[str]) -> int:
     if rule is not None:
         os.environ["SGM_PLUGINS"] = rule
     name = given[0] if given else "--help"
+    if name == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"{BUILTIN} {version(BUILTIN)}\n")
+        return 0
     try:
         entry = None if name.startswith("-") else index.find(GROUP, name)
     except UnknownNameError:
@@ -93,7 +98,7 @@ def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="sgm",
         usage="sgm COMMAND ...",
         description="Train, fine-tune and sample diffusion models whose parts are found by name.",
-        epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for the options of a command.",
+        epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for its options, `sgm --version` for the version.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     own = next(entry for entry in index.entries(GROUP) if entry.builtin)

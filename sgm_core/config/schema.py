@@ -10,7 +10,7 @@ import itertools
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any, Literal, NamedTuple, Union
@@ -305,10 +305,19 @@ _SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
 _CONTAINERS = (list, dict, tuple, set, frozenset)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
+MAX_PARTS = 1000
+"""Parts of one hint, aliases followed. Aliases that name each other twice would unfold without end."""
 
-def from_hint(hint: Any) -> Type:
-    """The type behind a hint; what a config cannot express is `Opaque`."""
-    if hint is Any or hint is object or hint is REQUIRED:
+
+def from_hint(hint: Any, inside: tuple[Any, ...] = (), parts: Iterator[int] | None = None) -> Type:
+    """The type behind a hint; what a config cannot express is `Opaque`.
+
+    `inside` are the aliases that are being expanded: one that occurs in itself is any data from there on. So is the
+    rest of a hint of more than `MAX_PARTS`, counted by `parts`.
+    """
+    parts = parts or itertools.count(1)
+    inner = functools.partial(from_hint, inside=inside, parts=parts)
+    if hint in (Any, object, REQUIRED) or isinstance(hint, (str, typing.ForwardRef)) or next(parts) > MAX_PARTS:
         return AnyType()
     if hint is None:
         return Scalar(type(None))
@@ -316,47 +325,47 @@ def from_hint(hint: Any) -> Type:
         return Scalar(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _annotated(args[0], args[1:])
+        return _annotated(inner(args[0]), args[1:])
     if origin is Literal:
         return Choice(args)
     if origin in (Union, types.UnionType):
-        return Either(tuple(from_hint(arg) for arg in args))
+        return Either(tuple(inner(arg) for arg in args))
     if origin is tuple or hint is tuple:
         if not args or args[-1] is Ellipsis:
-            return ListOf(from_hint(args[0]) if args else AnyType(), tuple)
-        return TupleOf(tuple(from_hint(arg) for arg in args))
+            return ListOf(inner(args[0]) if args else AnyType(), tuple)
+        return TupleOf(tuple(inner(arg) for arg in args))
     base = origin or hint
     if base in _SEQUENCES:
-        return ListOf(from_hint(args[0]) if args else AnyType(), _SEQUENCES[base])
+        return ListOf(inner(args[0]) if args else AnyType(), _SEQUENCES[base])
     if base in _MAPPINGS:
         key, value = args or (Any, Any)
-        return DictOf(from_hint(key), from_hint(value))
+        return DictOf(inner(key), inner(value))
     if base is Path:
         return PathType()
     if base is Lazy:
-        return unbuilt(from_hint(args[0]))
+        return unbuilt(inner(args[0]))
     component = _component(base)
     if component is not None:
         return component
     if inspect.isclass(base) and dataclasses.is_dataclass(base):
         return Record(base)
     if isinstance(hint, typing.NewType):
-        return from_hint(hint.__supertype__)
+        return inner(hint.__supertype__)
     if isinstance(hint, typing.TypeVar):
-        return from_hint(hint.__bound__ or Any)
+        return AnyType() if hint in inside else from_hint(hint.__bound__ or Any, (*inside, hint), parts)
     if isinstance(hint, dataclasses.InitVar):
-        return from_hint(hint.type)
+        return inner(hint.type)
     if hasattr(hint, "__value__"):  # `type X = ...` of Python 3.12
-        return from_hint(hint.__value__)
+        return AnyType() if base in inside else from_hint(hint.__value__, (*inside, base), parts)
     return Opaque(base)
 
 
-def _annotated(hint: Any, metadata: tuple[Any, ...]) -> Type:
+def _annotated(type_: Type, metadata: tuple[Any, ...]) -> Type:
     for mark in metadata:
         if isinstance(mark, Arguments):
             return mark
         if isinstance(mark, FixedWeights):
-            return fixed(from_hint(hint), mark)
+            return fixed(type_, mark)
     groups = [mark if isinstance(mark, annotated_types.GroupedMetadata) else [mark] for mark in metadata]
     limits = tuple(
         (name, limit)
@@ -365,7 +374,7 @@ def _annotated(hint: Any, metadata: tuple[Any, ...]) -> Type:
         for name in _LIMITS
         if (limit := getattr(mark, name, None)) is not None and (name, limit) != ("min_length", 0)
     )
-    return Bounded(from_hint(hint), limits) if limits else from_hint(hint)
+    return Bounded(type_, limits) if limits else type_
 
 
 def unbuilt(type_: Type) -> Type:

@@ -23,7 +23,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -44,7 +44,7 @@ from sgm_core.hooks.callbacks import Compartments, added_callbacks
 from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.session import hook_entries, session
 from sgm_core.hooks.specs import RunParts
-from sgm_core.runs.changes import changes, described
+from sgm_core.runs.changes import Change, changes, described
 from sgm_core.runs.lines import METRICS
 from sgm_core.runs.lock import FILE, LOCK, locked, refuse_held
 from sgm_core.runs.metrics import JSONLMetrics
@@ -70,6 +70,8 @@ class Run:
     resume_from: Path | None = None
     damaged: list[Path] = field(default_factory=list)
     """Newer checkpoints that differ from their checksum."""
+    allow_change: bool = False
+    """Whether the data may have changed since the checkpoint."""
     begun: bool = False
     """Training has started in this process."""
 
@@ -130,6 +132,7 @@ class Run:
 
         with nullcontext() if self.resume_from is None else restoring():
             engine = build_engine(self.config)
+        self.record_data(data, engine)
         if isinstance(engine, TrainingEngine):
             engine.seed = seed  # the config's, also where it is not that of the checkpoint
         # what keys its draws by no step (an engine or data of a plugin) does not get those of the first steps again
@@ -171,6 +174,22 @@ class Run:
                 self.export(trainer, engine)
             except SgmError as error:
                 say(str(error))  # the exit code of an interrupted run says that it was interrupted
+
+    def record_data(self, data: Any, engine: LightningModule) -> None:
+        """Put what is found in the data (a datamodule's `facts()`) into the engine's provenance.
+
+        Raises:
+            SgmError: the checkpoint was trained on other data, and that is not allowed.
+        """
+        provenance = getattr(engine, "provenance", None)
+        if provenance is None or not callable(getattr(data, "facts", None)):
+            return
+        engine.provenance = replace(provenance, data=data.facts())
+        was = None if self.resume_from is None else read_checkpoint(self.resume_from).provenance
+        if was is not None and was.data is not None:
+            found = [change._replace(path=f"data: {change.path}") for change in changes(was.data, data.facts())]
+            head = f"--resume {self.folder}: the data differs from what it was trained on:"
+            refuse(head, found, self.config, self.allow_change)
 
     def located(self, error: ValueError) -> ValueError:
         """A refusal that names a part of the model, with the line of the config where that part stands."""
@@ -243,7 +262,7 @@ class Run:
             return
         path = self.folder / "model.safetensors"
         try:
-            save_weights(weights, path, Provenance.of_engine(engine))
+            save_weights(weights, path, Provenance.of_engine(engine, whole=False))
         except OSError as error:
             last = self.folder / "checkpoints" / "last.ckpt"
             raise SgmError(f"{path}: not written: {error.strerror or error}; the weights are in {last}") from error
@@ -326,7 +345,7 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
         return Run(config, folder, resumes=True)
     checkpoint = Path(found)
     refuse_changes(config, folder, read_checkpoint(checkpoint).provenance, allow_change)
-    return Run(config, folder, resumes=True, resume_from=checkpoint, damaged=damaged)
+    return Run(config, folder, True, checkpoint, damaged, allow_change)
 
 
 def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, allow: bool) -> None:
@@ -342,9 +361,13 @@ def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, 
     for line in (*provenance.changed(), *provenance.missing_plugins()):
         say(f"warning: {folder}: {line}")
     found = [change for change in changes(provenance.config, config.to_dict()) if not change.free]
+    refuse(f"--resume {folder}: its config differs from the one it was trained with:", found, config, allow)
+
+
+def refuse(head: str, found: Iterable[Change], config: Config, allow: bool) -> None:
+    """Raise SgmError for changes that are not allowed; tell those that are."""
     lines = described(found, config)
     if lines and not allow:
-        head = f"--resume {folder}: its config differs from the one it was trained with:"
         remedy = "Undo the change, start a new run, or resume with it: --allow-change"
         raise SgmError("\n".join([head, *lines, remedy]))
     for line in lines:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from traceback import format_exception
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from sgm_core.errors import SgmError
 
@@ -135,15 +137,7 @@ class EpochLoader:
         self.batch_sampler = batches
         self.receive = receive
         self.position = 0
-        self._loader: DataLoader[Any] = DataLoader(
-            source,  # type: ignore[arg-type]  # torch's type knows single rows only
-            batch_size=None,
-            sampler=batches,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),  # torch draws a seed for workers per pass: not from the training's state
-        )
+        self._loader = _loader(source, batches, num_workers, persistent=num_workers > 0)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -151,7 +145,7 @@ class EpochLoader:
     def __iter__(self) -> Iterator[Any]:
         batches = self.batch_sampler
         self.position = batches.start
-        for item in self._loader:
+        for item in _told(self._loader):
             self.position += 1
             yield item if self.receive is None else self.receive(item, self.position == len(self))
         batches.set_epoch(batches.epoch + 1)
@@ -175,6 +169,74 @@ class EpochLoader:
         """Continue from there."""
         self.batch_sampler.epoch = state["epoch"]
         self.batch_sampler.start = self.position = state["position"]
+
+
+def loaded(source: Any, rows: Sequence[int], num_workers: int) -> Iterator[Any]:
+    """source[row] for each row, in order, loaded ahead by so many processes."""
+    yield from _told(_loader(source, rows, num_workers, persistent=False))
+
+
+def _loader(source: Any, rows: Any, num_workers: int, persistent: bool) -> DataLoader[Any]:
+    return DataLoader(
+        _Carrying(source) if num_workers else source,
+        batch_size=None,
+        sampler=rows,
+        num_workers=num_workers,
+        persistent_workers=persistent,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),  # torch draws a seed for workers per pass: not from the training's state
+    )
+
+
+class _Failed(NamedTuple):
+    """An exception of a worker, on its way to the training process."""
+
+    error: Exception
+
+
+class _Carrying(Dataset[Any]):
+    """Gives the exception in place of what could not be loaded: torch would make one text of it and its traceback."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def __getitem__(self, row: Any) -> Any:
+        try:
+            return self.source[row]
+        except Exception as error:
+            error.add_note("in a worker process:\n" + "".join(format_exception(error)))
+            try:
+                pickle.loads(pickle.dumps(error))
+            except Exception:  # it cannot travel
+                error = RuntimeError(f"{type(error).__name__}: {error}")
+            return _Failed(error)
+
+
+def _told(loader: DataLoader[Any]) -> Iterator[Any]:
+    """What a loader gives. An error of a worker is raised as it would be without workers.
+
+    Raises:
+        SgmError: a worker was killed.
+    """
+    iterator = iter(loader)
+    while True:
+        try:
+            item = next(iterator, _END)
+        except RuntimeError as error:
+            if loader.num_workers and "DataLoader worker" in str(error):
+                raise SgmError(
+                    "a process that loads data was killed, perhaps for want of memory or of shared memory (/dev/shm): "
+                    "use fewer of them, data.num_workers, or none (0)"
+                ) from error
+            raise
+        if item is _END:
+            return
+        if isinstance(item, _Failed):
+            raise item.error
+        yield item
+
+
+_END = object()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +121,12 @@ class HFDataset(ImageData):
         folder = Path(self.path)
         return TableSource(table, self.image, self.columns, folder if folder.is_dir() else None)
 
+    @property
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """Those that the table names."""
+        features = {entry: self.source.features[column] for entry, column in self.columns.items()}
+        return {entry: f.names for entry, f in features.items() if isinstance(f, datasets.ClassLabel)}
+
     def _table(self) -> Any:
         """The split, as a table."""
         path, hub = self.path.removeprefix(HUB), self.path.startswith(HUB) and not self.local_files_only
@@ -158,6 +164,7 @@ class TableSource:
     """
 
     def __init__(self, table: Any, image: str, columns: dict[str, str], folder: Path | None = None) -> None:
+        self.features = table.features
         self.names = [f"row {row}" for row in range(len(table))]
         self.image = image
         self.columns = columns
@@ -176,7 +183,7 @@ class TableSource:
             raise BadImageError(f"'{path}' is a URL")
         try:
             return Path(path) if self._folder is None else inside(self._folder, path)
-        except SgmError as error:
+        except ValueError as error:
             raise BadImageError(str(error)) from error
 
     def entries(self, row: int) -> dict[str, Any]:

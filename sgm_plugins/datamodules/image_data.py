@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgm_core.errors import SgmError
-from sgm_core.pictures.files import BadImageError, read_header
+from sgm_core.pictures.files import read_header
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.bad_samples import BadSamples, listing
 from sgm_plugins.datamodules.buckets import Buckets, fill, nearest
 from sgm_plugins.datamodules.examination import examine
-from sgm_plugins.datamodules.image_samples import SIZES, Framing, Images, ImageSource
+from sgm_plugins.datamodules.image_samples import BAD, SIZES, Framing, Images, ImageSource, Judge, kind_of
 from sgm_plugins.datamodules.report import DataReport
 from sgm_plugins.datamodules.split_data import SplitData
 from sgm_plugins.datamodules.walk import UNUSED, summary
@@ -70,6 +70,33 @@ class ImageData(SplitData):
         """Reason -> names of what lies where the samples do, and is none."""
         return {}
 
+    @property
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """Entry -> the names of what its numbers count, where they are known."""
+        return {}
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What else the check should say, a line each."""
+        return ()
+
+    @cached_property
+    def judge(self) -> tuple[Judge, dict[str, str]]:
+        """Who accepts samples, and the bad ones before the first that is accepted.
+
+        Raises:
+            SgmError: there is none.
+        """
+        judge, bad = Judge(self.source), dict[str, str]()
+        for row, name in enumerate(self.source.names):
+            try:
+                _, entries = judge.load(row, self.framing, (self.framing.size, self.framing.size))
+            except BAD as error:
+                bad[name] = str(error)
+                continue
+            return replace(judge, like={key: kind_of(value, key) for key, value in entries.items()}, first=name), bad
+        raise SgmError(f"{self.title}: none of {len(bad)} images can be used: {listing(bad)}")
+
     @cached_property
     def bad_samples(self) -> BadSamples:
         """Those that were met so far: name -> reason."""
@@ -91,10 +118,10 @@ class ImageData(SplitData):
     def load_parts(self) -> tuple[Images, Images]:
         names = self.source.names
         rows, sizes = np.arange(len(names)), None
+        _, bad = self.judge
+        self.bad_samples.meet(bad)
         if self.buckets is not None:
             rows, sizes = self._sizes()
-        else:
-            self._first_usable(rows)
 
         def by_hash(row: int) -> bytes:
             return hashlib.sha256(os.fsencode(names[row])).digest()
@@ -110,21 +137,13 @@ class ImageData(SplitData):
         )
 
     def _images(self, rows: NDArray[np.int64], framing: Framing, sizes: NDArray[np.int64] | None, least: int) -> Images:
+        judge, _ = self.judge
         if sizes is None:
-            return Images(self.source, rows, framing)
+            return Images(judge, rows, framing)
         if not len(rows):
-            return Images(self.source, rows, framing, [])
+            return Images(judge, rows, framing, [])
         numbers = fill(nearest(self.bucket_shapes, sizes), self.bucket_shapes, least)
-        return Images(self.source, rows, framing, [self.bucket_shapes[number] for number in numbers])
-
-    def _first_usable(self, rows: NDArray[np.int64]) -> None:
-        """Find one sample that can be used: that there is none is better said now."""
-        bad: dict[str, str] = {}
-        try:
-            Images(self.source, rows, self.framing).find_usable(0, 0, bad)
-        except SgmError as error:
-            raise SgmError(f"{self.title}: {error}") from error
-        self.bad_samples.meet(bad)
+        return Images(judge, rows, framing, [self.bucket_shapes[number] for number in numbers])
 
     def _sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows whose files have a readable header, and the (height, width) of each."""
@@ -133,7 +152,7 @@ class ImageData(SplitData):
             try:
                 sizes.append(read_header(self.source.file(row), self.framing.max_pixels).size)
                 rows.append(row)
-            except (BadImageError, OSError) as error:
+            except BAD as error:
                 bad[name] = str(error)
         if not rows:
             raise SgmError(f"{self.title}: none of {len(self.source.names)} images can be used: {listing(bad)}")
@@ -154,11 +173,52 @@ class ImageData(SplitData):
         super().teardown(stage)
         self.bad_samples.report()
 
-    def report(self, progress: Callable[[int, int], None] | None = None) -> DataReport:
+    def report(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        ask: Callable[[str, Mapping[str, Any]], None] | None = None,
+    ) -> DataReport:
         """Read all samples, and say what is in them and what is wrong with them: `sgm data check`."""
-        return examine(
-            self.title, self.source, self.framing, self.bucket_shapes, self.max_bad, self.num_workers, progress
+        judge, _ = self.judge
+        report = examine(
+            self.title,
+            judge,
+            self.framing,
+            self.bucket_shapes,
+            self.max_bad,
+            self.num_workers,
+            progress,
+            self.class_names,
+            ask,
         )
+        report.passed_over = self.passed_over
+        report.notes = self.notes
+        report.problems = self.problems()
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found in the data: a checkpoint keeps it."""
+        return {"facts": self.facts()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare; `sgm train --resume` refuses other data before it comes to this."""
+        was, now = state_dict.get("facts", {}), self.facts()
+        changed = [key for key in now if was.get(key, now[key]) != now[key]]
+        if changed:
+            warnings.warn(f"{self.title}: not as it was when the run began: {', '.join(changed)} differ", stacklevel=2)
+
+    def facts(self) -> dict[str, Any]:
+        """What a resumed run relies on: the number of samples, a digest of their names, classes and columns."""
+        digest = hashlib.sha256()
+        for name in self.source.names:
+            digest.update(os.fsencode(name) + b"\0")
+        judge, _ = self.judge
+        return {
+            "samples": len(self.source.names),
+            "names_sha256": digest.hexdigest(),
+            "classes": {entry: list(names) for entry, names in self.class_names.items()},
+            "columns": dict(judge.like),
+        }
 
 
 def entry_shapes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -143,6 +143,14 @@ class ImageFolder(ImageData):
     @property
     def passed_over(self) -> Mapping[str, list[str]]:
         return self.source.passed
+
+    @property
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        return {"cls": self.classes} if self.labels else {}
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return [f"no such image: {orphan}" for orphan in self.source.sidecars.orphans]
 
     @property
     def files(self) -> list[Path]:

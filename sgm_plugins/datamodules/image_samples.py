@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -21,6 +21,10 @@ SIZES = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple
 
 class BadSampleError(ValueError):
     """A sample whose image is fine, but not what belongs to it."""
+
+
+BAD = (BadImageError, BadSampleError, OSError)
+"""What loading a sample may raise; others take its place."""
 
 
 class ImageSource(Protocol):
@@ -71,11 +75,70 @@ class Framing:
         return read_image(file, size, self.channels, at=at, mirrored=bool(mirrored), max_pixels=self.max_pixels)
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Loads a sample, or says why it is a bad one: training and `sgm data check` ask the same judge.
+
+    Attributes:
+        source: where the samples come from.
+        like: what each entry of the first usable sample is, which all others have to be, too; empty: not known yet.
+        first: the name of that sample.
+    """
+
+    source: ImageSource
+    like: Mapping[str, str] = field(default_factory=dict)
+    first: str = ""
+
+    def load(self, row: int, framing: Framing, size: tuple[int, int], epoch: int = 0) -> tuple[Picture, dict[str, Any]]:
+        """A sample's picture, and its other entries.
+
+        Raises:
+            BadImageError, BadSampleError, OSError: it cannot be used.
+        """
+        picture = framing.read(self.source.file(row), size, epoch, row)
+        entries = self.source.entries(row)
+        for entry, value in entries.items():
+            kind = kind_of(value, entry)
+            if kind != self.like.get(entry, kind):
+                raise BadSampleError(
+                    f"batch entry '{entry}' is {kind}, and {self.like[entry]} in the first sample, {self.first}"
+                )
+        return picture, entries
+
+
+def kind_of(value: Any, entry: str) -> str:
+    """What a value is, as far as those of a batch have to be alike: "a text", "a number", "2 x 3 numbers".
+
+    Raises:
+        BadSampleError: it cannot be in a batch: of another type, of unlike lengths, not finite, beyond int64.
+    """
+    if isinstance(value, str):
+        return "a text"
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):
+        raise BadSampleError(f"batch entry '{entry}': lists of unlike lengths make no tensor") from None
+    if array.dtype.kind not in "biuf":
+        kinds = f"{type(value).__name__} of other things than numbers" if isinstance(value, (list, tuple)) else ""
+        raise BadSampleError(f"batch entry '{entry}': {kinds or type(value).__name__} makes no tensor")
+    with np.errstate(over="ignore"):
+        fits = np.isfinite(array.astype(np.float32)).all() if array.dtype.kind == "f" else array.max(initial=0) < 2**63
+    if not fits:
+        raise BadSampleError(f"batch entry '{entry}': {_shown(array)} is no number that float32 or int64 holds")
+    return "a number" if array.ndim == 0 else f"{' x '.join(map(str, array.shape))} numbers"
+
+
+def _shown(array: NDArray[Any]) -> str:
+    with np.errstate(over="ignore"):
+        wrong = array[~np.isfinite(array.astype(np.float32))] if array.dtype.kind == "f" else array[array >= 2**63]
+    return str(np.ravel(wrong)[0])
+
+
 class Images:
     """Some rows of a source; loads batches, each with the bad samples that were met, {name: reason}.
 
     Args:
-        source: where they come from.
+        judge: loads them.
         rows: the rows of the source.
         framing: how an image becomes one of a batch.
         shapes: the (height, width) of each of the rows, where they are not all of the framing's size.
@@ -83,12 +146,13 @@ class Images:
 
     def __init__(
         self,
-        source: ImageSource,
+        judge: Judge,
         rows: NDArray[np.int64],
         framing: Framing,
         shapes: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        self.source = source
+        self.judge = judge
+        self.source = judge.source
         self.rows = rows
         self.framing = framing
         self.shapes = shapes
@@ -108,7 +172,7 @@ class Images:
         pictures = [picture for picture, _ in found]
         batch: dict[str, Any] = {"image": torch.stack([picture.image for picture in pictures])}
         for key in found[0][1]:
-            batch[key] = _collate(key, [entries[key] for _, entries in found])
+            batch[key] = collate([entries[key] for _, entries in found])
         if self.framing.sizes:
             original, crop, target = SIZES
             batch[original] = torch.tensor([picture.original_size for picture in pictures])
@@ -131,9 +195,8 @@ class Images:
                 continue
             row = int(self.rows[candidate])
             try:
-                picture = self.framing.read(self.source.file(row), self._size(position), epoch, row)
-                return picture, self.source.entries(row)
-            except (BadImageError, BadSampleError, OSError) as error:
+                return self.judge.load(row, self.framing, self._size(position), epoch)
+            except BAD as error:
                 self.bad[candidate] = bad[self.source.names[row]] = str(error)
         reasons = "; ".join(f"{self.source.names[self.rows[i]]}: {self.bad[i]}" for i in list(self.bad)[:5])
         raise SgmError(f"none of {len(self)} images can be used: {reasons}")
@@ -147,19 +210,9 @@ class Images:
         yield from range(position)
 
 
-def _collate(key: str, values: list[Any]) -> Any:
-    """Texts as a list; numbers and arrays of them as a tensor, int64 where all are whole, else float32.
-
-    Raises:
-        SgmError: of several kinds, or of several shapes.
-    """
-    if all(isinstance(value, str) for value in values):
+def collate(values: list[Any]) -> Any:
+    """Texts as a list; numbers and arrays of them as a tensor, int64 where all are whole, else float32."""
+    if isinstance(values[0], str):
         return values
-    try:
-        array = np.array(values)
-    except ValueError:
-        array = np.array(None)
-    if array.dtype.kind not in "biuf" or len(array.shape) == 0:
-        kinds = ", ".join(sorted({type(value).__name__ for value in values}))
-        raise SgmError(f"batch entry '{key}': values of the types {kinds}, or of unlike lengths, make no tensor")
+    array = np.array(values)
     return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))

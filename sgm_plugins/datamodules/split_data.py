@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, Protocol
 
+from sgm_core.errors import SgmError
 from sgm_core.roles import DataModule
 from sgm_plugins.datamodules.epoch_loader import BatchSource, EpochBatches, EpochLoader
 
@@ -45,6 +47,18 @@ class SplitData(DataModule, ABC):
     def setup(self, stage: str) -> None:
         """Find out what is wrong with the data before anything else starts."""
         self.parts  # noqa: B018
+
+    def problems(self) -> list[str]:
+        """What would end a training before its first step, in the words of the training."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self.setup("fit")
+                self.train_dataloader()
+                self.val_dataloader()
+            except SgmError as error:
+                return [str(error)]
+        return []
 
     def train_dataloader(self) -> EpochLoader:
         """Shuffled batches, all of full size. Not shuffled where the trainer shall overfit some batches."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sgm_core.slots import describe
 from sgm_plugins.embedders.prompt import parse_prompt
+from sgm_plugins.embedders.token_count import CutTexts, TokenCount
 from sgm_plugins.pretrained import from_hub, guarded, source_of
 
 
@@ -50,6 +51,7 @@ class ClipPrompts:
         self.chunks = chunks
         self.weighting = weighting
         self.pad = pad
+        self.cut = CutTexts()
         self._tokenizer: Any = None
         self._lock = threading.Lock()
 
@@ -83,6 +85,7 @@ class ClipPrompts:
         ends: list[int] = []
         for text in texts:
             tokens = self._tokens(text)
+            self.cut.tell(text, self._counted(tokens))
             for row in range(self.chunks):
                 part = tokens[row * room : (row + 1) * room]
                 rest = room - len(part)
@@ -96,13 +99,26 @@ class ClipPrompts:
             torch.tensor(weights, dtype=torch.float32, device=device) if weighted else None,
         )
 
+    def count(self, texts: Sequence[str]) -> list[TokenCount]:
+        """How many tokens each text has, and what is cut off.
+
+        Raises:
+            ValueError: the tokenizer cannot be had.
+        """
+        return [self._counted(self._tokens(text)) for text in texts]
+
+    def _counted(self, tokens: Sequence[tuple[int, float]]) -> TokenCount:
+        limit = self.chunks * (self.length - 2)
+        rest = [token for token, _ in tokens[limit:]]
+        return TokenCount(len(tokens), limit, self.tokenizer.decode(rest) if rest else "")
+
     def _tokens(self, text: str) -> list[tuple[int, float]]:
         """Each token of a text with its weight."""
         pieces = parse_prompt(text) if self.weighting else [(text, 1.0)]
         return [
             (token, weight)
             for words, weight in pieces
-            for token in self.tokenizer(words, add_special_tokens=False)["input_ids"]
+            for token in self.tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
         ]
 
     def encode(

@@ -12,6 +12,7 @@ from sgm_core.shapes import Shape
 from sgm_plugins.embedders.clip_prompts import check_texts
 from sgm_plugins.embedders.clip_text import ClipTextEmbedder
 from sgm_plugins.embedders.t5 import T5TextEmbedder
+from sgm_plugins.embedders.token_count import TokenCount
 
 
 class ClipT5Embedder(nn.Module):
@@ -61,6 +62,11 @@ class ClipT5Embedder(nn.Module):
         """b texts -> [CLIP's tokens, T5's tokens]. ValueError as `check`, and where there is no tokenizer."""
         self.check(texts)
         return [self.clip_encoder(texts), self.t5_encoder(texts)]
+
+    def count_tokens(self, texts: list[str]) -> list[TokenCount]:
+        """Of the encoder that cuts off more. ValueError where there is no tokenizer."""
+        both = zip(self.clip_encoder.count_tokens(texts), self.t5_encoder.count_tokens(texts), strict=True)
+        return [max(pair, key=lambda count: count.tokens - count.limit) for pair in both]
 
     def check(self, texts: list[str]) -> None:
         """Raise ValueError for what is no list of texts."""

@@ -12,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from sgm_core.shapes import Shape, only_measured
 from sgm_plugins.embedders.clip_prompts import ClipPrompts, Rows, check_texts
+from sgm_plugins.embedders.token_count import TokenCount
 from sgm_plugins.openclip.size import KNOWN, text_size
 from sgm_plugins.pretrained import config_of, known_config, load_pretrained
 
@@ -98,6 +99,10 @@ class ClipTextEmbedder(nn.Module):
         out = self.transformer.text_model(input_ids=rows.ids, output_hidden_states=hidden)
         z = out.hidden_states[self.layer_idx] if hidden else out.last_hidden_state
         return z, out.last_hidden_state[torch.arange(len(z), device=z.device), rows.ends]
+
+    def count_tokens(self, texts: list[str]) -> list[TokenCount]:
+        """How many tokens each text has, and what is cut off. ValueError where there is no tokenizer."""
+        return self.prompts.count(texts)
 
     def check(self, texts: list[str]) -> None:
         """Raise ValueError for what is no list of texts."""

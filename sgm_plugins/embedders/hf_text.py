@@ -12,6 +12,7 @@ from transformers import AutoModel
 
 from sgm_core.shapes import Shape
 from sgm_plugins.embedders.clip_prompts import check_texts
+from sgm_plugins.embedders.token_count import TokenCount
 from sgm_plugins.embedders.token_sequence import Texts, load_encoder, width_of
 
 
@@ -71,6 +72,10 @@ class HFTextEmbedder(nn.Module):
             if self.pooling == "mean":
                 z = z.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1).to(z.dtype)
         return normalize(z, dim=-1) if self.normalize else z
+
+    def count_tokens(self, texts: list[str]) -> list[TokenCount]:
+        """How many tokens each text has, and what is cut off. ValueError where there is no tokenizer."""
+        return self.texts.count([self.prefix + text for text in texts])
 
     def check(self, texts: list[str]) -> None:
         """Raise ValueError for what is no list of texts."""

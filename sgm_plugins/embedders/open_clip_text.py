@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sgm_core.shapes import Shape, only_measured
 from sgm_plugins.embedders.clip_prompts import ClipPrompts, Rows, check_texts
+from sgm_plugins.embedders.token_count import TokenCount
 from sgm_plugins.openclip.pretrained import load_tower
 from sgm_plugins.openclip.size import KNOWN, text_size
 from sgm_plugins.openclip.text import TextTower
@@ -94,6 +95,10 @@ class OpenClipTextEmbedder(nn.Module):
         z = last if self.layer == "last" else penultimate
         pooled = self.model.pool(last, rows.ends) if self.return_pooled else z[:, 0]
         return self.model.ln_final(z) if self.legacy else z, pooled
+
+    def count_tokens(self, texts: list[str]) -> list[TokenCount]:
+        """How many tokens each text has, and what is cut off. ValueError where there is no tokenizer."""
+        return self.prompts.count(texts)
 
     def check(self, texts: list[str]) -> None:
         """Raise ValueError for what is no list of texts."""

@@ -12,6 +12,7 @@ from transformers import T5EncoderModel
 
 from sgm_core.shapes import Shape
 from sgm_plugins.embedders.clip_prompts import check_texts
+from sgm_plugins.embedders.token_count import TokenCount
 from sgm_plugins.embedders.token_sequence import Texts, load_encoder, width_of
 
 Length = Annotated[int, Ge(1)]
@@ -61,6 +62,10 @@ class T5TextEmbedder(nn.Module):
         with torch.autocast(device.type, enabled=False):
             z: Tensor = self.transformer(input_ids=ids, attention_mask=attended).last_hidden_state
         return z * mask[:, :, None].to(z.dtype) if self.mask_padding else z
+
+    def count_tokens(self, texts: list[str]) -> list[TokenCount]:
+        """How many tokens each text has, and what is cut off. ValueError where there is no tokenizer."""
+        return self.texts.count(texts)
 
     def check(self, texts: list[str]) -> None:
         """Raise ValueError for what is no list of texts."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sgm_core.shapes import only_measured
 from sgm_plugins.embedders.clip_prompts import load_tokenizer
+from sgm_plugins.embedders.token_count import CutTexts, TokenCount
 from sgm_plugins.pretrained import from_hub, guarded, load_pretrained, local_config, source_of
 
 
@@ -28,6 +29,7 @@ class Texts:
     def __init__(self, model: str | Path, length: int, local_files_only: bool) -> None:
         self.model, self.local_files_only = source_of(model, local_files_only)
         self.length = length
+        self.cut = CutTexts()
         self._tokenizer: Any = None
         self._lock = threading.Lock()
 
@@ -41,12 +43,33 @@ class Texts:
     def __call__(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Token ids and which of them are no padding, both (b, length) int64."""
         with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self.model, self.local_files_only)
-            rows = self._tokenizer(
+            rows = self._loaded()(
                 list(texts), truncation=True, max_length=self.length, padding="max_length", return_tensors="pt"
             )
+        full = [text for text, taken in zip(texts, rows["attention_mask"], strict=True) if taken.all()]
+        for text, count in zip(full, self.count(full), strict=True):
+            self.cut.tell(text, count)
         return rows["input_ids"].to(device), rows["attention_mask"].to(device)
+
+    def count(self, texts: Sequence[str]) -> list[TokenCount]:
+        """How many tokens each text has, and what is cut off.
+
+        Raises:
+            ValueError: the tokenizer cannot be had.
+        """
+        found = []
+        with self._lock:
+            tokenizer = self._loaded()
+            limit = self.length - tokenizer.num_special_tokens_to_add()
+            for text in texts:
+                ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+                found.append(TokenCount(len(ids), limit, tokenizer.decode(ids[limit:]) if len(ids) > limit else ""))
+        return found
+
+    def _loaded(self) -> Any:
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.model, self.local_files_only)
+        return self._tokenizer
 
 
 def load_encoder(model: str | Path, auto: Any, load_weights: bool, local_files_only: bool) -> nn.Module:

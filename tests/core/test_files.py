@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sgm_core.errors import SgmError
 from sgm_core.files import inside, replacing, sweep
 
 
@@ -99,7 +98,7 @@ def test_a_strangers_name_stays_in_the_folder_also_through_links(tmp_path: Path)
         "a\0",
     ]
     for name in [*refused, 5, None, ["a.txt"]]:
-        with pytest.raises(SgmError, match="is not the name of a file in this folder"):
+        with pytest.raises(ValueError, match="is not the name of a file in this folder"):
             inside(folder, name)
     assert inside(folder, "out", tmp_path) == folder / "out"
 
@@ -118,6 +117,6 @@ def test_whatever_links_there_are_what_is_opened_lies_in_the_folder(tmp_path_fac
             (folder / link).symlink_to(target)
     try:
         found = inside(folder, "/".join(name))
-    except SgmError:
+    except ValueError:
         return
     assert os.path.realpath(found).startswith(os.path.realpath(folder))

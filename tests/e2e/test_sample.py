@@ -1,10 +1,13 @@
 """`sgm sample` as a user meets it, with tiny versions of the public models."""
 
 import argparse
+import errno
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +18,7 @@ from support.places import ROOT
 
 from sgm_core.cli.app import main
 from sgm_plugins.tools.sampling.command import add_arguments
+from sgm_plugins.tools.sampling.drawing import Drawing
 from sgm_plugins.tools.sampling.record import read_recipe
 from tests.support.tiny_public_models import write_checkpoint
 
@@ -127,7 +131,7 @@ def test_a_checkpoint_without_a_config_is_drawn_with_one_that_is_named(sample, f
     config = folder / "sd_2_1_768.yaml"
     code, _, err = sample("sd_2_1_768", *PROMPT, "--config", config)
     assert code == 0, err
-    assert read_recipe(Path("samples/seed-000000.png"))[0].config == str(config)
+    assert read_recipe(Path("samples/seed-000000.png"))[0].config == config.name
     assert Image.open("samples/seed-000000.png").size == (16, 16)
 
 
@@ -166,7 +170,7 @@ def test_a_clip_is_an_mp4_with_the_extra(sample, folder):
         stream = clip.streams.video[0]
         assert (stream.frames, stream.width, stream.height, stream.average_rate) == (3, 16, 16, 10)
     assert read_recipe(file)[0].fps == 10
-    assert sample("", "--like", file, "--out", "again")[0] == 0
+    assert sample("svd", "--like", file, *given[:2], "--out", "again")[0] == 0
     assert Path("again/seed-000000.mp4").read_bytes() == file.read_bytes()
 
 
@@ -185,12 +189,12 @@ def test_a_picture_is_drawn_again_byte_for_byte(sample, folder):
     options = ("--negative", "ugly", "--prompt", "ein grüner Löwe", "--cond", "crop_coords_top_left=[1,2]", "-n", 3)
     assert sample("sd_xl_base", *PROMPT, *options, "--sampler", "{use: euler_ancestral, eta: 0.5}")[0] == 0
     for name in ("seed-000000.png", "seed-000002.png"):
-        code, out, err = sample("", "--like", f"samples/{name}", "--out", "again")
+        code, out, err = sample("sd_xl_base", "--like", f"samples/{name}", "--out", "again")
         assert (code, out) == (0, f"again/{name}\n")
         assert " was " not in err
         assert Path(f"again/{name}").read_bytes() == Path(f"samples/{name}").read_bytes()
     assert {path.name for path in Path("again").iterdir()} == {"seed-000000.png", "seed-000002.png"}
-    assert sample("", "--like", "samples/seed-000002.png", "--out", "samples")[0] == 0
+    assert sample("sd_xl_base", "--like", "samples/seed-000002.png", "--out", "samples")[0] == 0
     assert Path("samples/seed-000002-again.png").read_bytes() == Path("samples/seed-000002.png").read_bytes()
 
 
@@ -213,8 +217,9 @@ def test_so_is_a_picture_of_all_that_there_is_after_its_files_have_moved(sample,
     assert Path("again/seed-000000.png").read_bytes() == file.read_bytes()
 
 
-def test_another_process_draws_it_again_byte_for_byte(sample, sgm_started):
-    assert sample("sd_xl_base", *PROMPT)[0] == 0
+def test_another_process_draws_it_again_byte_for_byte(folder, sgm_started):
+    shutil.copy(folder / "sd_xl_base.safetensors", "model.safetensors")  # where the recipe finds it by name and digest
+    assert main(["sample", "model.safetensors", *PROMPT]) == 0
     again = sgm_started("sample", "--like", "samples/seed-000000.png", "--out", "again")
     assert again.wait() == 0, again.err
     assert Path("again/seed-000000.png").read_bytes() == Path("samples/seed-000000.png").read_bytes()
@@ -223,20 +228,20 @@ def test_another_process_draws_it_again_byte_for_byte(sample, sgm_started):
 def test_clips_are_drawn_again_byte_for_byte(sample, folder):
     given = ("--init", folder / "photo.png", "--steps", 1)
     assert sample("svd", *given)[0] == 0
-    assert sample("", "--like", "samples/seed-000000.gif", "--out", "again")[0] == 0
+    assert sample("svd", "--like", "samples/seed-000000.gif", *given[:2], "--out", "again")[0] == 0
     assert Path("again/seed-000000.gif").read_bytes() == Path("samples/seed-000000.gif").read_bytes()
     assert sample("svd", *given, "--format", "png")[0] == 0
     frame = Path("seed-000000/frame-001.png")
-    assert sample("", "--like", "samples" / frame, "--out", "again")[0] == 0
+    assert sample("svd", "--like", "samples" / frame, *given[:2], "--out", "again")[0] == 0
     assert ("again" / frame).read_bytes() == ("samples" / frame).read_bytes()
 
 
 def test_options_change_what_is_drawn_again(sample, pixels):
     assert sample("sd_xl_base", *PROMPT, "--prompt", "a dog", "--seed", 4)[0] == 0
     like = ("--like", "samples/seed-000005.png")
-    changed = pixels("", *like, "--seed", 9)
+    changed = pixels("sd_xl_base", *like, "--seed", 9)
     assert changed == pixels("sd_xl_base", "--prompt", "a dog", "--steps", 3, "--seed", 9)
-    changed = pixels("", *like, "--prompt", "an owl", "--scale", 3)
+    changed = pixels("sd_xl_base", *like, "--prompt", "an owl", "--scale", 3)
     assert changed == pixels("sd_xl_base", "--prompt", "an owl", "--steps", 3, "--seed", 5, "--scale", 3)
 
 
@@ -249,7 +254,7 @@ def test_what_is_not_what_it_was_is_said(sample, folder, tmp_path):
     assert code == 0
     assert "model_sha256 was" in err
     recorded = read_recipe(Path("again/seed-000000.png"))[0]
-    assert recorded.model == str(other)
+    assert recorded.model == "sd_xl_base.safetensors"
     with Image.open(file) as image:
         recipe = json.loads(image.info["sgm"])
     for row in recipe["facts"]["components"]:
@@ -260,10 +265,49 @@ def test_what_is_not_what_it_was_is_said(sample, folder, tmp_path):
     info = PngInfo()
     info.add_itxt("sgm", json.dumps(recipe))
     Image.open(file).save("older.png", pnginfo=info)
-    _, _, err = sample("", "--like", "older.png", "--out", "again")
+    _, _, err = sample("sd_xl_base", "--like", "older.png", "--out", "again")
     assert "older.png: sgm-core was 0.0.1, and is" in err
     assert "older.png: torch was 1.0, and is" in err
     assert err.count("older.png: ") == 2
+
+
+def test_a_picture_holds_no_path_of_the_machine_unless_it_is_asked_for(sample, folder):
+    options = (*PROMPT, "--init", folder / "photo.png", "--mask", folder / "mask.png")
+    assert sample("sd_xl_base", *options)[0] == 0
+    file = Path("samples/seed-000000.png")
+    for private in (str(folder), str(Path.cwd()), str(Path.home()), socket.gethostname()):
+        assert private.encode() not in file.read_bytes()
+    recipe = read_recipe(file)[0]
+    assert (recipe.model, recipe.init, recipe.mask) == ("sd_xl_base.safetensors", "photo.png", "mask.png")
+    assert sample("sd_xl_base", *options, "--with-paths", "--out", "paths")[0] == 0
+    assert read_recipe(Path("paths/seed-000000.png"))[0].init == str(folder / "photo.png")
+
+
+def test_a_recipe_reads_no_image_that_nobody_named(sample, folder):
+    shutil.copy(folder / "photo.png", "private.png")
+    assert sample("sd_xl_base", *PROMPT, "--init", "private.png", "--strength", 0)[0] == 0
+    code, _, err = sample("sd_xl_base", "--like", "samples/seed-000000.png", "--out", "again")
+    assert code == 1
+    assert "it was drawn from the image 'private.png', which is not read because a recipe says so: name it" in err
+    assert not Path("again").exists()
+    assert sample("sd_xl_base", "--like", "samples/seed-000000.png", "--init", "private.png", "--out", "again")[0] == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+def test_what_was_drawn_before_an_end_is_on_the_disk_and_named(sample, monkeypatch, error):
+    draw, drawn = Drawing.draw, []
+
+    def ends(self, recipe, progress=None):
+        if len(drawn) == 2:
+            raise error
+        drawn.append(recipe)
+        return draw(self, recipe, progress)
+
+    monkeypatch.setattr(Drawing, "draw", ends)
+    code, _, err = sample("sd_xl_base", *PROMPT, "-n", 4, "--batch-size", 1)
+    assert code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert sorted(path.name for path in Path("samples").iterdir()) == ["seed-000000.png", "seed-000001.png"]
+    assert re.search(r"stopped.*; 2 of 4 pictures are on the disk, the last of them samples/seed-000001\.png", err)
 
 
 # --- documentation ---

@@ -18,8 +18,8 @@ LONGEST_KEY = 200
 LONGEST_INTEGER = 10_000
 """Bits. Python refuses to spell much longer ones."""
 _REFERENCE = re.compile(r"\$\{\s*(\w+)")
-MAX_COMMENTED = 1_000_000
-"""Characters of a file whose comments are looked for, which takes a second."""
+MAX_COMMENTED = 200_000
+"""Characters of a file whose comments are looked for, which takes seconds."""
 
 
 class Unreadable(str):

@@ -84,7 +84,7 @@ _NAMES = {
 MODULES = {module: frozenset(names.split()) for module, names in _NAMES.items()}
 """A module of the ancestors -> the classes that configs name there."""
 
-LIBRARIES = ("torch", "pytorch_lightning", "lightning")
+LIBRARIES = ("torch", "pytorch_lightning", "lightning", "deepspeed")
 """Packages of which the class alone counts."""
 
 

@@ -22,6 +22,9 @@ Action = Callable[["Scope", str, "Node"], None]
 NO_KIND = "components"
 """Of a class of which nothing is known, in another one."""
 
+OF_TRAINING = ("base_learning_rate", "scale_lr")
+"""Beside a part that was trained by itself once."""
+
 NO_COUNTERPART = {
     "ClassEmbedderForMultiCond": "it never worked; give `class` a slot of its own",
     "InceptionV3": "a metric's network is no conditioning",
@@ -66,6 +69,7 @@ class Rewriter:
         parts: what becomes of parameters whose name says it, in a class that is not known.
         extra_inputs: batch entries that the loss handed to the network.
         image_key: what our data module calls the images, if there is one.
+        noted: the gaps so far.
         old_weighting: the loss's weighting, which the denoiser had in the first release.
         mean_loss: an autoencoder's loss was the mean over an image, where ours is the sum.
         origin: the first line of the old file, for what stands nowhere in it.
@@ -78,6 +82,7 @@ class Rewriter:
     parts: Mapping[str, Action] = field(default_factory=dict)
     extra_inputs: list[str] = field(default_factory=list)
     image_key: str | None = None
+    noted: set[Problem] = field(default_factory=set)
     old_weighting: Node | None = None
     mean_loss: bool = False
     origin: Origin = field(default_factory=partial(Origin, "config", 1, 1))
@@ -85,7 +90,8 @@ class Rewriter:
     def gap(self, origin: Origin, path: str, message: str) -> None:
         """Note what has no counterpart, once."""
         problem = Problem(origin, path, message)
-        if problem not in self.problems.found:
+        if problem not in self.noted:
+            self.noted.add(problem)
             self.problems.found.append(problem)
 
     def component(self, node: Node, kind: str, path: str, beside: tuple[str, ...] = ()) -> Block:
@@ -112,7 +118,9 @@ class Rewriter:
         for key, child in items.items():
             if key in ("target", "params", *beside):
                 continue
-            if target is None:  # the parameters themselves, whose class a script named
+            if key in OF_TRAINING:
+                scope.drop(key, child, "the model says it")
+            elif target is None:  # the parameters themselves, whose class a script named
                 self.below(scope, key, child)
             else:
                 scope.problem(key, child, "no key of this name is known beside 'target' and 'params'")

@@ -1,8 +1,10 @@
 """Read a whole dataset and report what is wrong with it.
 
-`sgm data check CONFIG` reports broken files with reasons, sizes, buckets, caption lengths, missing captions and
-duplicates. It reads the `data` of a config, or a folder of images: `sgm data check photos data.size=1024`.
-`data.num_workers=8` reads with 8 processes. Exit code 0, or 1 if more samples are bad than `max_bad` allows.
+`sgm data check CONFIG` judges samples as training does. It reports bad samples with reasons, files that are passed
+over, sizes, modes, colour profiles, buckets, classes, caption lengths, tokens of each text embedder of the config and
+what it would cut off, missing captions and duplicates. It reads the `data` of a config, or a folder of images:
+`sgm data check photos data.size=1024`. `data.num_workers=8` reads with 8 processes. Exit code 0, or 1 if a training
+would end with an error: more samples are bad than `max_bad` allows, say.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = data_config(options.config)
+    of_folder = config.to_dict().get("model") is None and any(Path(text).is_dir() for text in options.config)
     data = datamodule(config)
     from sgm_plugins.datamodules.report import Reports
 
@@ -45,14 +49,21 @@ def run(options: argparse.Namespace) -> int:
             f"datamodule '{config['data.use']}' does not examine its data: it has no method `report` "
             "(see sgm_plugins/datamodules/report.py)"
         )
-    report = data.report(progress_bar() if sys.stderr.isatty() else None)
+    from sgm_plugins.tools.data_check.embedders import embedders_of
+
+    ask = embedders_of(config) if "ask" in signature(data.report).parameters else None
+    report = data.report(progress_bar() if sys.stderr.isatty() else None, **({"ask": ask} if ask else {}))
+    if ask is not None:
+        report.refused, report.tokens, report.notes = ask.refused, ask.tokens, [*report.notes, *ask.notes]
+    if of_folder:
+        report.problems = ()  # no training has been described
     if options.json:
         import json
 
         sys.stdout.write(json.dumps(report.to_dict(), indent=1) + "\n")
     else:
         sys.stdout.write(text(report, None if options.all else FIRST))
-    return 1 if report.too_bad else 0
+    return 1 if report.fails else 0
 
 
 def datamodule(config: Config) -> Any:
@@ -122,6 +133,9 @@ def text(report: DataReport, first: int | None) -> str:
     lines = [f"{report.title}: {_counted(report.samples, 'sample')}, {bad} cannot be used"]
     if report.formats:
         lines.append("formats     " + ", ".join(f"{name} {count}" for name, count in report.formats.items()))
+    for what, counts in {"modes": report.modes, "profiles": report.profiles}.items():
+        if counts and (what == "profiles" or set(counts) != {"RGB"}):
+            lines.append(f"{what:12}" + ", ".join(f"{name} {count}" for name, count in counts.items()))
     for name, spread in report.sizes.items():
         lines.append(f"{name:12}{spread.least:.5g} to {spread.most:.5g}, median {spread.median:.5g}")
     if report.captions is not None:
@@ -132,14 +146,29 @@ def text(report: DataReport, first: int | None) -> str:
     if report.buckets:
         lines.append("buckets (height x width)")
         lines += _histogram(report.buckets)
+    for entry, counts in report.classes.items():
+        lines.append(f"classes of {entry}")
+        lines += _histogram(counts)
+    for embedder, tokens in report.tokens.items():
+        lines.append(f"tokens      up to {tokens.longest} of {tokens.limit}, {embedder}")
+        lines += _list(f"cut by {embedder}", tokens.cut, first)
     lines += _list("cannot be used", report.bad, first)
+    lines += _list("would end a training", report.refused, first)
+    for reason, names in report.passed_over.items():
+        lines += _list(f"passed over, {reason}", names, first)
     if report.captions is not None:
         lines += _list("without a caption", report.missing_captions or (), first)
     lines += _list("of the same content", [" = ".join(group) for group in report.duplicates], first)
     lines += report.notes
+    lines += [f"training would not start: {problem}" for problem in report.problems]
     if report.too_bad:
         lines.append(f"more cannot be used than max_bad: {report.max_bad:g} allows")
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
+
+
+def printable(line: str) -> str:
+    """Names and texts are others': what a terminal would obey, or cannot show, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def _histogram(counts: Mapping[str, int]) -> list[str]:

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from sgm_core.errors import SgmError
 from sgm_core.kinds import GROUPS, KINDS
-from sgm_core.registry import BUILTIN, LOCAL, Entry, _metadata_folders, did_you_mean, normalize, outside_window
+from sgm_core.registry import BUILTIN, LOCAL, Entry, did_you_mean, normalize, outside_window
 
 BASE_LIMIT = 300.0
 """Seconds for what is not the plugin's: starting Python, importing torch and Lightning."""
@@ -72,20 +72,20 @@ class Finding:
 
 def broken_metadata() -> list[str]:
     """A line for each installed distribution whose entry points Python cannot read: `import torch` fails with them."""
-    found = {}
-    for folder, name in _metadata_folders(sys.path):
-        file = Path(folder, "entry_points.txt")
+    found = []
+    for file in (file for path in sys.path for file in sorted(Path(path).glob("*.*-info/entry_points.txt"))):
         with suppress(OSError):
-            text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-            for number, line in enumerate(text.splitlines(), 1):
-                line = line.strip()
-                if line and line[0] not in "#[" and "=" not in line:
-                    found[str(file)] = (
-                        f"{name.partition('-')[0]}: {file}:{number} is no 'name = module': {line[:60]!r}. "
-                        "Python cannot read what is installed, and torch cannot be imported: repair or uninstall it"
-                    )
-                    break
-    return list(found.values())
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+            bad = [
+                number for number, line in enumerate(lines, 1) if line.strip() and not re.search(r"=|^\s*[\[#]", line)
+            ]
+            if bad:
+                found.append(
+                    f"{file.parent.name.partition('-')[0]}: {file}:{bad[0]} is no 'name = module': "
+                    f"{lines[bad[0] - 1].strip()[:60]!r}. Python cannot read what is installed, and torch cannot be "
+                    "imported: repair or uninstall it"
+                )
+    return found
 
 
 def choose(entries: Iterable[Entry], names: Sequence[str] = (), *, builtins: bool = False) -> dict[str, list[Entry]]:

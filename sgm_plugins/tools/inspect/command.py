@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgm_core.errors import printable
+from sgm_plugins.datamodules.report import data_lines
 
 if TYPE_CHECKING:
     from sgm_plugins.tools.inspect.inspection import Inspection
@@ -70,6 +71,7 @@ def described(found: Inspection) -> list[str]:
     if found.step is not None:
         lines.append(f"  step        {found.step}")
     lines.append(f"  config      {'in the file' if found.config else 'not in the file'}")
+    lines += [f"  data        {line}" for line in data_lines(found.data)]
     versions = dict.fromkeys(f"{c['distribution']} {c['version']}" for c in found.components)
     if versions:
         lines.append(f"  written by  {', '.join(versions)}")

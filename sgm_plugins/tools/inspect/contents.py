@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, printable
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the format: https://github.com/huggingface/safetensors, README."""
@@ -96,27 +96,78 @@ _TORCH_NAMES = {
 
 
 def _read_header(path: Path) -> Contents:
-    """The form is eight bytes with the length of a JSON object, the object, and the numbers."""
+    """The form is eight bytes with the length of a JSON object, the object, and the numbers.
+
+    What the safetensors library refuses is refused, without importing it: `tests/tools/test_headers.py` compares both.
+
+    Raises:
+        SgmError: it is no such file, or truncated.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > min(LARGEST_HEADER, size - 8):
             raise SgmError(f"{path}: no .safetensors file, or only its beginning")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise SgmError(f"{path}: no .safetensors file: {error}") from error
+        text = file.read(length)
     try:
-        metadata = header.pop("__metadata__", {})
-        tensors = {key: Stored(value["dtype"], tuple(value["shape"])) for key, value in header.items()}
-        end = max((value["data_offsets"][1] for value in header.values()), default=0)
-    except (AttributeError, KeyError, TypeError, IndexError) as error:
-        raise SgmError(f"{path}: no .safetensors file: its header lists no tensors") from error
-    if 8 + length + end != size:
-        what = "truncated" if 8 + length + end > size else "more than a .safetensors file"
-        raise SgmError(f"{path}: {what}: it has {size} bytes, and its header says {8 + length + end}")
-    return Contents(path, tensors, metadata)
+        return Contents(path, *_header(text, size - 8 - length))
+    except (ValueError, RecursionError) as error:
+        raise SgmError(f"{path}: no .safetensors file: {printable(error, 200)}") from error
+
+
+def _header(text: bytes, size: int) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The tensors and the metadata of a header whose numbers take `size` bytes. ValueError if there is no such file."""
+
+    def no_constant(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    header = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=no_constant)
+    if not text.startswith(b"{"):
+        raise ValueError("its header lists no tensors")
+    metadata = header.pop("__metadata__", None)
+    texts = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    if metadata is not None and not texts:
+        raise ValueError("its metadata are no texts")
+    rows = sorted((_row(key, value) for key, value in header.items()), key=lambda row: row[:2])
+    end = 0
+    for start, stop, key, stored in rows:
+        bits = prod(stored.shape) * BITS[stored.dtype]
+        if start != end or stop < start or bits % 8 or bits // 8 != stop - start or bits >= 2**64:
+            raise ValueError(f"'{key[:100]}' is at {start} to {stop}, which is not its size or not its place")
+        end = stop
+    if end != size:
+        what = "truncated" if end > size else "more than a .safetensors file"
+        before = 8 + len(text)
+        raise ValueError(f"{what}: it has {before + size} bytes, and its header says {before + end}")
+    return {key: stored for _, _, key, stored in rows}, metadata or {}
+
+
+def _row(key: str, value: Any) -> tuple[int, int, str, Stored]:
+    """Where a tensor begins and ends, its key, and what it is."""
+    if not isinstance(value, dict) or not value.keys() >= {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"its header lists no tensors: '{key[:100]}'")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise ValueError(f"'{key[:100]}' has a dtype that is not known: {str(dtype)[:40]!r}")
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"'{key[:100]}' has a shape or offsets that are no whole numbers")
+    size = 1
+    for side in shape:
+        if (size := size * side) >= 2**64:
+            raise ValueError(f"'{key[:100]}' is larger than any file")
+    return offsets[0], offsets[1], key, Stored(dtype, tuple(shape))
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(side) is int and 0 <= side < 2**64 for side in value)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice in its header")
+    return found
 
 
 def nested(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Inspection:
         average: whether it has averaged weights (EMA).
         config: of the model, as YAML, if it says so; `components` the lock beside it.
         step: the optimizer step at which it was saved, if it says so.
+        data: what it was trained on, as its datamodule's `facts()` told: samples, classes, columns.
         contents: all keys, by file.
         fault: why a file that looks usable is not; empty if it is.
     """
@@ -60,6 +61,7 @@ class Inspection:
     step: int | None
     contents: list[Contents] = field(repr=False)
     fault: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -73,6 +75,7 @@ class Inspection:
             "average": self.average,
             "step": self.step,
             "config": self.config,
+            "data": self.data or None,
             "components": self.components,
             "metadata": {k: v for c in self.contents for k, v in c.metadata.items() if k != PROVENANCE_KEY},
             "tensors": {
@@ -134,6 +137,7 @@ def inspect(path: Path) -> Inspection:
         components=told.get("components", []),
         step=step if isinstance(step, int) else None,
         contents=[contents],
+        data=told["data"] if isinstance(told.get("data"), dict) else {},
     )
 
 
@@ -202,12 +206,31 @@ def _provenance(contents: Contents) -> dict[str, Any]:
     if text is not None:
         try:
             found = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SgmError(f"{contents.path}: its metadata '{PROVENANCE_KEY}' is no JSON: {error}") from error
-        return found if isinstance(found, dict) else {}
+        return _checked(contents.path, found)
     held = contents.extras.get(PROVENANCE_KEY)
-    if not isinstance(held, dict):
+    if not isinstance(held, dict) or not isinstance(held.get("config"), dict):
         return {}
     from sgm_core.config.api import config_from
 
-    return {**held, "config": config_from(held["config"]).to_yaml()}
+    return _checked(contents.path, {**held, "config": config_from(held["config"]).to_yaml()})
+
+
+def _checked(path: Path, told: Any) -> dict[str, Any]:
+    """What a file says of itself, with a config that is a text, and a lock of texts.
+
+    Raises:
+        SgmError: it says something else.
+    """
+    fine = isinstance(told, dict) and isinstance(told.get("config", ""), str | None)
+    rows = told.get("components") if fine else None
+    if fine and rows is not None:
+        keys = {"kind", "name", "distribution", "version"}
+        fine = isinstance(rows, list) and all(
+            isinstance(row, dict) and keys <= row.keys() and all(isinstance(row[key], str) for key in keys)
+            for row in rows
+        )
+    if not fine:
+        raise SgmError(f"{path}: its metadata '{PROVENANCE_KEY}' are no config and no lock of components")
+    return {**told, "components": rows or []}

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             inside(folder, "metrics.jsonl")
             write_table(folder)
-        except (OSError, SgmError) as error:
+        except (OSError, ValueError) as error:
             warnings.warn(f"metrics.csv was not written: {error}", stacklevel=2)
     written = Report(folder).write(record, to=options.out)
     sys.stdout.write(f"{written}\n")

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sgm_core.errors import SgmError
 from sgm_core.files import inside
 from sgm_core.runs.lines import parse
 
@@ -60,7 +59,7 @@ class Curves:
                     self._start()
                 file.seek(self._position)
                 self._take(file)
-        except (OSError, SgmError):
+        except (OSError, ValueError):
             self._start()
 
     def _take(self, file: BinaryIO) -> None:

@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sgm_core.errors import SgmError
 from sgm_core.files import inside, replacing
 from sgm_core.runs.lines import METRICS
 from sgm_plugins.reading import read_json
@@ -71,7 +70,7 @@ def components(folder: Path) -> list[dict[str, str]]:
     """The rows of a run's `lock.json`; none where it cannot be read."""
     try:
         rows = read_json(inside(folder, "lock.json"))
-    except SgmError:
+    except ValueError:
         return []
     return [row for row in rows if isinstance(row, dict)][:LINES] if isinstance(rows, list) else []
 

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sgm_core.errors import SgmError
 from sgm_core.files import inside, read_text
 
 LONGEST_SIDE = 640
@@ -92,7 +91,7 @@ class Pictures:
         try:
             with os.scandir(inside(self.folder.parent, self.folder.name)) as entries:
                 return sorted(Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False))
-        except (OSError, SgmError):
+        except (OSError, ValueError):
             return []
 
     def _choose(self, files: dict[str, dict[int, Path]], album: Album, until: float | None) -> None:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sgm_core.errors import SgmError
 from sgm_core.files import inside, replacing
 from sgm_plugins.reading import read_object
 from sgm_plugins.sharing import HIDDEN, shareable
@@ -100,7 +99,7 @@ def read_record(folder: Path) -> Record:
     """
     try:
         found = read_object(inside(folder, FILE))
-    except SgmError:
+    except ValueError:
         return Record()
     record = Record()
     for item in fields(Record):
@@ -149,10 +148,14 @@ def shared_line(line: list[str]) -> list[str]:
     key, colon, value = text.partition(": ")
     if told != origin and colon and key.strip(" -") != "use" and not _NUMBERS.fullmatch(value):
         text = f"{key}: {HIDDEN}"
+    provider, comma, place = told.rpartition(", ")
+    if _PLACE.search(place):  # of the file its name alone
+        told = provider + comma + re.split(r"[\\/]", place)[-1]
     return [shareable(text), shareable(told)]
 
 
 _OVERRIDE = re.compile(r"(override '[^=]*=)(.*)'", re.DOTALL)
+_PLACE = re.compile(r":\d+(:\d+)?$")
 _NUMBERS = re.compile(r"[-+.\deE_, \[\]]*|true|false|null")
 
 

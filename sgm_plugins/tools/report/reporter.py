@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from sgm_core.config.api import Config
+from sgm_plugins.datamodules.report import data_lines
 from sgm_plugins.sharing import shareable
 from sgm_plugins.tools.report.config_lines import config_lines, with_origins
 from sgm_plugins.tools.report.page import Report
@@ -76,6 +77,7 @@ class Reporter(Callback):
             sessions=[*old.sessions, {"started": time.time(), "step": trainer.global_step, "command": command()}],
             environment={
                 **environment(device_of(trainer)),
+                **data_facts(pl_module),
                 "precision": str(trainer.precision),
                 "processes": f"{trainer.world_size}, {type(trainer.strategy).__name__}",
             },
@@ -153,6 +155,12 @@ def device_of(trainer: Trainer) -> str:
 
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def data_facts(engine: LightningModule) -> dict[str, str]:
+    """What the engine was told of the data."""
+    lines = data_lines(getattr(getattr(engine, "provenance", None), "data", None) or {})
+    return {"data": "; ".join(lines)} if lines else {}
 
 
 def samples_of(batch: Any) -> int:

@@ -107,8 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if any(number is not None and number < 1 for number in (options.n, options.batch_size)):
-        raise SgmError("-n and --batch-size are at least 1")
+    if any(number is not None and not 1 <= number <= 2**20 for number in (options.n, options.batch_size)):
+        raise SgmError("-n and --batch-size are at least 1, and at most 2^20")
     from sgm_plugins.tools.sampling.recipe import FILES, Recipe
     from sgm_plugins.tools.sampling.record import read_recipe
     from sgm_plugins.tools.sampling.stranger import MOST_PIXELS
@@ -219,13 +219,6 @@ def with_files(recipe: Recipe, fields: dict[str, Any], like: Path) -> Recipe:
     from sgm_plugins.lora.merge import split_weight
     from sgm_plugins.tools.sampling.stranger import found_file
 
-    for name in ("init", "mask"):
-        if getattr(recipe, name) is not None and name not in fields:
-            raise SgmError(
-                f"{like}: it was drawn from the {'image' if name == 'init' else name} "
-                f"'{printable(getattr(recipe, name), 100)}', which is not read because a recipe says so: name it "
-                f"yourself (--{name} FILE)"
-            )
     config = recipe.config
     if config is not None and "config" not in fields and not config.replace("_", "").replace("-", "").isalnum():
         raise SgmError(f"{like}: it was drawn with the config '{printable(config, 100)}': name it yourself (--config)")
@@ -238,8 +231,7 @@ def with_files(recipe: Recipe, fields: dict[str, Any], like: Path) -> Recipe:
         found[name] = found_file(path, like, digest, lambda file: sha256(to_load(file, verify=False)))
         if found[name] is None:
             raise SgmError(
-                f"{like}: it was drawn with the {name} '{printable(path, 100)}', and no such file with its digest is "
-                f"here. Where is it? {how}"
+                f"{printable(path, 100)}: no such run or checkpoint. Where is now what {like} was drawn with? {how}"
             )
     if recipe.loras and "loras" not in fields:
         digests = recipe.facts.get("loras_sha256")
@@ -254,6 +246,13 @@ def with_files(recipe: Recipe, fields: dict[str, Any], like: Path) -> Recipe:
                 )
             loras.append(lora if weight == 1 else f"{lora}:{weight!r}")
         found["loras"] = tuple(loras)
+    for name in ("init", "mask"):
+        if getattr(recipe, name) is not None and name not in fields:
+            raise SgmError(
+                f"{like}: it was drawn from the {'image' if name == 'init' else name} "
+                f"'{printable(getattr(recipe, name), 100)}', which is not read because a recipe says so: name it "
+                f"yourself (--{name} FILE)"
+            )
     return replace(recipe, **found)
 
 

@@ -129,11 +129,18 @@ def entries_of(
     if wanted:
         flags = ["--prompt TEXT" if key == prompt else f"--cond {key}=VALUE" for key in wanted]
         raise SgmError(f"what to draw? The model needs {', '.join(flags)}")
-    entries: dict[str, Any] = {key: as_entry(values) for key, values in given.items()}
+    entries = {key: _entry(key, values) for key, values in given.items()}
     if image is not None:
         entries = {key: _per_frame(value, n, frames) for key, value in entries.items()}
         entries |= _frames(image, entries, images, frames, generators)
-    return entries, {**entries, **{key: as_entry(values) for key, values in away.items()}}
+    return entries, {**entries, **{key: _entry(key, values) for key, values in away.items()}}
+
+
+def _entry(key: str, values: list[Any]) -> Any:
+    try:
+        return as_entry(values)
+    except ValueError as error:
+        raise SgmError(f"--cond {key}: {error}") from error
 
 
 def _per_frame(value: Any, n: int, frames: int) -> Any:

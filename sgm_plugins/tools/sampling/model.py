@@ -17,7 +17,9 @@ from sgm_core.conditioning import Conditioning
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_core.randomness import draws_of
+from sgm_core.registry import did_you_mean
 from sgm_plugins.cached.parts import cached_parts
+from sgm_plugins.embedders.token_count import CutTexts, TokenCount
 from sgm_plugins.tools.explain.to_config import to_config
 from sgm_plugins.tools.sampling.entries import entries_of, families_of
 from sgm_plugins.tools.sampling.parts import Parts, cast
@@ -43,6 +45,7 @@ class Model:
             engine.set_submodule(name, part.module())  # caches are for training
         self.engine = engine.eval().requires_grad_(False)
         self.device = device
+        self._cut = CutTexts()
         self.keys: tuple[str, ...] = engine.conditioner.input_keys
         own = [claim.name for claim in recognise(shapes_of(engine.state_dict())) if claim.whole]
         self.families = families_of(self.keys, own)
@@ -123,13 +126,47 @@ class Model:
         Raises:
             SgmError, ValueError: an entry is missing, or cannot be embedded.
         """
-        recipe = replace(recipe, cond={key: values for key, values in recipe.cond.items() if key in self.keys})
+        cond = {key: self._numbers(key, values) for key, values in recipe.cond.items() if key in self.keys}
+        recipe = replace(recipe, cond=cond)
         batch, away = entries_of(
             recipe, self.keys, size, frames=frames, image=image, generators=generators, families=self.families
         )
         for given in (batch, away):
             self.engine.conditioner.check(given)
+            self._tell_what_is_cut(given)
         return batch, away
+
+    def _tell_what_is_cut(self, given: dict[str, Any]) -> None:
+        """Warn of texts that are longer than what an embedder reads, before anything is drawn."""
+        conditioner = self.engine.conditioner
+        embedders = getattr(conditioner, "embedders", ())
+        for slot, embedder in zip(getattr(conditioner, "slots", ()), embedders, strict=True):
+            texts = given[slot.keys[0]]
+            if not hasattr(embedder, "count_tokens") or not isinstance(texts, list):
+                continue
+            for text, count in zip(texts, embedder.count_tokens(texts), strict=True):
+                self._cut.tell(text, TokenCount(*count))
+
+    def _numbers(self, key: str, values: Sequence[Any]) -> list[Any]:
+        """The values of a condition, with the number of each class that is given by its name.
+
+        Raises:
+            SgmError: no class of the data that it was trained on has this name.
+        """
+        told = getattr(self.engine.provenance, "data", None) or {}
+        names = told.get("classes", {}).get(key, [])
+        found = []
+        for value in values:
+            by_name = isinstance(value, str) or (isinstance(value, int) and not 0 <= value < len(names))
+            if names and by_name and str(value) in names:
+                value = names.index(str(value))
+            elif names and isinstance(value, str):
+                raise SgmError(
+                    f"--cond {key}={value}: no class of this name.{did_you_mean(value, names)} "
+                    f"There are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+                )
+            found.append(value)
+        return found
 
     def condition(
         self,

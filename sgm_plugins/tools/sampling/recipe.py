@@ -194,7 +194,7 @@ class Recipe:
                 lines += _changed_components(then, now or [])
             elif then != now:
                 lines.append(f"{key} was {_short(then)}, and is {_short(now)} here")
-        return lines
+        return [printable(line) for line in lines]
 
 
 def _changed_components(then: Sequence[Sequence[str]], now: Sequence[Sequence[str]]) -> list[str]:

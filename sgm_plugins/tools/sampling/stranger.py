@@ -149,7 +149,7 @@ def found_file(name: str, beside: Path, digest: str | None, digest_of: Callable[
         digest: that which was recorded.
         digest_of: of a candidate.
     """
-    if digest is None or shared_name(name) != str(PurePosixPath(name.replace("\\", "/"))):
+    if not name or digest is None or shared_name(name) != str(PurePosixPath(name.replace("\\", "/"))):
         return None
     run = beside.resolve().parent.parent
     for candidate in (Path(name), beside.parent / name, *([run] if run.name == PurePosixPath(name).name else [])):

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 
@@ -43,6 +45,24 @@ def test_the_last_layer_and_the_pooled_text_are_transformers_own(clip):
     torch.testing.assert_close(z, out.last_hidden_state)
     torch.testing.assert_close(pooled, out.pooler_output)
     torch.testing.assert_close(embed(clip, layer="pooled"), out.pooler_output[:, None])
+
+
+@pytest.mark.parametrize("weighting", [False, True])
+def test_what_is_cut_off_is_told_in_tokens_and_words_and_transformers_is_silent(clip, caplog, weighting):
+    """transformers' own alarm speaks of indexing errors, which there are none of."""
+    embedder = ClipTextEmbedder(clip, max_length=6, weighting=weighting, load_weights=False)
+    text = "a b c d e f g " * 10
+    [count] = embedder.count_tokens([text])
+    assert (count.tokens, count.limit) == (70, 4)
+    assert count.cut.split() == ("a b c d e f g " * 10).split()[4:]
+    with pytest.warns(UserWarning, match=r"^a text of 70 tokens, of which 4 are read; cut off: 'e f g a b") as caught:
+        embedder([text, text])
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embedder([text, "a b c d"])
+    assert embedder.count_tokens(["a b c d"]) == [(4, 4, "")]
+    assert "longer than" not in caplog.text
 
 
 def test_a_shorter_row_cuts_off(clip):

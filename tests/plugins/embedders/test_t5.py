@@ -19,6 +19,17 @@ def either(request):
     return name, cls, request.getfixturevalue(name)
 
 
+def test_what_is_cut_off_is_told(t5):
+    embedder = T5TextEmbedder(t5, max_length=4, load_weights=False)
+    [long, short] = embedder.count_tokens(["a b c d e f", "a"])
+    assert long.limit == short.limit == 3
+    assert long.tokens > 3
+    assert long.cut
+    assert short.cut == ""
+    with pytest.warns(UserWarning, match=rf"a text of {long.tokens} tokens, of which 3 are read; cut off: "):
+        embedder(["a b c d e f"])
+
+
 def test_it_keeps_the_contract_of_embedders(either):
     name, _, folder = either
     check_component("embedders", name, model=str(folder), max_length=12, inputs={"caption": ["a cat", "b"]})

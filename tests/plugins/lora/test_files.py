@@ -300,5 +300,5 @@ def test_a_folder_with_links_out_of_it_is_refused(tmp_path, name):
     file = next((tmp_path / "peft").rglob(name))
     file.rename(tmp_path / name)
     file.symlink_to(tmp_path / name)
-    with pytest.raises(SgmError, match="is not the name of a file in this folder"):
+    with pytest.raises(ValueError, match="is not the name of a file in this folder"):
         read_lora(tmp_path / "peft", NAMES)

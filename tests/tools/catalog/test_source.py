@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,7 +15,7 @@ from support.import_graph import components_among
 from support.places import ROOT
 
 from sgm_core.config import schema
-from sgm_core.config.schema import AnyType, Bounded, Component, Opaque, Record, Scalar, describe
+from sgm_core.config.schema import AnyType, Bounded, Choice, Component, DictOf, Opaque, Record, Scalar, describe
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BUILTIN, index
 from sgm_plugins.tools.catalog.source.component import component_of
@@ -364,6 +365,64 @@ def test_broken_and_dynamic_source_is_reported_and_not_guessed(make_distribution
     assert described.problem in capsys.readouterr().out
     assert main(["list", "embedders", "--long"]) == 0
     assert described.problem in capsys.readouterr().out
+
+
+RECURSIVE = {
+    "alias": "Json = Union[dict[str, 'Json'], list['Json'], tuple['Json', ...], str, None]",
+    "mutual": "A = Union[list['B'], dict[str, 'B'], None]\nB = Union[list['A'], dict[str, 'A'], 'B']\nJson = A",
+    "named": "Json = TypeAliasType('Json', 'dict[str, Json] | list[Json] | None')",
+    "new": "Json = NewType('Json', 'dict[str, Json]')",
+    "variable": "Json = TypeVar('Json', bound='dict[str, list[Json]]')",
+    "dataclass": "@dataclass\nclass Json:\n    a: 'Json | None' = None\n    b: 'dict[Json, Json] | list[Json]' = ()",
+    "typed_dict": "class Json(TypedDict, total=False):\n    a: 'Json'\n    b: 'list[Json]'",
+    "wide": "A0 = int\n" + "".join(f"A{n + 1} = 'tuple[A{n}, A{n}]'\n" for n in range(60)) + "Json = 'A60'",
+    "bases": "class B0: ...\nclass C0: ...\n"
+    + "".join(f"class B{n + 1}(B{n}, C{n}): ...\nclass C{n + 1}(B{n}, C{n}): ...\n" for n in range(30))
+    + "class Json(B30): ...",
+}
+"""Hints that name themselves, or unfold into more than anyone reads."""
+
+
+@pytest.mark.parametrize("name", RECURSIVE)
+def test_a_hint_that_names_itself_ends_at_once(make_distribution, name, capsys):
+    from sgm_core.cli.app import main
+
+    imports = "from dataclasses import dataclass\nfrom typing import *\nfrom typing_extensions import TypeAliasType\n"
+    used = "\nclass f:\n    def __init__(self, x: Json = None, n: int = 1): ...\n"
+    files = {f"throwaway_{name}.py": imports + RECURSIVE[name] + used}
+    make_distribution(f"throwaway-{name}", {"sgm.embedders": {name: f"throwaway_{name}:f"}}, files)
+    assert main(["list", "embedders", "--long"]) == 0
+    assert main(["show", f"embedders/{name}"]) == 0
+    assert main(["schema"]) == 0
+    assert "an integer = 1" in capsys.readouterr().out
+    target = index.resolve("embedders", name)
+    if name != "wide":  # typing itself does not end there when it is asked for the hints
+        assert len(describe(schema.signature(target).parameters["x"].type)) < 1000
+
+
+def test_an_alias_that_unfolds_without_end_is_any_data_beyond_a_limit():
+    class Alias:  # as `type X = ...` of Python 3.12 makes it
+        __value__ = int
+
+    wide = Alias()
+    for _ in range(60):
+        outer = Alias()
+        outer.__value__ = types.GenericAlias(tuple, (wide, wide))
+        wide = outer
+    assert len(repr(schema.from_hint(wide))) < 100 * schema.MAX_PARTS
+    ends = Alias()
+    ends.__value__ = types.GenericAlias(dict, (str, ends))
+    assert schema.from_hint(ends) == DictOf(Scalar(str), AnyType())
+
+
+def test_a_star_import_of_the_standard_library_is_followed(make_distribution):
+    text = "from typing import *\ndef f(mode: Literal['a'] = 'a', n: Optional[int] = None): ...\n"
+    make_distribution(
+        "throwaway-star", {"sgm.embedders": {"star": "throwaway_star:f"}}, {"throwaway_star.py": text}
+    )
+    found = component_of(index.find("embedders", "star")).signature.parameters
+    assert found["mode"].type == Choice(("a",))
+    assert describe(found["n"].type) == "an integer or null"
 
 
 def test_a_syntax_error_has_its_line(make_distribution):

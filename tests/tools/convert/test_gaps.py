@@ -119,6 +119,21 @@ def test_a_parameter_that_is_not_known_is_a_comment_and_a_gap(old, tmp_path):
     assert left_to_give(made, tmp_path) == []
 
 
+def test_what_a_script_named_is_the_one_gap_of_a_model_without_a_target(old, tmp_path):
+    made = convert_config([old(("  target: sgm.models.diffusion.DiffusionEngine\n", ""))])
+    assert [gap.path for gap in made.gaps] == ["model.use"]
+    assert yaml.safe_load(made.text)["model"]["network"]["use"] == "unet"
+    assert left_to_give(made, tmp_path) == ["model.use"]
+
+
+def test_the_rate_of_a_part_that_was_trained_by_itself_is_left_out(old):
+    made = convert_config(
+        [old(("    first_stage_config:\n", "    first_stage_config:\n      base_learning_rate: 1\n"))]
+    )
+    assert made.gaps == []
+    assert "left out base_learning_rate: 1 (the model says it)" in made.text
+
+
 # --- the module counts ---------------------------------------------------------------------------------------------
 
 

@@ -101,6 +101,14 @@ def test_an_unconditional_model_has_no_conditioner(convert):
     assert "guider" not in model["sampler"]
 
 
+def test_what_another_value_says_here_is_said(convert):
+    text = convert(scale_by_std=False).text
+    for note in ("conditioning_key: crossattn", "use_ema: false", "scale_by_std: false", "log_every_t: 200"):
+        assert f"left out {note}" in text
+    text = convert(cond_stage_config="__is_unconditional__").text
+    assert "left out cond_stage_key: txt (there is no condition)" in text
+
+
 def test_dropped_captions_are_the_slots(convert):
     [slot] = model_of(convert(ucg_training={"txt": {"p": 0.1, "val": ""}}))["conditioner"]["embedders"]
     assert (slot["ucg_rate"], slot["ucg_value"]) == (0.1, "")
@@ -123,6 +131,8 @@ def test_pixels_have_no_first_stage(convert):
         ({"original_elbo_weight": 0.1}, "original_elbo_weight", "model.original_elbo_weight"),
         ({"embedding_reg_weight": 0.5}, "embedding_reg_weight", "model.params.embedding_reg_weight"),
         ({"ucg_training": {"cls": {"p": 0.1}}}, "cls", "model.ucg_training.cls"),
+        ({"ucg_training": 3}, "ucg_training", "model.ucg_training"),
+        ({"first_stage_config": None}, "model", "model.first_stage"),
     ],
 )  # fmt: skip
 def test_what_has_no_counterpart_is_a_gap_with_its_line(convert, tmp_path, params, line, path):

@@ -217,3 +217,25 @@ def test_it_fits_a_phone_and_a_desk_in_light_and_dark(browser, tmp_path, width, 
     with Image.open(tmp_path / "a.png") as image:
         assert image.convert("L").resize((1, 1)).getpixel((0, 0)) < 80 if dark else True
         assert len(image.convert("RGB").getcolors(1 << 20)) > 20
+
+
+@pytest.mark.parametrize(
+    ("steps", "losses"),
+    [
+        ([10**15, 10**15 + 1, 10**15 + 3], [1.0, 2.0, 3.0]),
+        ([2**53 - 3, 2**53 - 2, 2**53 - 1], [1e-308, 1e299, 1.0]),
+        ([2**53 - 1], [-1e299]),
+        ([0, 1, 2**53 - 1], [9e299, -9e299, 1e308]),
+        ([0, 1, 2], [1e16, 1e16 + 2, 1e16 + 4]),
+    ],
+)
+def test_strange_numbers_are_drawn(browser, tmp_path, steps, losses):
+    rows = [{"step": step, "loss": loss} for step, loss in zip(steps, losses, strict=True)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    browser.open(Report(tmp_path).write(Record()))
+    assert points(browser, "loss", "loss") == sum(abs(loss) < 1e300 for loss in losses)
+    drawn = browser.evaluate('document.querySelector("path.raw").getAttribute("d")')
+    assert "NaN" not in drawn
+    assert "Infinity" not in drawn
+    assert browser.evaluate('document.querySelectorAll("text.tick").length') < 100
+    assert browser.errors == []

@@ -86,6 +86,9 @@ def test_those_who_want_paths_get_them(config, tmp_path, capsys):
         (["mult: [1, 2]", "override 'mult=[1,2]'"], ["mult: [1, 2]", "override 'mult=[1,2]'"]),
         (["a: b", "override 'x={a: b}'"], ["a: …", "override 'x=…'"]),
         (["  use: adamw", "override 'x=adamw'"], ["  use: adamw", "override 'x=…'"]),
+        (["a: 1", "/home/al ice/c.yaml:3:4"], ["a: 1", "c.yaml:3:4"]),
+        (["a:", "sgm-core:b 1, ../alice/c.yaml:3:4"], ["a:", "sgm-core:b 1, c.yaml:3:4"]),
+        (["a: 1", "default of sgm_core.x"], ["a: 1", "default of sgm_core.x"]),
         (["x:", "sgm-core:adamw 0.1.0, override 'x=adamw'"], ["x:", "sgm-core:adamw 0.1.0, override 'x=…'"]),
     ],
 )

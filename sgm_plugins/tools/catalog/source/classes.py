@@ -21,10 +21,13 @@ class Order(NamedTuple):
     gap: str = ""
 
 
-def order_of(cls: Class, inside: tuple[str, ...] = ()) -> Order:
-    """The method resolution order (C3)."""
+def order_of(cls: Class, inside: tuple[str, ...] = (), known: dict[str, Order] | None = None) -> Order:
+    """The method resolution order (C3). `known` are those of bases already met: each is read once."""
+    known = {} if known is None else known
     if isinstance(cls, External) or cls.canonical in inside:
         return Order((cls,))
+    if cls.canonical in known:
+        return known[cls.canonical]
     assert isinstance(cls.node, ast.ClassDef)
     gap = ""
     direct: list[Class] = []
@@ -37,7 +40,7 @@ def order_of(cls: Class, inside: tuple[str, ...] = ()) -> Order:
             continue
         if base.canonical == "builtins:object":
             continue
-        order = order_of(base, (*inside, cls.canonical))
+        order = order_of(base, (*inside, cls.canonical), known)
         gap = gap or order.gap
         direct.append(base)
         orders.append(list(order.classes))
@@ -49,7 +52,8 @@ def order_of(cls: Class, inside: tuple[str, ...] = ()) -> Order:
             return Order(tuple(merged), gap or f"the bases of {cls.canonical} have no order")
         merged.append(head)
         left = [order[1:] if _same(order[0], head) else order for order in left]
-    return Order(tuple(merged), gap)
+    known[cls.canonical] = Order(tuple(merged), gap)
+    return known[cls.canonical]
 
 
 def _same(a: Class, b: Class) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import annotated_types
 
 from sgm_core.config.schema import (
+    MAX_PARTS,
     AnyType,
     Arguments,
     Bounded,
@@ -44,9 +46,6 @@ from sgm_plugins.tools.catalog.source.names import (
     module_of,
     resolve,
 )
-
-MAX_DEPTH = 40
-"""Hints inside hints, aliases followed: a recursive alias ends here."""
 
 NULL = Scalar(type(None))
 
@@ -101,11 +100,21 @@ class StaticClass:
 
 
 class Hint:
-    """Reads the hints of one module. `notes` collects why a part of one is `AnyType`."""
+    """Reads the hints of one module. `notes` collects why a part of one is `AnyType`.
 
-    def __init__(self, module: Module, variables: Mapping[str, ast.expr | None] | None = None, depth: int = 0) -> None:
-        self.module, self.variables, self.depth = module, variables or {}, depth
-        self.notes: list[str] = []
+    `inside` are the names that are being expanded: one that occurs in itself is any data from there on.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        variables: Mapping[str, ast.expr | None] | None = None,
+        inside: frozenset[str] = frozenset(),
+        around: Hint | None = None,
+    ) -> None:
+        self.module, self.variables, self.inside = module, variables or {}, inside
+        self.notes: list[str] = around.notes if around else []
+        self.parts: Iterator[int] = around.parts if around else itertools.count(1)
 
     def read(self, expression: ast.expr | None) -> Type:
         """The type of a whole hint; no hint is Any."""
@@ -128,6 +137,8 @@ class Hint:
             return AnyType()
 
     def convert(self, expression: ast.expr) -> Type:
+        if next(self.parts) > MAX_PARTS:
+            raise UntoldError(f"the hint has more than {MAX_PARTS} parts")
         match expression:
             case ast.Constant(value=None):
                 return NULL
@@ -142,7 +153,9 @@ class Hint:
                 return self.generic(self.meaning(value), index)
             case ast.Name(id=name) if name in self.variables:
                 bound = self.variables[name]
-                return AnyType() if bound is None else self.inner(bound)
+                others = {key: value for key, value in self.variables.items() if key != name} | {name: None}
+                there = Hint(self.module, others, self.inside, self)  # a bound that names its own variable ends
+                return AnyType() if bound is None else there.inner(bound)
             case ast.Name() | ast.Attribute():
                 return self.plain(self.meaning(expression))
         raise UntoldError(f"the hint '{ast.unparse(expression)}' cannot be told")
@@ -192,15 +205,15 @@ class Hint:
 
     def alias(self, module: Module, name: str, value: ast.expr) -> Type:
         """A name that a hint was assigned to."""
-        if self.depth > MAX_DEPTH:
-            raise UntoldError(f"'{name}' refers to itself")
-        there = Hint(module, depth=self.depth + 1)
-        there.notes = self.notes
+        canonical = f"{module.name}:{name}"
+        if canonical in self.inside:
+            return AnyType()
+        there = Hint(module, inside=self.inside | {canonical}, around=self)
         if not isinstance(value, ast.Call):
             return there.convert(value)
         made = there.meaning(value.func)
         canonical = "" if isinstance(made, ModuleName) else made.canonical
-        if canonical == "typing:NewType" and len(value.args) == 2:
+        if canonical in ("typing:NewType", "typing:TypeAliasType") and len(value.args) == 2:
             return there.inner(value.args[1])
         if canonical == "typing:TypeVar":
             bound = next((keyword.value for keyword in value.keywords if keyword.arg == "bound"), None)

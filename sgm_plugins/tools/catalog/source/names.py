@@ -256,7 +256,7 @@ def lookup(module: Module, name: str, steps: int = 0) -> Meaning:
             continue
         if _exports(exported, name):
             try:
-                return lookup(exported, name, steps + 1)
+                return member(star, name, steps + 1) if _known(star) else lookup(exported, name, steps + 1)
             except MissingNameError:
                 continue
     if hasattr(builtins, name):
@@ -268,6 +268,8 @@ def lookup(module: Module, name: str, steps: int = 0) -> Meaning:
 
 def _exports(module: Module, name: str) -> bool:
     listed = module.bindings.get("__all__")
+    if _known(module.name) and not listed and name not in module.bindings:
+        return False
     if listed and isinstance(listed[-1].what, (ast.List, ast.Tuple)):
         return any(isinstance(item, ast.Constant) and item.value == name for item in listed[-1].what.elts)
     return not name.startswith("_")
@@ -307,6 +309,11 @@ def _meaning(module: Module, name: str, binding: Binding, steps: int) -> Meaning
             return Definition(module, name, node)  # type: ignore[arg-type]
 
 
+def _known(source: str) -> bool:
+    """Whether the names of a module are taken as they are, without reading its file."""
+    return source in KNOWN_BY_NAME or source.partition(".")[0] in sys.stdlib_module_names
+
+
 def member(source: str, name: str, steps: int = 0) -> Meaning:
     """`name` of the module `source`, or the module `source.name`.
 
@@ -316,7 +323,7 @@ def member(source: str, name: str, steps: int = 0) -> Meaning:
     found = find_module(source)
     if found is None:
         raise UntoldError(f"there is no module '{source}' on sys.path")
-    if source in KNOWN_BY_NAME or source.partition(".")[0] in sys.stdlib_module_names:
+    if _known(source):
         if found.folders and find_module(f"{source}.{name}") is not None:
             return ModuleName(f"{source}.{name}")
         return External("typing" if source == "typing_extensions" else source, name)

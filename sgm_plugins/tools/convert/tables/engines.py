@@ -92,8 +92,8 @@ DIFFUSION: dict[str, Action] = {
     "sampler_config": part("sampler", "samplers"),
     "optimizer_config": part("optimizer", "optimizers"),
     "scheduler_config": part("lr_schedule", "lr_schedules"),
-    "loss_fn_config": part("loss_fn", "losses"),
-    "loss_config": part("loss_fn", "losses"),  # in the first release
+    "loss_fn_config": part("loss_fn", "losses", nothing=("torch.nn.Identity",)),
+    "loss_config": part("loss_fn", "losses", nothing=("torch.nn.Identity",)),  # in the first release
     "network_wrapper": _wrapper,
     "ckpt_path": keep("init_from"),
     "disable_first_stage_autocast": negate("first_stage_autocast"),

@@ -193,6 +193,8 @@ class _Assembly:
     def _dropout(self, slot: Scope, key: str) -> None:
         """`ucg_training: {txt: {p: 0.1, val: ""}}`: how often an entry is left out."""
         node = self.scope.kept.get("ucg_training")
+        if node is not None and node.value is not None and not isinstance(node.value, dict):
+            self.scope.problem("ucg_training", node, "a mapping of batch entries was expected")
         for name, child in given(node).items() if node is not None else ():
             settings = given(child)
             if name != key:
@@ -233,8 +235,10 @@ def _assemble(scope: Scope, concatenated: Iterable[str]) -> None:
     order = ("use", "network")
     items |= {key: written.pop(key) for key in order if key in written}
     scope.put("denoiser", assembly.denoiser())
-    first = written.pop("first_stage", None)
-    items["first_stage"] = first if first is not None else Item("identity", beside="the model works on pixels")
+    if "first_stage" in written:
+        items["first_stage"] = written.pop("first_stage")
+    elif target_of(scope.node).endswith(".DDPM"):
+        items["first_stage"] = Item("identity", beside="the model works on pixels")
     slots = [*assembly.slots(), *assembly.concatenated(concatenated)]
     if slots:
         conditioner = Block({"use": Item("general"), "embedders": Item(slots)}, origin=scope.node.where)
@@ -247,8 +251,25 @@ def _assemble(scope: Scope, concatenated: Iterable[str]) -> None:
             "ema", "ema", scope.kept.get("use_ema"), "" if "use_ema" in scope.kept else "there it was the default"
         )
     items |= written
+    _say_the_rest(scope, bool(slots))
     _scale_by_std(scope)
     _input_key(scope)
+
+
+def _say_the_rest(scope: Scope, conditional: bool) -> None:
+    """What is said in another way here, or had no effect."""
+    said = dict.fromkeys(("conditioning_key", "concat_mode"), "what an embedder gives says where it goes")
+    said |= {"masked_image_key": "see the entries for `concat`"}
+    if not conditional:
+        said |= dict.fromkeys(("cond_stage_config", "cond_stage_key", "cond_stage_trainable"), "there is no condition")
+    for key, why in said.items():
+        node = scope.kept.get(key)
+        if node is not None and node.value not in (None, "adm"):
+            scope.drop(key, node, why)
+    for key in ("use_ema", "scale_by_std"):
+        node = scope.kept.get(key)
+        if node is not None and node.value is not True:
+            scope.drop(key, node, "it was switched off")
 
 
 def _scale_by_std(scope: Scope) -> None:

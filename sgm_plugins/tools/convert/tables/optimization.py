@@ -36,10 +36,12 @@ CYCLES: dict[str, Action] = {
     "f_min": keep("end_factors"),
 }
 
+OFFLOADED = "there its moments were on the CPU"
 BOTH = ("sgm", "ldm")
 
 RULES: dict[str, tuple[Rule, ...]] = {
     **{name: (Rule("optimizers", ours, any_param=True, packages=("torch",)),) for name, ours in TORCH.items()},
+    "DeepSpeedCPUAdam": (Rule("optimizers", "adamw", note=OFFLOADED, any_param=True, packages=("deepspeed",)),),
     "LambdaWarmUpCosineScheduler": (Rule("lr_schedules", "cosine", COSINE, packages=BOTH),),
     "LambdaWarmUpCosineScheduler2": (Rule("lr_schedules", "cosine_cycles", CYCLES, packages=BOTH),),
     "LambdaLinearScheduler": (Rule("lr_schedules", "linear_cycles", CYCLES, packages=BOTH),),
