@@ -28,12 +28,12 @@ ALLOWED_OVERRUN: dict[str, int] = {
     "root": 114,
     "config": 21,
     "checkpoints": 167,
-    "training": 13,
+    "training": 5,
     "runs": 20,
     "pictures": 4,
     "cli": 61,
-    "together": 391,
-    "code": 70,
+    "together": 383,
+    "code": 63,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
