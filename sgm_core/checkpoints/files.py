@@ -28,7 +28,7 @@ class CheckpointError(SgmError):
     """A checkpoint that cannot be read, or does not fit the model."""
 
 
-class UnreadableNowError(CheckpointError):
+class UnreadableNowError(SgmError):
     """The machine cannot read a file: a disk, memory, a permission. This says nothing about the file."""
 
     def __init__(self, path: Path, error: Exception) -> None:

@@ -30,7 +30,8 @@ from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 
 from sgm_core.checkpoints.files import read_checkpoint, read_step, refuse_url, save_weights
@@ -73,7 +74,7 @@ class Run:
     allow_change: bool = False
     """Whether the data may have changed since the checkpoint."""
     begun: bool = False
-    """Training has started in this process."""
+    """Training has started in this process: a new run that fails before leaves nothing behind."""
 
     def train(self) -> int:
         """Build, fit, export. Gives the exit code.
@@ -189,7 +190,7 @@ class Run:
         if was is not None and was.data is not None:
             found = [change._replace(path=f"data: {change.path}") for change in changes(was.data, data.facts())]
             head = f"--resume {self.folder}: the data differs from what it was trained on:"
-            refuse(head, found, self.config, self.allow_change)
+            refuse(head, found, None, self.allow_change)
 
     def located(self, error: ValueError) -> ValueError:
         """A refusal that names a part of the model, with the line of the config where that part stands."""
@@ -207,12 +208,15 @@ class Run:
         trainer: Trainer = make(
             default_root_dir=self.folder,
             logger=self.loggers(given.get("logger")),
-            callbacks=[Begun(self), *(own or ()), Compartments(), saver, *added],
+            callbacks=[LambdaCallback(on_train_start=self.begin), *(own or ()), Compartments(), saver, *added],
             plugins=[saver.writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
         )
         return trainer
+
+    def begin(self, trainer: Trainer, engine: LightningModule) -> None:
+        self.begun = True
 
     def loggers(self, configured: Any) -> list[Logger]:
         """`metrics.jsonl` and the loggers of the config, in the run's folder.
@@ -269,16 +273,6 @@ class Run:
         if isinstance(engine, TrainingEngine) and engine.adapter is not None:
             with engine.ema_scope():
                 engine.adapter.export(self.folder)
-
-
-class Begun(Callback):
-    """Notes that training has started: a new run that fails before leaves nothing behind."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.run.begun = True
 
 
 def start_run(config: Config, runs: Path, name: str) -> Run:
@@ -364,7 +358,7 @@ def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, 
     refuse(f"--resume {folder}: its config differs from the one it was trained with:", found, config, allow)
 
 
-def refuse(head: str, found: Iterable[Change], config: Config, allow: bool) -> None:
+def refuse(head: str, found: Iterable[Change], config: Config | None, allow: bool) -> None:
     """Raise SgmError for changes that are not allowed; tell those that are."""
     lines = described(found, config)
     if lines and not allow:

@@ -25,15 +25,15 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 114,
+    "root": 109,
     "config": 21,
-    "checkpoints": 167,
+    "checkpoints": 162,
     "training": 5,
-    "runs": 20,
+    "runs": 14,
     "pictures": 4,
-    "cli": 61,
-    "together": 383,
-    "code": 63,
+    "cli": 59,
+    "together": 365,
+    "code": 47,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
