@@ -26,6 +26,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
+from traceback import extract_tb
 from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -154,8 +155,15 @@ class Run:
                     raise
                 sys.stderr.write(f"{error}\n")
                 return 0
-            except ValueError as error:
-                raise self.located(error) from error
+            except SgmError:
+                raise
+            except Exception as error:
+                if not self.begun and self.resume_from is not None and was_restoring(error):
+                    reason = (
+                        f"what it holds beside the weights is not what a run writes: {type(error).__name__}: {error}"
+                    )
+                    raise SgmError(f"{self.resume_from}: not a checkpoint to resume from: {reason}") from error
+                raise (self.located(error) if isinstance(error, ValueError) else error) from error
             except SystemExit:  # how Lightning ends after a second Ctrl-C
                 if not requests.stop.is_set():
                     raise
@@ -378,6 +386,11 @@ def make_folder(folder: Path) -> bool:
     except OSError as error:
         raise SgmError(f"{folder}: cannot be written: {error.strerror}. Choose another folder with --runs") from error
     return created
+
+
+def was_restoring(error: Exception) -> bool:
+    """Whether an exception left Lightning while it read a checkpoint. Their types are many: it trusts the file."""
+    return any(Path(frame.filename).stem == "checkpoint_connector" for frame in extract_tb(error.__traceback__))
 
 
 def job_environment() -> list[SLURMEnvironment]:

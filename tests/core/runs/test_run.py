@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 import sgm_core as sgm
 from sgm_core.checkpoints.files import read_step, save_weights
 from sgm_core.checkpoints.manifest import to_load
+from sgm_core.errors import SgmError
 from sgm_core.roles import Loss
 from sgm_core.runs.run import Run, resume_run, start_run
 from sgm_core.runs.signals import Requests
@@ -116,3 +117,19 @@ def test_a_run_goes_on_without_the_file_that_it_started_from(tmp_path, config):
     assert read_step(run.folder / "checkpoints" / "last.ckpt") == 2
     with pytest.raises(ValueError, match="no such checkpoint"):
         start_run(sgm.load_config(config, overrides=given), tmp_path, "b").train()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("loops", 5), ("callbacks", [1]), ("optimizer_states", 5), ("lr_schedulers", None), ("loops", {"fit_loop": 3})],
+)
+def test_what_a_checkpoint_holds_beside_its_weights_is_refused_where_no_run_wrote_it(tmp_path, key, value):
+    run = new_run(tmp_path, "trainer.max_steps=1")
+    assert run.train() == 0
+    (path,) = run.folder.glob("checkpoints/step-*.ckpt")
+    saved = torch.load(path, weights_only=True)
+    for old in path.parent.iterdir():
+        old.unlink()
+    torch.save({**saved, key: value}, path)
+    with pytest.raises(SgmError, match=r"step-\d+\.ckpt: not a checkpoint to resume from: what it holds beside"):
+        resume_run(run.folder, ["trainer.max_steps=5"]).train()
