@@ -141,7 +141,7 @@ class Run:
         seed_everything(seed + step, workers=True, verbose=False)
         requests = Requests()
         with requests.listening():
-            trainer = self.trainer(requests)
+            trainer = self.trainer(requests, step)
             if is_first_process():
                 self.write_config()  # before any other file: from here on the run can be resumed
             say(f"run: {self.folder}")
@@ -155,15 +155,10 @@ class Run:
                     raise
                 sys.stderr.write(f"{error}\n")
                 return 0
-            except SgmError:
-                raise
             except Exception as error:
-                if not self.begun and self.resume_from is not None and was_restoring(error):
-                    reason = (
-                        f"what it holds beside the weights is not what a run writes: {type(error).__name__}: {error}"
-                    )
-                    raise SgmError(f"{self.resume_from}: not a checkpoint to resume from: {reason}") from error
-                raise (self.located(error) if isinstance(error, ValueError) else error) from error
+                if (told := self.explained(error)) is None:
+                    raise
+                raise told from error
             except SystemExit:  # how Lightning ends after a second Ctrl-C
                 if not requests.stop.is_set():
                     raise
@@ -200,12 +195,20 @@ class Run:
             head = f"--resume {self.folder}: the data differs from what it was trained on:"
             refuse(head, found, None, self.allow_change)
 
-    def located(self, error: ValueError) -> ValueError:
-        """A refusal that names a part of the model, with the line of the config where that part stands."""
-        named = None if isinstance(error, SgmError) else _PART.match(str(error))
-        return error if named is None else SgmError(f"{self.config.origin(f'model.{named[0]}')} model.{error}")
+    def explained(self, error: Exception) -> SgmError | None:
+        """A refusal by a part of the model, with the line of the config where that part stands; or an error in reading
+        the checkpoint, with its path. None for any other error."""
+        if isinstance(error, SgmError):
+            return None
+        # Lightning trusts a checkpoint: errors of many types leave it where one is not what it expects
+        read = any("checkpoint_connector" in frame.filename for frame in extract_tb(error.__traceback__))
+        if read and not self.begun and self.resume_from is not None:
+            reason = f"what it holds beside the weights is not what a run writes: {type(error).__name__}: {error}"
+            return SgmError(f"{self.resume_from}: not a checkpoint to resume from: {reason}")
+        named = _PART.match(str(error)) if isinstance(error, ValueError) else None
+        return SgmError(f"{self.config.origin(f'model.{named[0]}')} model.{error}") if named else None
 
-    def trainer(self, requests: Requests) -> Trainer:
+    def trainer(self, requests: Requests, step: int = 0) -> Trainer:
         """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""
         make = self.config.build("trainer")
         given = getattr(make, "keywords", {})
@@ -215,7 +218,7 @@ class Run:
         saver = Saver(self.folder / "checkpoints", self.config.build("checkpoint"), requests)
         trainer: Trainer = make(
             default_root_dir=self.folder,
-            logger=self.loggers(given.get("logger")),
+            logger=self.loggers(given.get("logger"), step),
             callbacks=[LambdaCallback(on_train_start=self.begin), *(own or ()), Compartments(), saver, *added],
             plugins=[saver.writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
@@ -226,17 +229,15 @@ class Run:
     def begin(self, trainer: Trainer, engine: LightningModule) -> None:
         self.begun = True
 
-    def loggers(self, configured: Any) -> list[Logger]:
-        """`metrics.jsonl` and the loggers of the config, in the run's folder.
-
-        Without what a resumed run logs again.
+    def loggers(self, configured: Any, step: int) -> list[Logger]:
+        """`metrics.jsonl` and the loggers of the config, in the run's folder, without what a resumed run logs again.
 
         Args:
             configured: one, several, or none (true and false too).
+            step: from which it starts.
         """
         several = configured if isinstance(configured, list) else [configured]
         found = [JSONLMetrics(self.folder), *(logger for logger in several if isinstance(logger, Logger))]
-        step = 0 if self.resume_from is None else read_step(self.resume_from)
         for logger in found:
             write_to, truncate_after = (getattr(logger, name, None) for name in ("write_to", "truncate_after"))
             if write_to is not None:
@@ -258,10 +259,9 @@ class Run:
 
     def report(self, trainer: Trainer, seconds: float) -> None:
         """Say where everything is."""
-        grids = sorted((self.folder / "images").glob("samples-*.png"))
         say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
-        if grids:
-            say(f"samples: {grids[-1]}")
+        for newest in sorted((self.folder / "images").glob("samples-*.png"))[-1:]:
+            say(f"samples: {newest}")
 
     def export(self, trainer: Trainer, engine: LightningModule) -> None:
         """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.
@@ -304,13 +304,13 @@ def refuse_taken(folder: Path) -> None:
     """
     if (folder / CONFIG).exists():
         raise SgmError(f"{folder} exists already: choose another --name, or resume it: --resume {folder}")
-    if folder.exists() and not (folder.is_dir() and all(map(is_leftover, folder.iterdir()))):
+    if folder.exists() and not is_unused(folder):
         raise SgmError(f"{folder} exists already and is no run: choose another --name")
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether a run left this file that was killed while it started."""
-    return path.name in (FILE, LOCK) or is_temporary(path)
+def is_unused(folder: Path) -> bool:
+    """Whether it is a folder with nothing but what a run leaves that was killed while it started."""
+    return folder.is_dir() and all(path.name in (FILE, LOCK) or is_temporary(path) for path in folder.iterdir())
 
 
 def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
@@ -325,8 +325,7 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
     if not folder.exists():
         raise SgmError(f"--resume {folder}: there is no such run")
     if not (folder / CONFIG).is_file():
-        started = folder.is_dir() and all(map(is_leftover, folder.iterdir()))
-        remedy = "; it ended before training started: repeat the command that started it" if started else ""
+        remedy = "; it ended before training started: repeat the command that started it" if is_unused(folder) else ""
         raise SgmError(f"--resume {folder}: not a run folder (it has no {CONFIG}){remedy}")
     config = saved_config(folder / CONFIG, overrides)
     if is_first_process():
@@ -386,11 +385,6 @@ def make_folder(folder: Path) -> bool:
     except OSError as error:
         raise SgmError(f"{folder}: cannot be written: {error.strerror}. Choose another folder with --runs") from error
     return created
-
-
-def was_restoring(error: Exception) -> bool:
-    """Whether an exception left Lightning while it read a checkpoint. Their types are many: it trusts the file."""
-    return any(Path(frame.filename).stem == "checkpoint_connector" for frame in extract_tb(error.__traceback__))
 
 
 def job_environment() -> list[SLURMEnvironment]:

@@ -29,11 +29,11 @@ ALLOWED_OVERRUN: dict[str, int] = {
     "config": 21,
     "checkpoints": 164,
     "training": 5,
-    "runs": 27,
+    "runs": 20,
     "pictures": 4,
     "cli": 59,
-    "together": 380,
-    "code": 59,
+    "together": 373,
+    "code": 53,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
