@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -294,17 +295,11 @@ class Index:
     def names(self, kind: str) -> list[str]:
         """The spellings that resolve: bare names, and qualified ones where the bare name is ambiguous or taken."""
         check_kind(kind, GROUPS)
-        by_name: dict[str, list[Entry]] = {}
-        for entry in self.entries(kind):
-            by_name.setdefault(entry.name, []).append(entry)
-        names: list[str] = []
-        for name, found in by_name.items():
-            builtin = any(entry.builtin for entry in found)
-            if builtin or len(found) == 1:
-                names.append(name)
-            if len(found) > 1:
-                names += [entry.qualified for entry in found if not entry.builtin]
-        return sorted(names)
+        entries = self.entries(kind)
+        several = {name for name, n in Counter(entry.name for entry in entries).items() if n > 1}
+        return sorted(
+            entry.qualified if entry.name in several and not entry.builtin else entry.name for entry in entries
+        )
 
     def find(self, kind: str, name: str) -> Entry:
         """The entry that a name stands for; imports nothing.

@@ -28,7 +28,7 @@ class CheckpointError(SgmError):
     """A checkpoint that cannot be read, or does not fit the model."""
 
 
-class UnreadableNowError(CheckpointError):
+class UnreadableNowError(SgmError):
     """The machine cannot read a file: a disk, memory, a permission. This says nothing about the file."""
 
     def __init__(self, path: Path, error: Exception) -> None:
@@ -138,7 +138,7 @@ def _load(path: Path) -> Any:
                     raise CheckpointError(f"{path}: {part.filename} in it is compressed: torch wrote no such file")
                 if part.filename.endswith(".pkl") and part.file_size > MOST_OBJECTS:
                     raise CheckpointError(f"{path}: its list of objects has {part.file_size} bytes, above the limit")
-    named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    named = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
     with torch.serialization.safe_globals([(Inert, name) for name in named]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 

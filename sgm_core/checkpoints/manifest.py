@@ -100,8 +100,6 @@ def fault(checkpoint: Path, verify: bool | None = True) -> CheckpointError | Non
     try:
         refuse_damaged(checkpoint, verify)
         read_step(checkpoint)
-    except UnreadableNowError:
-        raise
     except CheckpointError as error:
         return error
     return None
@@ -122,8 +120,6 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
         return _others(path)
     try:
         return newest_valid(path, warnings.warn, verify)[0]
-    except UnreadableNowError:
-        raise
     except CheckpointError:
         export = path / "model.safetensors"
         if not export.is_file():

@@ -101,8 +101,6 @@ def root_parser(listing: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=f"commands:\n{lines}\n\nRun `sgm COMMAND --help` for its options, `sgm --version` for the version.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    own = next(entry for entry in index.entries(GROUP) if entry.builtin)
-    root.add_argument("--version", action="version", version=own.provider, help="show the version of sgm-core")
     root.add_argument("command", metavar="COMMAND", choices=listing, help=argparse.SUPPRESS)
     return root
 

@@ -70,11 +70,11 @@ def changes(was: Any, now: Any, path: str = "") -> Iterator[Change]:
         yield Change(path, was, now)
 
 
-def described(found: Iterable[Change], config: Config) -> list[str]:
-    """A line for each: path, what it was, what it is, and where that was written."""
+def described(found: Iterable[Change], config: Config | None) -> list[str]:
+    """A line for each: path, what it was, what it is, and where that was written, if it is of a config."""
     lines = []
     for change in found:
-        where = "" if change.now is MISSING else f" ({config.origin(change.path)})"
+        where = "" if config is None or change.now is MISSING else f" ({config.origin(change.path)})"
         lines.append(f"  {change.path}: was {_text(change.was)}, is {_text(change.now)}{where}")
     return lines
 

@@ -86,5 +86,4 @@ class JSONLMetrics(FolderLogger):
         with self.path.open("rb") as old, replacing(self.path) as temporary, temporary.open("wb") as new:
             new.writelines(line for line in old if (parsed := parse(line)) and parsed["step"] <= step)
         self._end = -1
-        with self._tolerant:
-            write_table(self.path.parent)
+        self.finalize("resumed")

@@ -31,7 +31,8 @@ from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 
 from sgm_core.checkpoints.files import read_checkpoint, read_step, refuse_url, save_weights
@@ -74,7 +75,7 @@ class Run:
     allow_change: bool = False
     """Whether the data may have changed since the checkpoint."""
     begun: bool = False
-    """Training has started in this process."""
+    """Training has started in this process: a new run that fails before leaves nothing behind."""
 
     def train(self) -> int:
         """Build, fit, export. Gives the exit code.
@@ -140,7 +141,7 @@ class Run:
         seed_everything(seed + step, workers=True, verbose=False)
         requests = Requests()
         with requests.listening():
-            trainer = self.trainer(requests)
+            trainer = self.trainer(requests, step)
             if is_first_process():
                 self.write_config()  # before any other file: from here on the run can be resumed
             say(f"run: {self.folder}")
@@ -154,15 +155,10 @@ class Run:
                     raise
                 sys.stderr.write(f"{error}\n")
                 return 0
-            except SgmError:
-                raise
             except Exception as error:
-                if not self.begun and self.resume_from is not None and was_restoring(error):
-                    reason = (
-                        f"what it holds beside the weights is not what a run writes: {type(error).__name__}: {error}"
-                    )
-                    raise SgmError(f"{self.resume_from}: not a checkpoint to resume from: {reason}") from error
-                raise (self.located(error) if isinstance(error, ValueError) else error) from error
+                if (told := self.explained(error)) is None:
+                    raise
+                raise told from error
             except SystemExit:  # how Lightning ends after a second Ctrl-C
                 if not requests.stop.is_set():
                     raise
@@ -196,14 +192,22 @@ class Run:
         if was is not None and was.data is not None:
             found = [change._replace(path=f"data: {change.path}") for change in changes(was.data, data.facts())]
             head = f"--resume {self.folder}: the data differs from what it was trained on:"
-            refuse(head, found, self.config, self.allow_change)
+            refuse(head, found, None, self.allow_change)
 
-    def located(self, error: ValueError) -> ValueError:
-        """A refusal that names a part of the model, with the line of the config where that part stands."""
-        named = None if isinstance(error, SgmError) else _PART.match(str(error))
-        return error if named is None else SgmError(f"{self.config.origin(f'model.{named[0]}')} model.{error}")
+    def explained(self, error: Exception) -> SgmError | None:
+        """A refusal by a part of the model, with the line of the config where that part stands; or an error in reading
+        the checkpoint, with its path. None for any other error."""
+        if isinstance(error, SgmError):
+            return None
+        # Lightning trusts a checkpoint: errors of many types leave it where one is not what it expects
+        read = any("checkpoint_connector" in frame.filename for frame in extract_tb(error.__traceback__))
+        if read and not self.begun and self.resume_from is not None:
+            reason = f"what it holds beside the weights is not what a run writes: {type(error).__name__}: {error}"
+            return SgmError(f"{self.resume_from}: not a checkpoint to resume from: {reason}")
+        named = _PART.match(str(error)) if isinstance(error, ValueError) else None
+        return SgmError(f"{self.config.origin(f'model.{named[0]}')} model.{error}") if named else None
 
-    def trainer(self, requests: Requests) -> Trainer:
+    def trainer(self, requests: Requests, step: int = 0) -> Trainer:
         """The trainer of the config, with the run's own parts: folder, metrics, saving, image grids."""
         make = self.config.build("trainer")
         given = getattr(make, "keywords", {})
@@ -213,25 +217,26 @@ class Run:
         saver = Saver(self.folder / "checkpoints", self.config.build("checkpoint"), requests)
         trainer: Trainer = make(
             default_root_dir=self.folder,
-            logger=self.loggers(given.get("logger")),
-            callbacks=[Begun(self), *(own or ()), Compartments(), saver, *added],
+            logger=self.loggers(given.get("logger"), step),
+            callbacks=[LambdaCallback(on_train_start=self.begin), *(own or ()), Compartments(), saver, *added],
             plugins=[saver.writer, *job_environment()],
             log_every_n_steps=given.get("log_every_n_steps", 10),
             enable_model_summary=given.get("enable_model_summary", False),
         )
         return trainer
 
-    def loggers(self, configured: Any) -> list[Logger]:
-        """`metrics.jsonl` and the loggers of the config, in the run's folder.
+    def begin(self, trainer: Trainer, engine: LightningModule) -> None:
+        self.begun = True
 
-        Without what a resumed run logs again.
+    def loggers(self, configured: Any, step: int) -> list[Logger]:
+        """`metrics.jsonl` and the loggers of the config, in the run's folder, without what a resumed run logs again.
 
         Args:
             configured: one, several, or none (true and false too).
+            step: from which it starts.
         """
         several = configured if isinstance(configured, list) else [configured]
         found = [JSONLMetrics(self.folder), *(logger for logger in several if isinstance(logger, Logger))]
-        step = 0 if self.resume_from is None else read_step(self.resume_from)
         for logger in found:
             write_to, truncate_after = (getattr(logger, name, None) for name in ("write_to", "truncate_after"))
             if write_to is not None:
@@ -253,10 +258,9 @@ class Run:
 
     def report(self, trainer: Trainer, seconds: float) -> None:
         """Say where everything is."""
-        grids = sorted((self.folder / "images").glob("samples-*.png"))
         say(f"step {trainer.global_step} reached in {seconds:.0f} s: {self.folder / 'model.safetensors'}")
-        if grids:
-            say(f"samples: {grids[-1]}")
+        for newest in sorted((self.folder / "images").glob("samples-*.png"))[-1:]:
+            say(f"samples: {newest}")
 
     def export(self, trainer: Trainer, engine: LightningModule) -> None:
         """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.
@@ -276,16 +280,6 @@ class Run:
         if isinstance(engine, TrainingEngine) and engine.adapter is not None:
             with engine.ema_scope():
                 engine.adapter.export(self.folder)
-
-
-class Begun(Callback):
-    """Notes that training has started: a new run that fails before leaves nothing behind."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.run.begun = True
 
 
 def start_run(config: Config, runs: Path, name: str) -> Run:
@@ -309,13 +303,13 @@ def refuse_taken(folder: Path) -> None:
     """
     if (folder / CONFIG).exists():
         raise SgmError(f"{folder} exists already: choose another --name, or resume it: --resume {folder}")
-    if folder.exists() and not (folder.is_dir() and all(map(is_leftover, folder.iterdir()))):
+    if folder.exists() and not is_unused(folder):
         raise SgmError(f"{folder} exists already and is no run: choose another --name")
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether a run left this file that was killed while it started."""
-    return path.name in (FILE, LOCK) or is_temporary(path)
+def is_unused(folder: Path) -> bool:
+    """Whether it is a folder with nothing but what a run leaves that was killed while it started."""
+    return folder.is_dir() and all(path.name in (FILE, LOCK) or is_temporary(path) for path in folder.iterdir())
 
 
 def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
@@ -330,8 +324,7 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
     if not folder.exists():
         raise SgmError(f"--resume {folder}: there is no such run")
     if not (folder / CONFIG).is_file():
-        started = folder.is_dir() and all(map(is_leftover, folder.iterdir()))
-        remedy = "; it ended before training started: repeat the command that started it" if started else ""
+        remedy = "; it ended before training started: repeat the command that started it" if is_unused(folder) else ""
         raise SgmError(f"--resume {folder}: not a run folder (it has no {CONFIG}){remedy}")
     config = saved_config(folder / CONFIG, overrides)
     if is_first_process():
@@ -371,7 +364,7 @@ def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, 
     refuse(f"--resume {folder}: its config differs from the one it was trained with:", found, config, allow)
 
 
-def refuse(head: str, found: Iterable[Change], config: Config, allow: bool) -> None:
+def refuse(head: str, found: Iterable[Change], config: Config | None, allow: bool) -> None:
     """Raise SgmError for changes that are not allowed; tell those that are."""
     lines = described(found, config)
     if lines and not allow:
@@ -391,11 +384,6 @@ def make_folder(folder: Path) -> bool:
     except OSError as error:
         raise SgmError(f"{folder}: cannot be written: {error.strerror}. Choose another folder with --runs") from error
     return created
-
-
-def was_restoring(error: Exception) -> bool:
-    """Whether an exception left Lightning while it read a checkpoint. Their types are many: it trusts the file."""
-    return any(Path(frame.filename).stem == "checkpoint_connector" for frame in extract_tb(error.__traceback__))
 
 
 def job_environment() -> list[SLURMEnvironment]:

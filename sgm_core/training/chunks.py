@@ -41,18 +41,16 @@ class FittingChunks:
         Raises:
             torch.OutOfMemoryError: a single unit does not fit.
         """
-        if size != "auto":
-            parts = [work(chunk) for chunk in in_chunks(x, size)]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
         key = (what, x.shape[1:], x.dtype, x.device, unit)
-        size = self._fitting.get(key, ON_CPU * unit if x.device.type == "cpu" else len(x))
+        start = ON_CPU * unit if x.device.type == "cpu" else len(x)
+        rows = self._fitting.get(key, start) if size == "auto" else size or len(x)
         while True:
             try:
-                with closing(in_chunks(x, size)) as chunks:
+                with closing(in_chunks(x, rows)) as chunks:
                     parts = [work(chunk) for chunk in chunks]
                 return parts[0] if len(parts) == 1 else torch.cat(parts)
             except torch.OutOfMemoryError:
-                if size <= unit:
+                if size != "auto" or rows <= unit:
                     raise
-            size = max(1, min(size, len(x)) // unit // 2) * unit  # here, where the error no longer holds on to tensors
-            self._fitting[key] = size
+            rows = max(1, min(rows, len(x)) // unit // 2) * unit  # here, where the error no longer holds on to tensors
+            self._fitting[key] = rows

@@ -102,10 +102,7 @@ class LossByLevel:
             found = self.levels.nearest(sigma)[:, None] == each  # (b, k)
         # not a product: a loss that is not finite stays in its own level
         sums = torch.where(found, losses[:, None], 0).sum(0)
-        self.load(torch.stack([sums, found.sum(0)]))
-
-    def load(self, totals: Tensor) -> None:
-        """Take in other totals, a checkpoint's say."""
+        totals = torch.stack([sums, found.sum(0)])
         self.totals = totals if self.totals is None else self.totals.to(totals.device) + totals
 
     def over_processes(self, total: Total) -> LossByLevel:
@@ -158,10 +155,8 @@ class Validation:
             if loss_fn.sigma_sampler is not None:
                 self.levels = SigmaLevels(loss_fn.sigma_sampler, sigma_levels)
             elif not isinstance(sigma_levels, int):
-                raise ValueError(
-                    f"sigma_levels is {sigma_levels}, but {type(loss_fn).__name__} has no sigma_sampler: leave "
-                    "sigma_levels out"
-                )
+                name = type(loss_fn).__name__
+                raise ValueError(f"sigma_levels is {sigma_levels}, but {name} has no sigma_sampler: leave it out")
         self.trained = LossByLevel(self.levels)
         self.validated: dict[str, LossByLevel] = {}
         self._rows = self._rows_of_first_batch = 0
@@ -184,9 +179,8 @@ class Validation:
 
     def load(self, checkpoint: Mapping[str, Any], rank: int) -> None:
         """Take what `save` added; the first process has all of it."""
-        self.trained.totals = None
-        if UNLOGGED_KEY in checkpoint:
-            self.trained.load(checkpoint[UNLOGGED_KEY] * (rank == 0))
+        unlogged = checkpoint.get(UNLOGGED_KEY)
+        self.trained.totals = None if unlogged is None else unlogged * (rank == 0)
 
     def begin(self, names: Iterable[str]) -> None:
         """Nothing is validated yet; the losses will be logged under these names."""

@@ -25,15 +25,15 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 114,
+    "root": 109,
     "config": 21,
-    "checkpoints": 167,
-    "training": 13,
+    "checkpoints": 164,
+    "training": 5,
     "runs": 20,
     "pictures": 4,
-    "cli": 61,
-    "together": 391,
-    "code": 70,
+    "cli": 59,
+    "together": 373,
+    "code": 53,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 

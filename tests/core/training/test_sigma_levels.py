@@ -98,7 +98,7 @@ def test_totals_add_up_whoever_counted_them():
     whole.add(sigma, values)
     one.add(sigma[:10], values[:10])
     other.add(sigma[10:], values[10:])
-    one.load(other.totals)
+    one.totals += other.totals
     assert one.by_name() == pytest.approx(whole.by_name())
 
 
