@@ -22,9 +22,6 @@ FORMULAS = {
 }  # fmt: skip
 """The kinds whose components have no weights, unless a part in them has."""
 
-REFUSES = "refuses"
-"""An attribute by which classes once said what they do not take. Nothing reads it: a constructor raises ValueError."""
-
 
 class BuildError(SgmError):
     """A constructor refused its arguments; the message says which one, where it is written, and why."""
@@ -138,8 +135,8 @@ def _call(
     """Call the target of a plan with its arguments (`keywords`, if they are built), and with others over them."""
     with _random_numbers_of(plan) if plan.own_draws else nullcontext():
         arguments = _arguments(plan) if keywords is None else keywords
-        if isinstance(getattr(plan.target, REFUSES, None), dict):
-            warnings.warn(f"{_place(plan)}: {outdated(plan.target)}", stacklevel=2)
+        if old := outdated(plan.target):
+            warnings.warn(f"{_place(plan)}: {old}", stacklevel=2)
         try:
             built = plan.target(*args, **{**arguments, **kwargs})
         except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
@@ -152,9 +149,11 @@ def _call(
 
 
 def outdated(target: Any) -> str:
-    """For a class that still declares `refuses`."""
+    """For a class that declares `refuses`, by which classes once said what they do not take; else nothing."""
+    if callable(getattr(target, "refuses", print)):
+        return ""
     return (
-        f"{target.__qualname__} declares `{REFUSES}`, which is not read any more: raise ValueError in its constructor, "
+        f"{target.__qualname__} declares `refuses`, which is not read any more: raise ValueError in its constructor, "
         "and the message is shown with the line of the config"
     )
 

@@ -120,9 +120,10 @@ class Either(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """An object that a config cannot write; from Python an instance may be passed."""
+    """An object that a config cannot write; from Python an instance may be passed. `why` is there for what none can."""
 
     cls: Any
+    why: str = ""
 
 
 _Leaf = AnyType | Scalar | Choice | PathType | Record | Component | Arguments | Opaque
@@ -184,9 +185,9 @@ def describe(type_: Type) -> str:
                 merged.remove(Scalar(int))
             merged.sort(key=lambda option: option == Scalar(type(None)))
             return " or ".join(dict.fromkeys(describe(option) for option in merged))
-        case Opaque(cls):
+        case Opaque(cls, why):
             name = getattr(cls, "__name__", str(cls))
-            return f"{article(name)} {name} object, which only Python code can give"
+            return why or f"{article(name)} {name} object, which only Python code can give"
 
 
 def article(word: str) -> str:
@@ -235,17 +236,28 @@ def signature(target: Any, late: tuple[str, ...] = ()) -> Signature:
         return Signature({}, open=True)
     if _inherits_module_constructor(target):
         return Signature({})
-    hints = _hints(target)
+    hints = written_hints(target)
     defaults = {p.name: p.default for p in parameters}
     for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
         if field.default_factory is not dataclasses.MISSING:
             make: Any = field.default_factory
             defaults[field.name] = make() if make in _CONTAINERS else make
     taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)][len(late) :]
+    types = {p.name: POSITIONAL if p.kind is p.POSITIONAL_ONLY else from_hint(hints.get(p.name, Any)) for p in taken}
     return Signature(
-        {p.name: Parameter(p.name, from_hint(hints.get(p.name, Any)), defaults[p.name]) for p in taken},
+        {p.name: Parameter(p.name, with_default(types[p.name], defaults[p.name]), defaults[p.name]) for p in taken},
         open=any(p.kind is p.VAR_KEYWORD for p in parameters),
     )
+
+
+POSITIONAL = Opaque(object, "a value by position, which no config can give (the '/' in the signature has to go)")
+"""Of a parameter that has no name to be given by."""
+
+
+def with_default(type_: Type, default: Any) -> Type:
+    """A type with null, where that is the default: `width: int = None`."""
+    told = any(option in (AnyType(), Scalar(type(None))) or isinstance(option, Opaque) for option in options_of(type_))
+    return type_ if default is not None or told else Either((*(type_.options if isinstance(type_, Either) else (type_,)), Scalar(type(None))))
 
 
 def _inherits_module_constructor(target: Any) -> bool:
@@ -254,10 +266,12 @@ def _inherits_module_constructor(target: Any) -> bool:
     return torch_nn is not None and getattr(target, "__init__", None) is torch_nn.Module.__init__
 
 
-def _hints(target: Any) -> dict[str, Any]:
+def written_hints(target: Any) -> dict[str, Any]:
     """Resolved hints of a constructor or function."""
+    if isinstance(target, functools.partial):
+        return written_hints(target.func)
     if not inspect.isclass(target):
-        return _hints_of(target)
+        return _hints_of(target if inspect.isroutine(target) else type(target).__call__)
     made = vars(target).get("__dataclass_params__")
     if (made and made.init) or hasattr(target, "_field_defaults"):  # generated: fields resolve where they are written
         return _hints_of(target)
