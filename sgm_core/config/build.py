@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -135,8 +134,6 @@ def _call(
     """Call the target of a plan with its arguments (`keywords`, if they are built), and with others over them."""
     with _random_numbers_of(plan) if plan.own_draws else nullcontext():
         arguments = _arguments(plan) if keywords is None else keywords
-        if old := outdated(plan.target):
-            warnings.warn(f"{_place(plan)}: {old}", stacklevel=2)
         try:
             built = plan.target(*args, **{**arguments, **kwargs})
         except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
@@ -146,16 +143,6 @@ def _call(
         for tell in listeners.built:
             tell(built, plan.entry, plan.path)
     return built
-
-
-def outdated(target: Any) -> str:
-    """For a class that declares `refuses`, by which classes once said what they do not take; else nothing."""
-    if callable(getattr(target, "refuses", print)):
-        return ""
-    return (
-        f"{target.__qualname__} declares `refuses`, which is not read any more: raise ValueError in its constructor, "
-        "and the message is shown with the line of the config"
-    )
 
 
 def refusal_by(part: Any, error: ValueError) -> ValueError:

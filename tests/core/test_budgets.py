@@ -26,11 +26,11 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 9,
-    "config": 10,
+    "config": 4,
     "checkpoints": 170,
     "training": 13,
     "runs": 37,
-    "together": 232,
+    "together": 226,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 

@@ -257,8 +257,8 @@ def spelled(base: type) -> str:
 
 def contract_problems(kind: str, target: Any) -> list[str]:
     """What a config's author will miss: hints, the open end of a signature, documentation."""
-    from sgm_core.config.build import outdated
     from sgm_core.config.schema import POSITIONAL, Opaque, article, describe, signature
+    from sgm_plugins.tools.widths.declared import tried
 
     problems = []
     schema = signature(target, KINDS[kind].late)
@@ -279,7 +279,13 @@ def contract_problems(kind: str, target: Any) -> list[str]:
         problems.append("it takes **kwargs, so that a misspelt key is not found")
     if not (getattr(target, "__doc__", None) or "").strip():
         problems.append("it has no docstring")
-    problems += [text for text in [outdated(target)] if text]
+    if not callable(getattr(target, "refuses", print)):  # by which classes once said what they do not take
+        problems.append(
+            f"{target.__qualname__} declares `refuses`, which is not read any more: raise ValueError in its "
+            "constructor, and the message is shown with the line of the config"
+        )
+    if told := tried(kind, target):
+        problems.append(told)
     base = required_base(kind)
     if not inspect.isclass(target) and base is not None:
         made = target.func if isinstance(target, functools.partial) else target

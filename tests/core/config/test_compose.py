@@ -259,3 +259,26 @@ def test_all_wrong_overrides_are_reported(write):
 
 def test_an_override_changes_one_of_two_aliased_values(write):
     assert value(*write(a="a: &x {n: 1}\nb: *x"), overrides=["a.n=2"]) == {"a": {"n": 2}, "b": {"n": 1}}
+
+
+# --- spellings -----------------------------------------------------------------------------------------------------
+
+
+def test_a_qualified_name_of_the_same_component_keeps_its_arguments(write):
+    short, long = "a: {use: euler_edm, k: 1}\n", "a: {use: 'sgm-core:euler_edm', n: 2}\n"
+    assert value(*write(x=short, y=long))["a"] == {"use": "sgm-core:euler_edm", "k": 1, "n": 2}
+    assert value(*write(x=long, y=short))["a"] == {"use": "euler_edm", "k": 1, "n": 2}
+
+
+def test_a_qualified_name_of_another_component_takes_none_of_the_old_ones_arguments(write, make_distribution):
+    make_distribution("sgm-other", {"sgm.samplers": {"euler_edm": "other:Euler"}})
+    short, long = "a: {use: euler_edm, k: 1}\n", "a: {use: 'sgm-other:euler_edm', n: 2}\n"
+    assert value(*write(x=short, y=long))["a"] == {"use": "sgm-other:euler_edm", "n": 2}
+
+
+def test_a_shipped_config_may_always_be_named_with_its_distribution(make_distribution, write):
+    files = {"throwaway_conf/__init__.py": "", "throwaway_conf/mine.yaml": "x: 4\n"}
+    make_distribution("throwaway-conf", {"sgm.configs": {"any": "throwaway_conf"}}, files)
+    assert find_config("throwaway-conf:mine") == find_config("throwaway_conf:mine") == find_config("mine")
+    assert find_config("sgm-core:digits") == find_config("digits")
+    assert value(*write(child="extends: throwaway-conf:mine\n")) == {"x": 4}

@@ -417,9 +417,7 @@ def test_an_alias_that_unfolds_without_end_is_any_data_beyond_a_limit():
 
 def test_a_star_import_of_the_standard_library_is_followed(make_distribution):
     text = "from typing import *\ndef f(mode: Literal['a'] = 'a', n: Optional[int] = None): ...\n"
-    make_distribution(
-        "throwaway-star", {"sgm.embedders": {"star": "throwaway_star:f"}}, {"throwaway_star.py": text}
-    )
+    make_distribution("throwaway-star", {"sgm.embedders": {"star": "throwaway_star:f"}}, {"throwaway_star.py": text})
     found = component_of(index.find("embedders", "star")).signature.parameters
     assert found["mode"].type == Choice(("a",))
     assert describe(found["n"].type) == "an integer or null"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sgm_core.config.schema import POSITIONAL, Type, with_default
+from sgm_core.config.schema import POSITIONAL, AnyType, Either, Scalar, Type, options_of
 from sgm_plugins.tools.catalog.source.classes import Class, Order, dataclass_options, order_of
 from sgm_plugins.tools.catalog.source.hints import Hint
 from sgm_plugins.tools.catalog.source.names import (
@@ -147,6 +147,14 @@ def _parameter(
             value = literal(found.node)
             text = text if value is UNTOLD else repr(value)
     return StaticParameter(name, with_default(type_, value), text, value, "; ".join(dict.fromkeys(reader.notes)))
+
+
+def with_default(type_: Type, default: Any) -> Type:
+    """A type with null, where that is the default: `width: int = None`."""
+    null = Scalar(type(None))
+    if default is not None or any(option in (AnyType(), null) for option in options_of(type_)):
+        return type_
+    return Either((*(type_.options if isinstance(type_, Either) else (type_,)), null))
 
 
 def literal(node: ast.expr | None) -> Any:
