@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -19,9 +18,6 @@ FORMULAS = {
     "denoisers", "discretizations", "guiders", "losses", "samplers", "scalings", "sigma_samplers", "weightings",
 }  # fmt: skip
 """The kinds whose components have no weights, unless a part in them has."""
-
-REFUSES = "refuses"
-"""An attribute by which classes once said what they do not take. Nothing reads it: a constructor raises ValueError."""
 
 
 class BuildError(SgmError):
@@ -139,8 +135,6 @@ def _call(
     """Call the target of a plan with its arguments (`keywords`, if they are built), and with others over them."""
     with _random_numbers_of(plan) if plan.own_draws else nullcontext():
         arguments = _arguments(plan) if keywords is None else keywords
-        if isinstance(getattr(plan.target, REFUSES, None), dict):
-            warnings.warn(f"{_place(plan)}: {outdated(plan.target)}", stacklevel=2)
         try:
             built = plan.target(*args, **{**arguments, **(kwargs or {})})
         except (Exception, SystemExit) as error:  # whatever a constructor raises is about this part of the config
@@ -150,14 +144,6 @@ def _call(
         for tell in listeners.built:
             tell(built, plan.entry, plan.path)
     return built
-
-
-def outdated(target: Any) -> str:
-    """For a class that still declares `refuses`."""
-    return (
-        f"{target.__qualname__} declares `{REFUSES}`, which is not read any more: raise ValueError in its constructor, "
-        "and the message is shown with the line of the config"
-    )
 
 
 def refusal_by(part: Any, error: ValueError) -> ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from sgm_core.config.interpolation import interpolate
@@ -18,7 +19,7 @@ from sgm_core.config.tree import (
     read_file,
     split_path,
 )
-from sgm_core.registry import BUILTIN, Entry, did_you_mean, index
+from sgm_core.registry import BUILTIN, Entry, RegistryError, did_you_mean, index, normalize
 
 MOST_FILES, MOST_DEPTH = 1000, 50
 """Files that a config is made of, each counted as often as it is read, and how many extend each other in a row."""
@@ -65,6 +66,11 @@ def _shipped(name: str, origin: Origin, folder: Path) -> Path:
     shipped = shipped_configs()
     if name in shipped:
         return shipped[name]
+    distribution, _, bare = name.rpartition(":")
+    for entry in [entry for entry in index.entries("configs") if entry.distribution == normalize(distribution)]:
+        for file in (place / f"{bare}.yaml" for place in _folders(entry)):
+            if file.is_file():
+                return file
     several = [known for known in shipped if known.endswith(f":{name}")]
     if several:
         offers = " or ".join(f"'{known}'" for known in several)
@@ -148,9 +154,8 @@ def _base(path: Path, base: Node) -> Path:
 def merge(base: Node, over: Node) -> Node:
     """Mappings merge key by key; anything else is replaced.
 
-    A mapping that names another component (`use:`) replaces the one below it: the arguments of the old
-    component mean nothing to the new one. A mapping that names none goes on with the one below it, which may
-    be in the short form (`sampler: euler_edm`).
+    A mapping that names another component (`use:`) replaces the one below it, whose arguments mean nothing to the new
+    one. A mapping that names none adds to the one below it, which may be in the short form (`sampler: euler_edm`).
     """
     if not isinstance(over.value, dict):
         return over
@@ -160,12 +165,22 @@ def merge(base: Node, over: Node) -> Node:
     if not isinstance(below, dict):
         return over
     old, new = below.get("use"), over.value.get("use")
-    if old is not None and new is not None and old.value != new.value:
+    if old is not None and new is not None and not _same(old.value, new.value):
         return over
     merged = dict(below)
     for key, child in over.value.items():
         merged[key] = merge(merged[key], child) if key in merged else child
     return Node(merged, over.origin, over.key_origin)
+
+
+def _same(old: object, new: object) -> bool:
+    """Whether two spellings mean one component: `sgm-core:euler_edm` is `euler_edm`."""
+    bare = {str(name).rpartition(":")[2] for name in (old, new)}
+    for kind in {entry.kind for entry in index.entries() if {entry.name} == bare} if old != new else ():
+        with suppress(RegistryError):
+            if index.find(kind, str(old)) == index.find(kind, str(new)):
+                return True
+    return bool(old == new)
 
 
 def apply_override(tree: Node, text: str, problems: Problems) -> None:

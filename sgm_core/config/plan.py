@@ -104,12 +104,9 @@ def plain_plan(plan: Plan) -> Any:
         case Fields(fields):
             return {key: plain_plan(item) for key, item in fields.items()}
         case Call():
-            data = {name: _written(argument) for name, argument in plan.arguments.items()}
+            parts = ((name, part.written if isinstance(part, Call) else part) for name, part in plan.arguments.items())
+            data = {name: plain_plan(part) for name, part in parts}
             if plan.entry is None:
                 return data
             return plan.spelling if plan.short and not data else {"use": plan.spelling, **data}
     return str(plan.value) if isinstance(plan.value, Path) else plan.value
-
-
-def _written(plan: Plan) -> Any:
-    return plain_plan(plan.written if isinstance(plan, Call) else plan)

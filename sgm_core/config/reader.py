@@ -30,11 +30,6 @@ class Reader(Protocol):
         """Whether it is a class that extends `cls`; what cannot be told is."""
 
 
-def late_of(group: str) -> tuple[str, ...]:
-    """The leading parameters that the engine supplies, of a kind; of another group none."""
-    return KINDS[group].late if group in KINDS else ()
-
-
 def source_reader() -> Reader:
     """The reader that the built-in tools offer (`sgm.readers`), which imports nothing; without it, `Objects`."""
     offered = [entry for entry in index.entries("readers") if entry.distribution == BUILTIN]
@@ -46,11 +41,11 @@ class Objects:
     """Imports what a config names: what is needed to build it."""
 
     def target(self, entry: Entry) -> Any:
-        noun, late, target = noun_of(entry.kind), late_of(entry.kind), index.load(entry)
+        noun, kind, target = noun_of(entry.kind), KINDS.get(entry.kind), index.load(entry)
         if not callable(target):
             raise BrokenComponentError(f"{noun} '{entry.name}' is {target!r}, which cannot be built ({entry.provider})")
         try:
-            signature(target, late)
+            signature(target, kind.late if kind else ())
         except Exception as error:  # a class may answer questions about itself with code of its own
             reason = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise BrokenComponentError(

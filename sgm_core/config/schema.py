@@ -70,8 +70,8 @@ class FixedWeights(NamedTuple):
 
     `embedder: Annotated[Embedder, FixedWeights(unless="trainable")]`
 
-    A config builds it with random numbers of its own, drawn from what the config says of it. So its weights are a
-    function of that, and the rest of the model is the same whether the part is built at once, later, or never.
+    A config builds it with random numbers of its own, which depend on what the config says of it. So the rest of the
+    model is the same whether the part is built at once, later, or never.
 
     Attributes:
         cached: the flag beside it with which the component `cached` takes its place, and is given the part as `Lazy`.
@@ -120,9 +120,10 @@ class Either(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """An object that a config cannot write; from Python an instance may be passed."""
+    """An object that a config cannot write; from Python an instance may be passed. `why` is there for what none can."""
 
     cls: Any
+    why: str = ""
 
 
 _Leaf = AnyType | Scalar | Choice | PathType | Record | Component | Arguments | Opaque
@@ -184,9 +185,9 @@ def describe(type_: Type) -> str:
                 merged.remove(Scalar(int))
             merged.sort(key=lambda option: option == Scalar(type(None)))
             return " or ".join(dict.fromkeys(describe(option) for option in merged))
-        case Opaque(cls):
+        case Opaque(cls, why):
             name = getattr(cls, "__name__", str(cls))
-            return f"{article(name)} {name} object, which only Python code can give"
+            return why or f"{article(name)} {name} object, which only Python code can give"
 
 
 def article(word: str) -> str:
@@ -235,17 +236,22 @@ def signature(target: Any, late: tuple[str, ...] = ()) -> Signature:
         return Signature({}, open=True)
     if _inherits_module_constructor(target):
         return Signature({})
-    hints = _hints(target)
+    hints = written_hints(target)
     defaults = {p.name: p.default for p in parameters}
     for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
         if field.default_factory is not dataclasses.MISSING:
             make: Any = field.default_factory
             defaults[field.name] = make() if make in _CONTAINERS else make
-    taken = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)][len(late) :]
-    return Signature(
-        {p.name: Parameter(p.name, from_hint(hints.get(p.name, Any)), defaults[p.name]) for p in taken},
-        open=any(p.kind is p.VAR_KEYWORD for p in parameters),
-    )
+    found: dict[str, Parameter] = {}
+    for p in [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)][len(late) :]:
+        hint, default = hints.get(p.name, Any), defaults[p.name]
+        if default is None and hint not in (Any, object):  # `width: int = None` takes null
+            hint = typing.Optional[hint]  # noqa: UP045 - a hint that is known when it runs
+        found[p.name] = Parameter(p.name, POSITIONAL if p.kind is p.POSITIONAL_ONLY else from_hint(hint), default)
+    return Signature(found, open=any(p.kind is p.VAR_KEYWORD for p in parameters))
+
+
+POSITIONAL = Opaque(object, "a value by position, which no config can give (the '/' in the signature has to go)")
 
 
 def _inherits_module_constructor(target: Any) -> bool:
@@ -254,10 +260,12 @@ def _inherits_module_constructor(target: Any) -> bool:
     return torch_nn is not None and getattr(target, "__init__", None) is torch_nn.Module.__init__
 
 
-def _hints(target: Any) -> dict[str, Any]:
+def written_hints(target: Any) -> dict[str, Any]:
     """Resolved hints of a constructor or function."""
+    if isinstance(target, functools.partial):
+        return written_hints(target.func)
     if not inspect.isclass(target):
-        return _hints_of(target)
+        return _hints_of(target if inspect.isroutine(target) else type(target).__call__)
     made = vars(target).get("__dataclass_params__")
     if (made and made.init) or hasattr(target, "_field_defaults"):  # generated: fields resolve where they are written
         return _hints_of(target)
@@ -272,10 +280,7 @@ def _hints_of(target: Any) -> dict[str, Any]:
 
 
 def _hints_one_by_one(target: Any) -> dict[str, Any]:
-    """For a target of which not all hints resolve, most often a name that is imported for type checkers only.
-
-    Roles are known under their names; any other name that is missing makes its hint Any.
-    """
+    """For a target of which not all hints resolve: roles are known by name, another missing name makes a hint Any."""
     from sgm_core import roles
 
     known = {kind.role.partition(":")[2]: role_of(name) for name, kind in KINDS.items()}
@@ -305,16 +310,12 @@ _SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
 _CONTAINERS = (list, dict, tuple, set, frozenset)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
-MAX_PARTS = 1000
-"""Parts of one hint, aliases followed. Aliases that name each other twice would unfold without end."""
+MAX_PARTS = 1000  # of one hint, aliases followed: those that name each other twice would unfold without end
 
 
 def from_hint(hint: Any, inside: tuple[Any, ...] = (), parts: Iterator[int] | None = None) -> Type:
-    """The type behind a hint; what a config cannot express is `Opaque`.
-
-    `inside` are the aliases that are being expanded: one that occurs in itself is any data from there on. So is the
-    rest of a hint of more than `MAX_PARTS`, counted by `parts`.
-    """
+    """The type behind a hint; what a config cannot express is `Opaque`. An alias that occurs `inside` itself is any
+    data from there on, and so is the rest of a hint of more than `MAX_PARTS` parts."""
     parts = parts or itertools.count(1)
     inner = functools.partial(from_hint, inside=inside, parts=parts)
     if hint in (Any, object, REQUIRED) or isinstance(hint, (str, typing.ForwardRef)) or next(parts) > MAX_PARTS:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from sgm_core.config.schema import Choice, Component, Scalar, Type, article, options_of, spelt
-from sgm_core.config.tree import Node
+from sgm_core.config.tree import SCALARS, Node
 from sgm_core.registry import did_you_mean, index
 
 
@@ -37,7 +35,7 @@ def hint(node: Node, type_: Type) -> str:
             return " (write null)"
         if value.lower() in _WORDS and bool in types:
             return f" (write {_WORDS[value.lower()]})"
-        if types & {int, float} and _is_number(value):
+        if types & {int, float} and any(SCALARS[kind][0].fullmatch(value) for kind in ("int", "float")):
             return " (remove the quotes)"
         known = [choice for option in options if isinstance(option, Choice) for choice in option.values]
         known += [name for option in options if isinstance(option, Component) for name in index.names(option.kind)]
@@ -45,10 +43,3 @@ def hint(node: Node, type_: Type) -> str:
     if isinstance(value, float) and int in types and value.is_integer():
         return f" (write {int(value)})"
     return ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

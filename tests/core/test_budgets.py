@@ -26,14 +26,13 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 109,
-    "config": 21,
+    "config": 6,
     "checkpoints": 164,
     "training": 5,
-    "runs": 20,
-    "pictures": 4,
+    "runs": 19,
     "cli": 59,
-    "together": 373,
-    "code": 53,
+    "together": 352,
+    "code": 46,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 

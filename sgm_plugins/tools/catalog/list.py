@@ -38,14 +38,15 @@ def run(options: argparse.Namespace) -> int:
         rows += [{**{f: getattr(entry, f) for f in fields}, "unavailable": why} for entry, why in unavailable]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
-    width = max((len(entry.name) for entry in entries), default=0)
+    spelled = {entry: spelling(entry) for entry in entries}
+    width = max(map(len, spelled.values()), default=0)
     for kind in KINDS.values():
         found = [entry for entry in entries if entry.kind == kind.name]
         if found:
             sys.stdout.write(f"{kind.name}  ({kind.summary})\n")
         for entry in found:
             origin = "" if entry.distribution == BUILTIN else f"  {entry.provider}"
-            sys.stdout.write(f"  {entry.name:{width}}{origin}".rstrip() + "\n")
+            sys.stdout.write(f"  {spelled[entry]:{width}}{origin}".rstrip() + "\n")
             if options.long:
                 sys.stdout.writelines(f"      {line}\n" for line in details(entry))
     if unavailable:
@@ -53,6 +54,16 @@ def run(options: argparse.Namespace) -> int:
     for entry, why in unavailable:
         sys.stdout.write(f"  {entry.kind}/{entry.name}  {entry.provider}: {why}\n")
     return 0
+
+
+def spelling(entry: Entry) -> str:
+    """How a config names it: the bare name, or `distribution:name` where that is a built-in's or another's too."""
+    return entry.name if entry.name in index.names(entry.kind) and not _taken(entry) else entry.qualified
+
+
+def _taken(entry: Entry) -> bool:
+    """Whether the bare name means another component."""
+    return index.find(entry.kind, entry.name) != entry
 
 
 def details(entry: Entry) -> list[str]:

@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
         default = "  (needed)" if parameter["needed"] else f" = {parameter['default']}"
         note = f"  ({parameter['note']})" if parameter["note"] else ""
         sys.stdout.write(f"  {parameter['name']}: {parameter['accepts']}{default}{note}\n")
+    if shown["open"] and not shown["problem"]:
+        sys.stdout.write("  **kwargs: anything  (which further keys it takes is not told by its signature)\n")
     if shown["doc"]:
         sys.stdout.write(f"\n{shown['doc']}\n")
     return 0

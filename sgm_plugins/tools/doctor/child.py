@@ -7,6 +7,7 @@ standard error goes to standard error. `sgm_plugins/tools/doctor/examine.py` rea
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import inspect
 import json
@@ -20,11 +21,14 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgm_core import registry
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BrokenComponentError, Entry, did_you_mean
+
+if TYPE_CHECKING:
+    from sgm_core.config.schema import Parameter
 
 BASE = ("torch", "lightning")
 """What every plugin may import at the framework's expense: neither its milliseconds nor its time limit pay for it."""
@@ -110,7 +114,7 @@ def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
     if not reason and entry.kind in KINDS:
         try:
             reason = wrong_object(entry.kind, target)
-            problems = [] if reason else contract_problems(entry.kind, target)
+            problems = [] if reason else [*taken_name(entry), *contract_problems(entry.kind, target)]
         except Exception as error:  # a class may answer questions about itself with code of its own
             reason = f"it cannot be inspected: {type(error).__name__}: {text_of(error)}"
     if not reason and entry.kind == "plugins":
@@ -202,7 +206,7 @@ def wrong_object(kind: str, target: Any) -> str:
     if not callable(target):
         what = "a module" if inspect.ismodule(target) else f"{target!r:.60}"
         return f"it is {what}; a class or a function is needed"
-    from sgm_core.config.schema import article
+    from sgm_core.config.schema import POSITIONAL, article, signature
 
     base, noun = required_base(kind), KINDS[kind].noun
     if inspect.isclass(target):
@@ -212,6 +216,12 @@ def wrong_object(kind: str, target: Any) -> str:
         if missing:
             return f"{target.__name__} does not define {', '.join(missing)}"
     late = KINDS[kind].late
+    for parameter in signature(target, late).parameters.values():
+        if parameter.required and parameter.type == POSITIONAL:
+            return (
+                f"its parameter '{parameter.name}' is positional-only, so that no config can give it: "
+                f"remove the '/' in its signature{written_at(target)}"
+            )
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
         parameters = inspect.signature(target).parameters.values()
@@ -222,6 +232,22 @@ def wrong_object(kind: str, target: Any) -> str:
     ):
         return f"it takes no '{late[0]}', which {article(noun)} {noun} is called with"
     return ""
+
+
+def written_at(target: Any) -> str:
+    """` (file.py:3)`, where a class or function is defined; nothing where that cannot be told."""
+    try:
+        return f" ({inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]})"
+    except (OSError, TypeError):
+        return ""
+
+
+def taken_name(entry: Entry) -> list[str]:
+    """A remark where the bare name means a built-in component."""
+    offered = [other for other in registry.index.entries(entry.kind) if other.name == entry.name and other.builtin]
+    if entry.builtin or not offered:
+        return []
+    return [f"the name '{entry.name}' is a built-in's: a config has to write '{entry.qualified}'. Choose another name"]
 
 
 def wrong_hooks(entry: Entry, target: Any) -> str:
@@ -255,8 +281,8 @@ def spelled(base: type) -> str:
 
 def contract_problems(kind: str, target: Any) -> list[str]:
     """What a config's author will miss: hints, the open end of a signature, documentation."""
-    from sgm_core.config.build import REFUSES, outdated
-    from sgm_core.config.schema import Opaque, article, describe, signature
+    from sgm_core.config.schema import POSITIONAL, Opaque, article, describe, signature
+    from sgm_plugins.tools.widths.declared import tried
 
     problems = []
     schema = signature(target, KINDS[kind].late)
@@ -267,17 +293,43 @@ def contract_problems(kind: str, target: Any) -> list[str]:
     for name, parameter in schema.parameters.items():
         if name in written and written[name].annotation is inspect.Parameter.empty:
             problems.append(f"parameter '{name}' is not annotated, so that no config is checked against it")
+        elif parameter.type == POSITIONAL:
+            problems.append(f"parameter '{name}' is positional-only, so that no config can give it: remove the '/'")
+        elif not parameter.required and (wanted := misfit(target, name, parameter)):
+            problems.append(f"the default of '{name}' is {parameter.default!r:.60}, but its hint says {wanted}")
         elif parameter.required and isinstance(parameter.type, Opaque):
             problems.append(f"parameter '{name}' cannot come from a config: it takes {describe(parameter.type)}")
     if schema.open:
         problems.append("it takes **kwargs, so that a misspelt key is not found")
     if not (getattr(target, "__doc__", None) or "").strip():
         problems.append("it has no docstring")
-    if isinstance(getattr(target, REFUSES, None), dict):
-        problems.append(outdated(target))
+    if not callable(getattr(target, "refuses", print)):  # by which classes once said what they do not take
+        problems.append(
+            f"{target.__qualname__} declares `refuses`, which is not read any more: raise ValueError in its "
+            "constructor, and the message is shown with the line of the config"
+        )
+    if told := tried(kind, target):
+        problems.append(told)
     base = required_base(kind)
     if not inspect.isclass(target) and base is not None:
-        given = typing.get_type_hints(target).get("return") if inspect.isroutine(target) else None
+        made = target.func if isinstance(target, functools.partial) else target
+        call = made if inspect.isroutine(made) else type(made).__call__
+        given = made if inspect.isclass(made) else typing.get_type_hints(call).get("return")
         if not (inspect.isclass(given) and issubclass(given, base)):
             problems.append(f"what it returns is not annotated as {article(base.__name__)} {spelled(base)}")
     return problems
+
+
+def misfit(target: Any, name: str, parameter: Parameter) -> str:
+    """What the hint of a parameter accepts, where its default is plain data that this leaves out."""
+    from sgm_core.config.check import Checker
+    from sgm_core.config.schema import describe, from_hint, is_plain, written_hints
+    from sgm_core.config.tree import Origin, from_plain
+
+    value = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    if not is_plain(value):
+        return ""
+    type_ = from_hint(written_hints(target).get(name, Any))
+    checker = Checker()
+    checker.check(from_plain(value, Origin("default")), type_, "")
+    return describe(type_) if checker.problems.found else ""

@@ -284,3 +284,26 @@ def test_what_is_no_config_is_not_read(tmp_path):
     for name in ("huge", "pipe", "base"):
         with pytest.raises(ConfigError, match=r"regular|larger|no such file"):
             compose([tmp_path / f"{name}.yaml"])
+
+
+# --- spellings -----------------------------------------------------------------------------------------------------
+
+
+def test_a_qualified_name_of_the_same_component_keeps_its_arguments(write):
+    short, long = "a: {use: euler_edm, k: 1}\n", "a: {use: 'sgm-core:euler_edm', n: 2}\n"
+    assert value(*write(x=short, y=long))["a"] == {"use": "sgm-core:euler_edm", "k": 1, "n": 2}
+    assert value(*write(x=long, y=short))["a"] == {"use": "euler_edm", "k": 1, "n": 2}
+
+
+def test_a_qualified_name_of_another_component_takes_none_of_the_old_ones_arguments(write, make_distribution):
+    make_distribution("sgm-other", {"sgm.samplers": {"euler_edm": "other:Euler"}})
+    short, long = "a: {use: euler_edm, k: 1}\n", "a: {use: 'sgm-other:euler_edm', n: 2}\n"
+    assert value(*write(x=short, y=long))["a"] == {"use": "sgm-other:euler_edm", "n": 2}
+
+
+def test_a_shipped_config_may_always_be_named_with_its_distribution(make_distribution, write):
+    files = {"throwaway_conf/__init__.py": "", "throwaway_conf/mine.yaml": "x: 4\n"}
+    make_distribution("throwaway-conf", {"sgm.configs": {"any": "throwaway_conf"}}, files)
+    assert find_config("throwaway-conf:mine") == find_config("throwaway_conf:mine") == find_config("mine")
+    assert find_config("sgm-core:digits") == find_config("digits")
+    assert value(*write(child="extends: throwaway-conf:mine\n")) == {"x": 4}

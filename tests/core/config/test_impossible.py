@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -163,19 +162,3 @@ def test_a_formula_that_draws_does_so_after_what_stands_before_it(source):
     assert torch.equal(built.model.diffusion_model.weight, network.weight)
     assert built.denoiser.scaling.drawn == scaling.drawn
     assert ORDER[:3] == ["scaling", "network", "scaling"]
-
-
-# --- what declared it before ---------------------------------------------------------------------------------------
-
-
-class Declares(Plain):
-    """A scaling of a plugin that was written for an earlier version."""
-
-    refuses: ClassVar[dict[str, str]] = {"draws == 'torch'": "never"}
-
-
-def test_a_class_that_still_declares_what_it_refuses_gives_one_warning(register, recwarn):
-    register("scalings", "declares")(Declares)
-    sgm.build("scalings", {"use": "declares", "draws": "torch"})
-    [found] = [str(warning.message) for warning in recwarn if "refuses" in str(warning.message)]
-    assert "config (declares): Declares declares `refuses`, which is not read any more" in found

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sgm_core.config.schema import Type
+from sgm_core.config.schema import POSITIONAL, AnyType, Either, Scalar, Type, options_of
 from sgm_plugins.tools.catalog.source.classes import Class, Order, dataclass_options, order_of
 from sgm_plugins.tools.catalog.source.hints import Hint
 from sgm_plugins.tools.catalog.source.names import (
@@ -118,8 +118,11 @@ def _of_function(
     pairs = [*zip(positional, defaults, strict=True)][skip:]
     pairs += list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
     variables = {**(_variables(owner) if owner else {}), **_variables(function)}
-    parameters = [_parameter(module, arg.arg, arg.annotation, default, variables) for arg, default in pairs]
-    return StaticSignature({p.name: p for p in parameters}, open=arguments.kwarg is not None)
+    parameters = {arg.arg: _parameter(module, arg.arg, arg.annotation, default, variables) for arg, default in pairs}
+    for arg in arguments.posonlyargs:
+        if arg.arg in parameters:
+            parameters[arg.arg] = parameters[arg.arg]._replace(type=POSITIONAL)
+    return StaticSignature(parameters, open=arguments.kwarg is not None)
 
 
 def _variables(node: Function | ast.ClassDef) -> dict[str, ast.expr | None]:
@@ -143,7 +146,15 @@ def _parameter(
         if isinstance(found, Definition) and isinstance(found.node, ast.expr):
             value = literal(found.node)
             text = text if value is UNTOLD else repr(value)
-    return StaticParameter(name, type_, text, value, "; ".join(dict.fromkeys(reader.notes)))
+    return StaticParameter(name, with_default(type_, value), text, value, "; ".join(dict.fromkeys(reader.notes)))
+
+
+def with_default(type_: Type, default: Any) -> Type:
+    """A type with null, where that is the default: `width: int = None`."""
+    null = Scalar(type(None))
+    if default is not None or any(option in (AnyType(), null) for option in options_of(type_)):
+        return type_
+    return Either((*(type_.options if isinstance(type_, Either) else (type_,)), null))
 
 
 def literal(node: ast.expr | None) -> Any:
@@ -232,7 +243,9 @@ def _of_class(cls: Definition, order: Order) -> StaticSignature:
         own = constructor_in(base)
         if own is not None:
             _check_decorators(base.module, own)
-            return _of_function(base.module, own, skip=1, owner=base.node)
+            found = _of_function(base.module, own, skip=1, owner=base.node)
+            passed = _forwarded(own) if found.open else None
+            return found if passed is None else _with_forwarded(found, passed, cls, order, base)
         options = dataclass_options(base)
         if options is not None and options.get("init", True):
             return _of_fields(order, base)
@@ -243,6 +256,43 @@ def _of_class(cls: Definition, order: Order) -> StaticSignature:
     if order.gap:
         raise UntoldError(order.gap)
     return NOTHING
+
+
+class _Passed(NamedTuple):
+    """What a constructor gives to the next one itself: so many by position, and these by name."""
+
+    positional: int
+    names: frozenset[str]
+
+
+def _forwarded(constructor: Function) -> _Passed | None:
+    """Of `super().__init__(a, b=b, **kwargs)`, a statement of the constructor that alone uses its `**kwargs`."""
+    kwarg = constructor.args.kwarg
+    assert kwarg is not None
+    if sum(isinstance(node, ast.Name) and node.id == kwarg.arg for node in ast.walk(constructor)) != 1:
+        return None
+    for statement in constructor.body:
+        call = statement.value if isinstance(statement, ast.Expr) else None
+        if not isinstance(call, ast.Call) or ast.unparse(call.func) != f"super().{constructor.name}":
+            continue
+        stars = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg is None]
+        if stars == [kwarg.arg] and not any(isinstance(arg, ast.Starred) for arg in call.args):
+            return _Passed(len(call.args), frozenset(k.arg for k in call.keywords if k.arg is not None))
+    return None
+
+
+def _with_forwarded(
+    found: StaticSignature, passed: _Passed, cls: Definition, order: Order, base: Class
+) -> StaticSignature:
+    """A constructor's parameters with those of the next one in the order, which is given its `**kwargs`."""
+    try:
+        if order.gap:
+            raise UntoldError(order.gap)
+        below = _of_class(cls, order._replace(classes=order.classes[order.classes.index(base) + 1 :]))
+    except UntoldError as error:
+        return found._replace(note=f"its **kwargs go on, and {error}")
+    left = [p for p in [*below.parameters.values()][passed.positional :] if p.name not in passed.names]
+    return StaticSignature({**{p.name: p for p in left}, **found.parameters}, below.open, below.note)
 
 
 def constructor_in(cls: Definition) -> Function | None:
@@ -279,6 +329,8 @@ def _check_metaclass(cls: Class) -> None:
         if isinstance(found, ModuleName) or found.canonical in _PLAIN_METACLASSES:
             continue
         if isinstance(found, Definition) and isinstance(found.node, ast.ClassDef):
+            if _has(found.module, found.node, "typing:dataclass_transform"):
+                raise UntoldError(f"the constructor of {cls.canonical} is made from its fields at run time")
             order = order_of(found)
             sources = [c for c in order.classes if isinstance(c, Definition)]
             others = {c.canonical for c in order.classes if isinstance(c, External)}
