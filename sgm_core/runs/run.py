@@ -185,7 +185,7 @@ class Run:
         Raises:
             SgmError: the checkpoint was trained on other data, and that is not allowed.
         """
-        provenance = getattr(engine, "provenance", None)
+        provenance = Provenance.of_engine(engine)
         if provenance is None or not callable(getattr(data, "facts", None)):
             return
         engine.provenance = replace(provenance, data=data.facts())

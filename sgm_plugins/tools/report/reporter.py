@@ -159,7 +159,10 @@ def device_of(trainer: Trainer) -> str:
 
 def data_facts(engine: LightningModule) -> dict[str, str]:
     """What the engine was told of the data."""
-    lines = data_lines(getattr(getattr(engine, "provenance", None), "data", None) or {})
+    from sgm_core.checkpoints.provenance import Provenance
+
+    provenance = Provenance.of_engine(engine)
+    lines = data_lines((provenance and provenance.data) or {})
     return {"data": "; ".join(lines)} if lines else {}
 
 
