@@ -178,7 +178,7 @@ def loaded(source: Any, rows: Sequence[int], num_workers: int) -> Iterator[Any]:
 
 def _loader(source: Any, rows: Any, num_workers: int, persistent: bool) -> DataLoader[Any]:
     return DataLoader(
-        _Carrying(source) if num_workers else source,  # type: ignore[arg-type]  # torch's type wants a subclass
+        _Carrying(source) if num_workers else source,
         batch_size=None,
         sampler=rows,
         num_workers=num_workers,

@@ -129,7 +129,9 @@ def dry_run(run: Run, planned_sizes: Callable[[Measured], None]) -> Findings:
         with probe.saving, probe.counting:
             trainer.fit(engine, datamodule=data)
     except ValueError as error:
-        raise run.located(error) from error
+        if (told := run.explained(error)) is None:
+            raise
+        raise told from error
     if trainer.strategy.root_device.type != "cuda":
         probe.findings.peak = memory.peak()
     return probe.findings
