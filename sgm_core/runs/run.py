@@ -322,7 +322,7 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
     """
     refuse_url(folder)
     if not folder.exists():
-        raise SgmError(f"--resume {folder}: there is no such run")
+        raise SgmError(f"--resume {folder}: not a run folder (there is no such run)")
     if not (folder / CONFIG).is_file():
         remedy = "; it ended before training started: repeat the command that started it" if is_unused(folder) else ""
         raise SgmError(f"--resume {folder}: not a run folder (it has no {CONFIG}){remedy}")

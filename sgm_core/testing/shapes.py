@@ -26,7 +26,12 @@ def agree(said: Shape | None, real: Shape | None) -> bool:
     """Whether a real shape is what was said; None says nothing."""
     if said is None:
         return True
-    return real is not None and len(said) == len(real) and all(a in (None, b) for a, b in zip(said, real, strict=True))
+    return (
+        real is not None
+        and isinstance(said, tuple)
+        and len(said) == len(real)
+        and all(a in (None, b) for a, b in zip(said, real, strict=True))
+    )
 
 
 def check_outputs(subject: Subject, component: Any, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
@@ -38,7 +43,7 @@ def check_outputs(subject: Subject, component: Any, inputs: Sequence[Any], outpu
         if said is None:
             continue
         real = [tuple(output.shape[1:]) for output in outputs]
-        kept = len(said) == len(real) and all(map(agree, said, real))
+        kept = isinstance(said, list) and len(said) == len(real) and all(map(agree, said, real))
         subject.expect(kept, promise, f"it says {said} where it gives {real}, for entries of {told}", ADVICE)
 
 
@@ -67,5 +72,9 @@ def check_entries(subject: Subject, data: Any, batch: Mapping[str, Any]) -> None
         said = said_by(Value(data))()
     if said is not None:
         real = {key: shape_of(value) for key, value in batch.items()}
-        kept = said.keys() == real.keys() and all(agree(said[key], real[key]) for key in said)
+        kept = (
+            isinstance(said, Mapping)
+            and said.keys() == real.keys()
+            and all(agree(said[key], real[key]) for key in said)
+        )
         subject.expect(kept, promise, f"it says {said} of {real}", ADVICE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from traceback import format_exception
 from typing import Any, NamedTuple, Protocol
 
@@ -206,7 +207,7 @@ class _Carrying(Dataset[Any]):
         except Exception as error:
             error.add_note("in a worker process:\n" + "".join(format_exception(error)))
             try:
-                pickle.loads(pickle.dumps(error))
+                pickle.dumps(copy(error))  # a copy is made as the other process would make it
             except Exception:  # it cannot travel
                 error = RuntimeError(f"{type(error).__name__}: {error}")
             return _Failed(error)

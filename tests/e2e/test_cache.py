@@ -243,7 +243,10 @@ def test_weights_of_init_from_reach_the_cached_parts_and_the_checkpoints(folder)
     ("change", "message"),
     [
         (["model.first_stage.use=autoencoder_kl"], "it is random.*autoencoder_kl_mode"),
-        (["model.conditioner.embedders[2].cache=true"], r"c.yaml:\d+.*embedders\[2\].*trainable and cached"),
+        (
+            ["model.conditioner.embedders[2].cache=true"],
+            r"c.yaml:\d+.*embedders\[2\].*ClassEmbedder trains, so its outputs change",
+        ),
         (PLAIN, "caches nothing: write `cache: true`"),
         (["data=null"], "no data"),
         (["model.conditioner.embedders[0].cache=1"], r"embedders\[0\].cache: expected true or false"),

@@ -178,7 +178,7 @@ def test_a_taken_name_is_refused_and_the_old_run_stays(sgm):
     Path("runs/a/notes.txt").write_text("mine")
     code, _, err = sgm("train", "digits", "--name", "a")
     assert (code, Path("runs/a/notes.txt").read_text()) == (1, "mine")
-    assert "--resume runs/a" in err
+    assert "runs/a exists already and is no run: choose another --name" in err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGINT to a child process")

@@ -166,8 +166,7 @@ def test_the_data_of_a_config_is_checked_with_the_configs_own_settings(sgm, phot
     code, out, _ = sgm("data", "check", "a.yaml")
     assert code == 1
     assert out.endswith("more cannot be used than max_bad: 0.1 allows\n")
-    assert "captions" not in out
-    assert "buckets" not in out
+    assert not any(line.startswith(("captions", "buckets")) for line in out.splitlines())
     assert sgm("data", "check", "a.yaml", "data.num_workers=2")[1] == out, "workers find the same"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sgm_core.checkpoints.files import read_provenance
+from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.cli.app import main
 from sgm_plugins.datamodules.image_folder import ImageFolder
 
@@ -53,7 +53,7 @@ def trained(sgm) -> Path:
 
 
 def test_other_data_is_shown_and_refused_unless_it_is_allowed(sgm, trained):
-    facts = read_provenance(trained / "checkpoints" / "last.ckpt").data
+    facts = read_checkpoint(trained / "checkpoints" / "last.ckpt").provenance.data
     assert facts["samples"] == 4
     assert facts["classes"] == {"cls": ["cat", "dog"]}
     assert facts["columns"] == {"cls": "a number"}
@@ -68,7 +68,7 @@ def test_other_data_is_shown_and_refused_unless_it_is_allowed(sgm, trained):
     code, _, err = sgm(*resume, "--allow-change")
     assert code == 0, err
     assert "changed: data: samples: was 4, is 5" in err
-    assert read_provenance(trained / "checkpoints" / "last.ckpt").data["samples"] == 5
+    assert read_checkpoint(trained / "checkpoints" / "last.ckpt").provenance.data["samples"] == 5
 
 
 def test_the_same_data_is_resumed_without_a_word(sgm, trained):

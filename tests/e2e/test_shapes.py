@@ -4,6 +4,7 @@ traceback, nothing built; and what only shows when it runs."""
 import json
 import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -323,6 +324,27 @@ def test_a_mistake_in_a_plugins_shapes_keeps_nobody_from_training(register):
     Path("a.yaml").write_text("extends: digits\nmodel:\n" + embedders("{input_key: cls, embedder: wrong}"))
     [note] = check_shapes(sgm.load_config("a.yaml"))[:1]
     assert "its `shapes` failed, KeyError: 'missing'" in note
+
+
+@pytest.mark.parametrize("said", [128, "128", (-1,), (0,), (True,), [128], {"x": (1,)}, (1.5,)])
+def test_a_declaration_that_is_none_names_its_component_and_the_way_out(make_distribution, train, said):
+    text = f"""
+        from torch import nn
+
+        class E(nn.Module):
+            def __init__(self): super().__init__()
+
+            @staticmethod
+            def shapes(labels): return {said!r}
+    """
+    files = {"throwaway_said.py": dedent(text)}
+    make_distribution("throwaway-said", {"sgm.embedders": {"said": "throwaway_said:E"}}, files)
+    code, error = train(embedders("{input_key: cls, embedder: said}"))
+    assert code == 1
+    assert "Traceback" not in error
+    assert "bad.yaml:5:9 model.conditioner.embedders[0]: the `shapes` of 'said' is wrong: it gives" in error
+    assert "(throwaway-said 1.0, " in error
+    assert "throwaway_said.py:4). Do without the plugin: --plugins -throwaway-said" in error
 
 
 def test_an_engine_built_in_python_may_be_given_any_batches():

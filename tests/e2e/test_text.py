@@ -112,7 +112,7 @@ def test_a_checkpoint_with_the_position_ids_of_older_versions_is_taken(clip, tmp
     weights = {key: value.clone() for key, value in engine.state_dict().items()}
     ids = {"conditioner.embedders.0.transformer.text_model.embeddings.position_ids": torch.arange(16)[None]}
     save_file(weights | ids, tmp_path / "old.safetensors")
-    assert engine.load_weights(tmp_path / "old.safetensors").fits
+    engine.load_weights(tmp_path / "old.safetensors")
     save_file(weights | {"conditioner.embedders.0.more": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"conditioner\.embedders\.0\.more"):
         engine.load_weights(tmp_path / "other.safetensors")

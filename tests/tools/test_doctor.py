@@ -353,3 +353,129 @@ def test_who_has_broken_metadata_is_blamed_and_nobody_else(make_distribution, ca
     assert row["state"] == "unknown"
     assert row["reason"] == "not examined: the metadata of another distribution cannot be read"
     assert f"BROKEN  sgm_bad: {file}:2 is no 'name = module': 'key without a value'" in err
+
+
+DECLARED = '''
+import functools
+from torch import nn
+
+
+class Base(nn.Module):
+    """Is fine."""
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+
+
+class Number(Base):
+    """A forgotten comma."""
+
+    @staticmethod
+    def shapes(labels, *, width):
+        return (width)
+
+
+class Minus(Base):
+    """A length below 1."""
+
+    @staticmethod
+    def shapes(labels, *, width):
+        return (-1,)
+
+
+class Unknown(Base):
+    """It asks for what nobody gives."""
+
+    @staticmethod
+    def shapes(labels, *, size):
+        return (size,)
+
+
+class Bound(Base):
+    """It would be called with an object."""
+
+    def shapes(self, labels):
+        return (4,)
+
+
+class Raises(Base):
+    """It does not work."""
+
+    @staticmethod
+    def shapes(labels, *, width):
+        return labels.shape
+
+
+class Good(Base):
+    """Two outputs, one of unknown width."""
+
+    @staticmethod
+    def shapes(labels, *, width):
+        return [(width,), (77, None)]
+
+
+class Positional(nn.Module):
+    """It can never be built."""
+
+    def __init__(self, width: int, /, depth: int = 1):
+        super().__init__()
+
+
+class Default(nn.Module):
+    """A default that its hint excludes."""
+
+    def __init__(self, width: int = None, mode: str = 3):
+        super().__init__()
+
+
+class Refuses(Base):
+    """Of an earlier version."""
+
+    refuses = ["width > 3"]
+
+
+class Maker:
+    """Makes them."""
+
+    def __call__(self, width: int) -> nn.Module:
+        return Base(width)
+
+
+maker, part = Maker(), functools.partial(Base, width=3)
+'''
+
+
+def test_what_a_component_declares_is_checked(make_distribution, sgm):
+    names = {
+        "number": ("Number", ["its `shapes` is wrong: it gives 4; a tuple of lengths"]),
+        "minus": ("Minus", ["its `shapes` is wrong: it gives (-1,); a tuple of lengths"]),
+        "unknown": ("Unknown", ["its `shapes` asks for 'size', which is no parameter of the constructor"]),
+        "bound": ("Bound", ["its `shapes` is no static method"]),
+        "raises": ("Raises", ["its `shapes` fails: AttributeError"]),
+        "good": ("Good", []),
+        "default": (
+            "Default",
+            [
+                "the default of 'width' is None, but its hint says an integer",
+                "the default of 'mode' is 3, but its hint says a string",
+            ],
+        ),
+        "refuses": ("Refuses", ["Refuses declares `refuses`, which is not read any more"]),
+        "maker": ("maker", []),
+        "part": ("part", []),
+        "identity": ("Base", ["the name 'identity' is a built-in's: a config has to write 'sgm-declared:identity'"]),
+    }
+    points = {name: f"throwaway_declared:{attribute}" for name, (attribute, _) in names.items()}
+    points["positional"] = "throwaway_declared:Positional"
+    make_distribution("sgm-declared", {"sgm.embedders": points}, {"throwaway_declared.py": DECLARED})
+    code, text = sgm("sgm-declared", "--json")
+    assert code == 1
+    found = {row["name"]: row for row in json.loads(text)[0]["components"]}
+    reason = found.pop("positional")["reason"]
+    assert reason.startswith("its parameter 'width' is positional-only, so that no config can give it: remove the '/'")
+    assert "throwaway_declared.py:" in reason
+    for name, (_, expected) in names.items():
+        assert not found[name]["reason"], found[name]
+        assert len(found[name]["problems"]) == len(expected), found[name]
+        for problem, start in zip(found[name]["problems"], expected, strict=True):
+            assert problem.startswith(start), problem

@@ -15,6 +15,7 @@ from sgm_core.config.tree import Origin, Problems, join
 from sgm_core.registry import did_you_mean
 from sgm_core.shapes import Shape, Takes, as_list, own_static
 from sgm_core.slots import EmbedderSlot
+from sgm_plugins.tools.widths.declared import way_out, wrong
 
 ARGUMENTS = {"vector": "y", "crossattn": "context", "concat": "x"}
 """Where the parts of a conditioning go among the network's arguments; an extra keeps its name."""
@@ -87,7 +88,7 @@ class Comparison:
 
     def run(self) -> None:
         network = call_of(self.parts.get("network"))
-        batch = self._ask(_place(self.data), said_by(self.data)) if self.data is not None else None
+        batch = self._said_by(self.data) if self.data is not None else None
         latent = self._latent(batch)
         self._read_slots(batch)
         for parts in self.outputs.values():
@@ -95,7 +96,7 @@ class Comparison:
         if network is None:
             return
         self._check_extras(network)
-        takes = self._ask(_place(network), said_by(network), may_refuse=False)
+        takes = self._said_by(self.parts.get("network"), may_refuse=False)
         if takes is None:
             self.notes.append(f"{_place(network)} does not say which widths it takes")
             return
@@ -104,6 +105,17 @@ class Comparison:
         for argument in takes:
             if argument != "x" and isinstance(takes[argument], Takes):
                 self._check_condition(argument, takes[argument])
+
+    def _said_by(self, plan: Plan | None, *inputs: Any, may_refuse: bool = True) -> Any:
+        """What a component says of its shapes; a wrong declaration is a problem, and says whose it is."""
+        place, call = _place(plan), call_of(plan)
+        said = self._ask(place, said_by(plan), *inputs, may_refuse=may_refuse)
+        reason = wrong(call.entry.kind, said) if call is not None and call.entry is not None else ""
+        if not reason or call is None or call.entry is None:
+            return said
+        out = way_out(call.entry, call.target)
+        self.problems.add(place.origin, place.path, f"the `shapes` of '{place.name}' is wrong: {reason}{out}")
+        return None
 
     def _ask(self, place: Place, say: Callable[..., Any], *inputs: Any, may_refuse: bool = True) -> Any:
         """What a component says. That it refuses its inputs is a problem of the config, all else is none of it."""
@@ -127,7 +139,7 @@ class Comparison:
                 self._missing_entry(self.place, "input_key", key, batch)
             image = batch.get(key)
         first_stage = self.parts.get("first_stage")
-        latent: Shape | None = self._ask(_place(first_stage), said_by(first_stage), image)
+        latent: Shape | None = self._said_by(first_stage, image)
         if latent is None and _argument_or(self.parts, "latent_shape", None):
             latent = tuple(told(self.parts["latent_shape"]))
         return latent
@@ -161,7 +173,13 @@ class Comparison:
             if batch is not None and key not in batch and key != "global_step":
                 self._missing_entry(place, "input_key" if "input_key" in slot.arguments else "input_keys", key, batch)
             entries.append(() if key == "global_step" else None if batch is None else batch.get(key))
-        shapes = as_list(self._ask(place, said_by(slot), *entries))
+        embedder = call_of(slot.arguments.get("embedder"))
+        said = self._ask(place, said_by(slot), *entries)
+        if embedder is not None and embedder.entry is not None and (reason := wrong("embedders", said)):
+            out = way_out(embedder.entry, embedder.target)
+            self.problems.add(place.origin, place.path, f"the `shapes` of '{place.name}' is wrong: {reason}{out}")
+            said = None
+        shapes = as_list(said)
         if shapes is None:
             self.vague.add(None if output is None else ARGUMENTS.get(output, output))
             self.notes.append(f"{place}: what it gives is not known before it runs")

@@ -469,3 +469,64 @@ def test_a_component_registered_in_a_local_file_is_described(tmp_path, capsys, r
     out = capsys.readouterr().out
     assert f"{file}:4" in out
     assert "size: an integer = 2" in out
+
+
+def test_keywords_that_go_on_to_the_next_constructor_are_those_of_both(make_distribution):
+    text = """
+        from torch import nn
+
+        class Base(nn.Module):
+            def __init__(self, first: int, width: int, depth: int = 1): ...
+
+        class Follows(Base):
+            def __init__(self, extra: int = 1, **kwargs):
+                super().__init__(3, depth=2, **kwargs)
+
+        class Twice(Follows):
+            def __init__(self, **options):
+                super().__init__(**options)
+
+        class Uses(Base):
+            def __init__(self, **kwargs):
+                kwargs.pop("more", None)
+                super().__init__(**kwargs)
+
+        class Module(nn.Module):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+    """
+    names = {"follows": "Follows", "twice": "Twice", "uses": "Uses", "module": "Module"}
+    points = {name: f"throwaway_forward:{attribute}" for name, attribute in names.items()}
+    make_distribution("throwaway-forward", {"sgm.embedders": points}, {"throwaway_forward.py": dedent(text)})
+    found = {name: component_of(index.find("embedders", name)).signature for name in names}
+    assert {name: ([*signature.parameters], signature.open) for name, signature in found.items()} == {
+        "follows": (["width", "extra"], False),
+        "twice": (["width", "extra"], False),
+        "uses": ([], True),
+        "module": ([], False),
+    }
+    assert found["follows"].parameters["width"].required
+
+
+def test_a_name_that_is_a_built_ins_is_listed_as_it_has_to_be_written(make_distribution, capsys):
+    from sgm_core.cli.app import main
+
+    make_distribution(
+        "throwaway-taken",
+        {"sgm.embedders": {"identity": "throwaway_taken:E"}},
+        {"throwaway_taken.py": "class E: ...\n"},
+    )
+    assert main(["list", "embedders"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names.count("identity") == 1
+    assert "throwaway-taken:identity" in names
+
+
+def test_a_default_of_none_is_accepted_as_null(make_distribution):
+    text = "def f(width: int = None, mode: 'str | int' = None, other: int = 1): ...\n"
+    make_distribution("throwaway-null", {"sgm.embedders": {"nulls": "throwaway_null:f"}}, {"throwaway_null.py": text})
+    static = component_of(index.find("embedders", "nulls")).signature.parameters
+    runtime = schema.signature(index.resolve("embedders", "nulls")).parameters
+    for found in (static, runtime):
+        accepted = [describe(parameter.type) for parameter in found.values()]
+        assert accepted == ["an integer or null", "a string or an integer or null", "an integer"]
