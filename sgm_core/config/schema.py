@@ -60,7 +60,7 @@ class DictOf(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The fields of a dataclass."""
+    """The fields of a dataclass or a NamedTuple."""
 
     cls: type
 
@@ -348,7 +348,7 @@ def from_hint(hint: Any, inside: tuple[Any, ...] = (), parts: Iterator[int] | No
     component = _component(base)
     if component is not None:
         return component
-    if inspect.isclass(base) and dataclasses.is_dataclass(base):
+    if inspect.isclass(base) and (dataclasses.is_dataclass(base) or hasattr(base, "_field_defaults")):  # a NamedTuple
         return Record(base)
     if isinstance(hint, typing.NewType):
         return inner(hint.__supertype__)

@@ -26,12 +26,8 @@ def agree(said: Shape | None, real: Shape | None) -> bool:
     """Whether a real shape is what was said; None says nothing."""
     if said is None:
         return True
-    return (
-        real is not None
-        and isinstance(said, tuple)
-        and len(said) == len(real)
-        and all(a in (None, b) for a, b in zip(said, real, strict=True))
-    )
+    fits = isinstance(said, tuple) and real is not None and len(said) == len(real)
+    return fits and all(a in (None, b) for a, b in zip(said, real or (), strict=True))
 
 
 def check_outputs(subject: Subject, component: Any, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
@@ -51,8 +47,8 @@ def check_takes(subject: Subject, network: Any, arguments: Mapping[str, Any]) ->
     """What `shapes` says that a network takes is what it is called with here, and nothing else is taken."""
     promise = "its `shapes` says, from its arguments, the widths that it takes"
     with subject.trying(promise, ADVICE):
-        said = said_by(Value(network))()
-    for name, takes in (said or {}).items():
+        said = dict(said_by(Value(network))() or {})
+    for name, takes in said.items():
         value = arguments.get(name)
         width = None if value is None else value.shape[1] if name == "x" or value.ndim == 2 else value.shape[-1]
         if isinstance(value, Tensor) and value.ndim == 1:
@@ -72,9 +68,5 @@ def check_entries(subject: Subject, data: Any, batch: Mapping[str, Any]) -> None
         said = said_by(Value(data))()
     if said is not None:
         real = {key: shape_of(value) for key, value in batch.items()}
-        kept = (
-            isinstance(said, Mapping)
-            and said.keys() == real.keys()
-            and all(agree(said[key], real[key]) for key in said)
-        )
+        kept = isinstance(said, Mapping) and said.keys() == real.keys() and all(agree(said[k], real[k]) for k in said)
         subject.expect(kept, promise, f"it says {said} of {real}", ADVICE)

@@ -14,8 +14,10 @@ import pytest
 from support.import_graph import components_among
 from support.places import ROOT
 
+import sgm_core as sgm
 from sgm_core.config import schema
 from sgm_core.config.schema import AnyType, Bounded, Choice, Component, DictOf, Opaque, Record, Scalar, describe
+from sgm_core.config.tree import ConfigError
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BUILTIN, index
 from sgm_plugins.tools.catalog.source.component import component_of
@@ -530,3 +532,25 @@ def test_a_default_of_none_is_accepted_as_null(make_distribution):
     for found in (static, runtime):
         accepted = [describe(parameter.type) for parameter in found.values()]
         assert accepted == ["an integer or null", "a string or an integer or null", "an integer"]
+
+
+def test_a_named_tuple_is_a_mapping_of_its_fields(make_distribution):
+    text = """
+        from typing import NamedTuple
+
+        class Size(NamedTuple):
+            width: int
+            depth: int = 1
+
+        class f:
+            def __init__(self, size: Size | None = None):
+                self.size = size
+    """
+    points = {"sgm.embedders": {"sized": "throwaway_tuple:f"}}
+    make_distribution("throwaway-tuple", points, {"throwaway_tuple.py": dedent(text)})
+    static = component_of(index.find("embedders", "sized")).signature.parameters["size"].type
+    runtime = schema.signature(index.resolve("embedders", "sized")).parameters["size"].type
+    assert describe(static) == describe(runtime) == "a mapping (width, depth) or null"
+    assert sgm.build("embedders", {"use": "sized", "size": {"width": 3}}).size == (3, 1)
+    with pytest.raises(ConfigError, match="has no 'widht'"):
+        sgm.build("embedders", {"use": "sized", "size": {"widht": 3}})

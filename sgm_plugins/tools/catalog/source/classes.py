@@ -11,6 +11,8 @@ from sgm_plugins.tools.catalog.source.names import Definition, External, ModuleN
 
 ROLES = "sgm_core.roles"
 
+NAMED_TUPLE = "typing:NamedTuple"
+
 Class = Definition | External
 
 
@@ -102,8 +104,9 @@ def call_names(order: Order) -> list[str]:
         if (dataclass_options(base) or {"init": False}).get("init", True):
             break
     names: dict[str, None] = {}
+    named = any(base.canonical == NAMED_TUPLE for base in order.classes)
     for base, body in reversed([*zip(order.classes, bodies, strict=True)]):
-        for node in body if dataclass_options(base) is not None else ():
+        for node in body if named or dataclass_options(base) is not None else ():
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 hint = ast.unparse(node.annotation).strip("'\"").rpartition("typing.")[2]
                 given = [f"{k.arg}={ast.unparse(k.value)}" for k in getattr(node.value, "keywords", [])]

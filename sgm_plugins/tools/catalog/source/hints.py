@@ -33,7 +33,14 @@ from sgm_core.config.schema import (
     unbuilt,
 )
 from sgm_core.kinds import KINDS
-from sgm_plugins.tools.catalog.source.classes import ROLES, call_names, dataclass_options, kind_of, order_of
+from sgm_plugins.tools.catalog.source.classes import (
+    NAMED_TUPLE,
+    ROLES,
+    call_names,
+    dataclass_options,
+    kind_of,
+    order_of,
+)
 from sgm_plugins.tools.catalog.source.names import (
     Definition,
     External,
@@ -340,7 +347,7 @@ def class_type(cls: Definition) -> Type:
     kind = next((kind for kind in kinds if kind is not None), None)
     if kind is not None:
         return Component(kind, None if kinds[0] is not None else StaticClass(cls))
-    if any(dataclass_options(base) is not None for base in order.classes):
+    if any(dataclass_options(base) is not None or base.canonical == NAMED_TUPLE for base in order.classes):
         return Record(StaticClass(cls))  # type: ignore[arg-type]
     if order.gap:
         raise UntoldError(order.gap)
