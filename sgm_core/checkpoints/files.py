@@ -80,22 +80,32 @@ def _reading(path: Path, what: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        text = str(error)
-        if isinstance(error, (OSError, MemoryError)) or re.search(
-            r"unable to (open|mmap|stat) |allocate memory|not enough memory|os error", text
+        text, reason = str(error), _what_it_is(path)
+        if reason is None and (
+            isinstance(error, (OSError, MemoryError))
+            or re.search(r"unable to (open|mmap|stat) |allocate memory|not enough memory|os error", text)
         ):
             raise UnreadableNowError(path, error) from error
+        if reason is None:  # torch explains at length how a file of somebody else is read with the guard off
+            found = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.match("(.+)", text)
+            reason = found[1].partition(". This file can still be")[0] if found else type(error).__name__
+        raise CheckpointError(f"{path}: {what}: {reason}") from error
+
+
+def _what_it_is(path: Path) -> str | None:
+    """What a file is in place of a checkpoint, and what to do; None where nobody can tell."""
+    try:
         with path.open("rb") as file:
             start = file.read(512).lstrip().lower()
         if start.startswith(b"version https://git-lfs"):
-            reason = "it is a Git LFS pointer, not the file itself: run git lfs pull"
-        elif start.startswith((b"<!doctype html", b"<html")):
-            reason = "it is a web page: download the file itself, logged in if need be"
-        elif start.startswith(b"pk\x03\x04") and not zipfile.is_zipfile(path):
-            reason = "it is cut short: download or copy it again"
-        else:
-            reason = text.partition("\n")[0].partition(". This file can still be")[0] or type(error).__name__
-        raise CheckpointError(f"{path}: {what}: {reason}") from error
+            return "it is a Git LFS pointer, not the file itself: run git lfs pull"
+        if start.startswith((b"<!doctype html", b"<html")):
+            return "it is a web page: download the file itself, logged in if need be"
+        if start.startswith(b"pk\x03\x04") and not zipfile.is_zipfile(path):
+            return "it is cut short: download or copy it again"
+        return None if start else "it is empty"
+    except OSError:
+        return None
 
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -104,7 +114,8 @@ def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         CheckpointError: it holds no weights.
     """
-    data = _load(path)
+    with _reading(path, "not a readable checkpoint"):
+        data = _load(path)
     weights = data.get("state_dict", data) if isinstance(data, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{path}: holds no state_dict of tensors")
@@ -120,7 +131,17 @@ class Inert:
 
     def __setstate__(self, state: Any) -> None: ...
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+class InertMapping(Inert):
+    """The same for a kind of mapping, which torch's reader fills only if it is a dict."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return {}
+
+
+def _stand_in(name: str) -> type[Inert]:
+    """What stands for a class or function that a file names."""
+    return InertMapping if re.search(r"[dD]ict$", name) else Inert
 
 
 def _load(path: Path) -> Any:
@@ -139,7 +160,7 @@ def _load(path: Path) -> Any:
                 if part.filename.endswith(".pkl") and part.file_size > MOST_OBJECTS:
                     raise CheckpointError(f"{path}: its list of objects has {part.file_size} bytes, above the limit")
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
-    with torch.serialization.safe_globals([(Inert, name) for name in named]):
+    with torch.serialization.safe_globals([(_stand_in(name), name) for name in named]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 

@@ -1,15 +1,20 @@
 """Checkpoints: round trips through both formats, strict loading, and files that must not be trusted."""
 
+import argparse
 import pickle
-from pathlib import Path
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.parsing import AttributeDict
 from support.tiny_model import equal, fit, make_engine, snapshot
 
 import sgm_core as sgm
 from sgm_core.building.loaded import load_engine
-from sgm_core.checkpoints.files import CheckpointError, read_checkpoint, save_weights
+from sgm_core.checkpoints.files import CheckpointError, open_torch, read_checkpoint, save_weights
 from sgm_core.checkpoints.provenance import Provenance
 from sgm_plugins.averages.ema import EMA
 
@@ -211,3 +216,39 @@ def test_provenance_survives_json_integer_keys_and_small_floats_too():
     component = {"kind": "k", "name": "n", "distribution": "d", "version": "1"}
     provenance = Provenance(config, [component], [1, 2])
     assert Provenance.from_json(provenance.to_json()) == provenance
+
+
+INSTEAD = {
+    "an empty file": (b"", "it is empty"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n", "it is a Git LFS pointer"),
+    "a page": (b"\n<!DOCTYPE html><html>", "it is a web page"),
+    "its beginning": (None, "it is cut short"),
+    "anything": (b"garbage" * 100, "not a readable checkpoint"),
+}
+
+
+@pytest.mark.parametrize("what", INSTEAD)
+@pytest.mark.parametrize("read", [read_checkpoint, open_torch])
+def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, what, read):
+    content, reason = INSTEAD[what]
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {"a": torch.ones(3000)}}, path)
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(CheckpointError, match=f"a.ckpt: .*{reason}") as refused:
+        read(path)
+    assert "\n" not in str(refused.value)
+    assert "weights_only" not in str(refused.value)
+
+
+def test_objects_beside_good_weights_are_inert(tmp_path):
+    """As old Lightning checkpoints hold them: nothing of theirs is imported, and nothing keeps the weights from use."""
+    extras = {
+        "callbacks": {"best": np.float64(1.5)},
+        "hyper_parameters": argparse.Namespace(lr=1),
+        "counts": defaultdict(int, {"a": 1}),
+        "attributes": AttributeDict(a=1),
+        "dirpath": PurePosixPath("/x"),
+        "when": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    torch.save({"state_dict": {"a": torch.ones(2)}, **extras}, tmp_path / "a.ckpt")
+    assert torch.equal(read_checkpoint(tmp_path / "a.ckpt").weights["a"], torch.ones(2))
