@@ -265,7 +265,8 @@ def written_hints(target: Any) -> dict[str, Any]:
     if isinstance(target, functools.partial):
         return written_hints(target.func)
     if not inspect.isclass(target):
-        return _hints_of(target if inspect.isroutine(target) else type(target).__call__)
+        itself = inspect.isroutine(target) or hasattr(target, "__signature__")
+        return _hints_of(target if itself else type(target).__call__)
     made = vars(target).get("__dataclass_params__")
     if (made and made.init) or hasattr(target, "_field_defaults"):  # generated: fields resolve where they are written
         return _hints_of(target)

@@ -84,7 +84,7 @@ def test_digits_trains_and_resumes(bare, tmp_path):
 
 
 MESSAGES = {
-    ("sample", "runs/bare"): "invalid choice: 'sample'",
+    ("sample", "runs/bare"): "there is no command 'sample'",
     ("train", "digits", "nonfinite={skip: 1}"): "a config has no 'nonfinite'",
     ("train", "digits", "--dry-run"): "unrecognized arguments: --dry-run",
     ("train", "digits", "model.adapter=lora"): "unknown adapter 'lora'",

@@ -156,7 +156,7 @@ def keys(checkpoint: Path) -> dict[str, Any]:
     content = torch.load(checkpoint, weights_only=True)
     return {
         "entries": sorted(content),
-        "provenance": sorted(content["sgm"]),
+        "provenance": sorted(content["sgm"].keys() - {"data"}),  # which came later
         "components": sorted(content["sgm"]["components"][0]),
         "weights": {name: list(value.shape) for name, value in sorted(content["state_dict"].items())},
         "callbacks": sorted(content["callbacks"]),

@@ -174,7 +174,8 @@ def test_defaults_are_filled_in_where_a_config_can_write_them(register):
     assert sgm.to_config(built) == {"use": "defaulted", "needed": 1}
     config = sgm.to_config(built, defaults=True)
     assert config == {
-        "use": "defaulted", "needed": 1, "size": [2, 3], "options": {"width": 5, "names": ["a"]}, "folder": "x",
+        "use": "defaulted", "needed": 1, "size": [2, 3], "options": {"width": 5, "names": ["a"]}, "factor": None,
+            "folder": "x",
     }  # fmt: skip
     assert sgm.build("scalings", config).given == built.given
 
