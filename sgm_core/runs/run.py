@@ -102,9 +102,10 @@ class Run:
                 if self.resume_from is not None:
                     set_aside(self.resume_from, self.damaged)
                 return self._train()
-        finally:
-            if created and not self.begun:
+        except BaseException:
+            if created and not self.begun and not candidates(self.folder):
                 shutil.rmtree(self.folder)
+            raise
 
     def check(self) -> None:
         """Everything that can be known before anything is made.
@@ -387,8 +388,7 @@ def make_folder(folder: Path) -> bool:
 
 
 def job_environment() -> list[SLURMEnvironment]:
-    """SLURM's, without Lightning's own handlers of signals: they put the job into the queue again by themselves, from a
-    checkpoint that `--resume` would not know, and take the signals away that a run answers."""
+    """SLURM's, without Lightning's signal handlers: they requeue the job themselves and take signals from the run."""
     return [SLURMEnvironment(auto_requeue=False)] if slurm_job() is not None else []
 
 

@@ -133,3 +133,22 @@ def test_what_a_checkpoint_holds_beside_its_weights_is_refused_where_no_run_wrot
     torch.save({**saved, key: value}, path)
     with pytest.raises(SgmError, match=r"step-\d+\.ckpt: not a checkpoint to resume from: what it holds beside"):
         resume_run(run.folder, ["trainer.max_steps=5"]).train()
+
+
+def test_a_run_without_a_step_keeps_its_folder(tmp_path):
+    run = new_run(tmp_path, "trainer.max_steps=0")
+    assert run.train() == 0
+    assert not run.begun
+    assert (run.folder / "config.yaml").is_file()
+    assert (run.folder / "model.safetensors").is_file()
+
+
+def test_a_run_that_fails_after_it_saved_keeps_its_folder(tmp_path, monkeypatch):
+    """Also where another process trained, and this one never saw a step."""
+    run = new_run(tmp_path, "trainer.max_steps=1")
+    monkeypatch.setattr(Run, "begin", lambda *args: None)
+    monkeypatch.setattr(Run, "export", lambda *args: (_ for _ in ()).throw(SgmError("the disk is full")))
+    with pytest.raises(SgmError, match="the disk is full"):
+        run.train()
+    assert not run.begun
+    assert (run.folder / "checkpoints" / "last.ckpt").is_file()
