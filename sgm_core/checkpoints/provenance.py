@@ -14,7 +14,6 @@ from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index, insta
 PROVENANCE_KEY = "sgm"
 """Where a checkpoint holds its `Provenance`: a key of a `.ckpt`, an entry of a `.safetensors` file's metadata."""
 
-
 LOCK = ("kind", "name", "distribution", "version")
 
 MOST_VALUES, DEEPEST = 100_000, 100

@@ -27,11 +27,11 @@ BUDGETS = {
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 109,
     "config": 7,
-    "checkpoints": 185,
+    "checkpoints": 184,
     "training": 5,
     "runs": 19,
     "cli": 59,
-    "together": 374,
+    "together": 373,
     "code": 65,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
