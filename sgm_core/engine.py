@@ -197,11 +197,11 @@ class DiffusionEngine(TrainingEngine):
         return self
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What the optimizer updates and the EMA averages: of the network and the trainable embedders."""
+        """What the optimizer updates and the EMA averages: of the network, the trainable embedders and the loss."""
         return {
             name: parameter
             for name, parameter in self.named_parameters()
-            if parameter.requires_grad and name.startswith(("model.", "conditioner."))
+            if parameter.requires_grad and name.startswith(("model.", "conditioner.", "loss_fn."))
         }
 
     def sharded_parts(self) -> list[nn.Module]:
@@ -256,7 +256,7 @@ class DiffusionEngine(TrainingEngine):
     @cached_property
     def validation(self) -> Validation:
         """The losses by noise level. ValueError if `sigma_levels` are given for a loss without p(sigma)."""
-        return Validation(self.loss_fn, self.sigma_levels)
+        return Validation(self.loss_fn, self.sigma_levels, self.latent_shape)
 
     def latents(self, batch: Batch) -> Tensor:
         """The scaled latents of the images of a batch; the engine remembers their shape."""
@@ -268,10 +268,17 @@ class DiffusionEngine(TrainingEngine):
         """What `loss_fn` is called with, the denoiser aside. Draws the dropped conditions (in training mode only), then
         sigma (b,), if the loss has a p(sigma)."""
         cond = self.conditioner({**batch, "global_step": self.global_step}, drop=self.training, generator=generator)
-        arguments = {"x": x, "cond": cond, "generator": generator}
+        arguments = {"x": x, "cond": cond, "generator": generator, **self._read_by_loss(batch)}
         if (sigma_sampler := self.objective.sigma_sampler) is not None:
-            arguments["sigma"] = sigma_sampler(len(x), generator=generator, device=x.device)
+            arguments["sigma"] = sigma_sampler.for_shape(x.shape)(len(x), generator=generator, device=x.device)
         return arguments
+
+    def _read_by_loss(self, batch: Batch) -> dict[str, Any]:
+        """The argument `batch` of a loss that reads entries. ValueError if one is missing."""
+        keys = self.objective.input_keys
+        if missing := [key for key in keys if key not in batch]:
+            raise ValueError(f"the batch has no '{missing[0]}', which loss_fn reads; it has {', '.join(batch)}")
+        return {"batch": {key: batch[key] for key in keys}} if keys else {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logs `loss`, `global_step` and `lr_abs`; and, see `on_before_optimizer_step`, `loss/sigma_*`."""
@@ -354,7 +361,8 @@ class DiffusionEngine(TrainingEngine):
                 weights = self.ema_scope() if name == "val_loss_ema" else nullcontext()
                 with weights, draws_of(("conditions", *at), self.device):
                     cond = self.conditioner({**batch, "global_step": self.global_step}, drop=False)
-                    self.validation.measure(name, partial(self.objective, self.denoise), x, cond, positions, at)
+                    loss = partial(self.objective, self.denoise, **self._read_by_loss(batch))
+                    self.validation.measure(name, loss, x, cond, positions, at)
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val_loss`, the mean under p(sigma), as `loss` is; `val_loss/sigma_*`, the mean at each level; and, if
@@ -423,6 +431,12 @@ class DiffusionEngine(TrainingEngine):
             raise ValueError("this model has no sampler: add model.sampler to its config to sample from it")
         if (shape := shape or self.latent_shape) is None:
             raise ValueError("their shape is not known before training: pass shape, or set model.latent_shape")
+        first = self.sampler.schedule(num_steps, (batch_size, *shape))[0]
+        if first.isinf() and not self.denoiser.takes_infinity:
+            raise ValueError(
+                "the sampler starts at sigma = inf, which this denoiser and its scaling have no limit for: "
+                "take another scaling (flow, x0, v), or a discretization that starts at a finite level"
+            )
         noise = randn((batch_size, *shape), generator, like=torch.empty((), dtype=torch.float32, device=self.device))
         return self.sampler(
             self.denoise, noise, cond, uncond, num_steps=num_steps, generator=generator, progress=progress

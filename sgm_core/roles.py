@@ -4,13 +4,15 @@ A constructor that asks for one of these types receives a built component: `scal
 the registry's `scalings`. Roles that torch or Lightning already define are used as they are.
 
 Shapes: b samples, c channels, `*grid` the rest (height and width, say). Images are in [-1, 1]; sigma is the
-standard deviation of the noise in units of the data, (b,), and x = x0 + sigma * noise.
+standard deviation of the noise in units of the data, (b,), and x = x0 + sigma * noise. At sigma = inf, pure noise,
+the state is the limit of x / sigma: the noise itself.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -62,6 +64,13 @@ class Network(Protocol):
 
     x is (b, c, *grid), already scaled by c_in and joined with `concat`; timesteps is c_noise, (b,); context is
     (b, tokens, d); y is (b, d). Extras of the conditioning arrive as further keyword arguments. Gives (b, c, *grid).
+    Four extras have a fixed meaning. A network that takes one has it as a parameter:
+
+    - `next_timesteps` (b,): c_noise of the level that a step of a flow map goes to;
+    - `token_timesteps` (b, tokens): c_noise of each token, where tokens differ (clean references, first frames);
+    - `perturb`, {"mode": "pag" | "slg" | "seg", "layers": [...]}: attention that is weakened there on purpose;
+    - `taps`, a dict whose keys name blocks: the network puts the output of each there, (b, tokens, d).
+
     With a static method `shapes`, see `sgm_core.shapes`, a config that gives it other widths is refused with its lines.
     With a class attribute `compile_regions = (Block, ...)`, the types of the blocks that it repeats, `compile: true`
     compiles these rather than the whole, see `sgm_core.training.compiling`.
@@ -90,9 +99,17 @@ class Scaling(ABC):
     @abstractmethod
     def __call__(self, sigma: Tensor) -> Coefficients: ...
 
+    def at_infinity(self) -> tuple[float, float, float, float] | None:
+        """The limits of c_skip sigma, c_out, c_in sigma and c_noise, which hold for x / sigma. None if one of the first
+        three is infinite; an infinite c_noise leaves the level to denoisers that tell the network an index."""
+        return None
+
 
 class Denoiser(nn.Module, ABC):
     """Turns a network into D(x; sigma)."""
+
+    takes_infinity: bool = False
+    """Whether sigma may be infinite."""
 
     @abstractmethod
     def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
@@ -105,9 +122,16 @@ class Discretization(ABC):
     num_timesteps: int | None = None
     """How many levels there are; None for any number."""
 
+    needs_shape: bool = False
+    """There are no levels before `for_shape`."""
+
     @abstractmethod
     def sigmas(self, n: int) -> Tensor:
-        """n positive sigmas, descending, float32 on the CPU."""
+        """n positive sigmas, descending, float32 on the CPU. The first one may be infinite."""
+
+    def for_shape(self, shape: Sequence[int]) -> Discretization:
+        """The levels for samples (b, c, *grid): itself, unless they depend on the size."""
+        return self
 
     def __call__(self, n: int) -> Tensor:
         """The schedule of an n-step sampler: the n sigmas and the final zero, (n + 1,)."""
@@ -127,6 +151,10 @@ class Guider(ABC):
         evaluation, with a number of the host, so that nothing waits for the device."""
         return self
 
+    def for_schedule(self, sigmas: Sequence[float]) -> Guider:
+        """Who guides a sample with these levels, the final 0 included: itself, unless it counts steps or remembers."""
+        return self
+
 
 class Sampler(ABC):
     """Integrates from noise to a sample.
@@ -137,7 +165,7 @@ class Sampler(ABC):
         guider: none means the plain denoiser.
 
     Raises:
-        ValueError: more steps than the discretization has levels.
+        ValueError: more steps than the discretization has levels, or levels that do not fall.
     """
 
     def __init__(
@@ -146,6 +174,8 @@ class Sampler(ABC):
         levels = discretization.num_timesteps
         if num_steps is not None and levels is not None and num_steps > levels:
             raise ValueError(f"num_steps is {num_steps}, and the discretization has {levels} levels (num_timesteps)")
+        if num_steps and not discretization.needs_shape:
+            _falling(discretization(num_steps))
         self.discretization = discretization
         self.num_steps = num_steps
         self.guider = guider
@@ -172,22 +202,23 @@ class Sampler(ABC):
             progress: called as progress(step, steps) after each step, of as many as the schedule has: a part of a
                 schedule (image to image) has fewer than `num_steps`.
         """
-        schedule = self.schedule(num_steps)
+        first = self.schedule(num_steps, noise.shape)[0]
         # the deviation of x0 + sigma * noise for data of unit variance, rounded to the schedule's float32; the root in
         # float64, since some processors' float32 roots are off by a last digit
-        x = noise * (1.0 + schedule[0] ** 2).double().sqrt().float().item()
+        x = noise * (1.0 if first.isinf() else (1.0 + first**2).double().sqrt().float().item())
         return self.solve(denoise, x, cond, uncond, num_steps=num_steps, generator=generator, progress=progress)
 
-    def schedule(self, num_steps: int | None = None) -> Tensor:
-        """The levels of a sample: where it begins, and one more for each step; the last is 0 unless a part is left out.
+    def schedule(self, num_steps: int | None = None, shape: Sequence[int] | None = None) -> Tensor:
+        """The levels of samples (b, c, *grid): where they begin, and one more for each step; the last is 0 unless a
+        part is left out.
 
         Raises:
-            ValueError: no number of steps was given, or it is below 1.
+            ValueError: no number of steps was given, or it is below 1; a level that is not below the one before.
         """
         num_steps = self.num_steps if num_steps is None else num_steps
         if num_steps is None or num_steps < 1:
             raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
-        return self.discretization(num_steps)
+        return _falling((self.discretization if shape is None else self.discretization.for_shape(shape))(num_steps))
 
     def solve(
         self,
@@ -204,20 +235,28 @@ class Sampler(ABC):
 
         Arguments, but x, and errors are those of `__call__`.
         """
-        schedule = self.schedule(num_steps)
+        schedule = self.schedule(num_steps, x.shape)
         sigmas = schedule.tolist()
         uncond = cond if uncond is None else uncond
+        guides = None if self.guider is None else self.guider.for_schedule(sigmas)
         precise = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round a level to its neighbour
         # (b,) for each level, all in one copy; a step makes no tensor but for a level between two of the schedule
         rows = schedule[:, None].repeat(1, len(x)).to(x.device, precise, non_blocking=True)
         levels = dict(zip(sigmas, rows.unbind(), strict=True))
 
-        def D(x: Tensor, sigma: float) -> Tensor:
+        def at(sigma: float, x: Tensor) -> Tensor:
             level = levels.get(sigma)
             if level is None or len(level) != len(x):
                 level = torch.full((len(x),), sigma, dtype=precise, device=x.device)
-            guider = None if self.guider is None else self.guider.at(sigma)
-            estimate = denoise(x, level, cond) if guider is None else guider(denoise, x, level, cond, uncond)
+            return level
+
+        def D(x: Tensor, sigma: float, to: float | None = None) -> Tensor:
+            level, conds = at(sigma, x), (cond, uncond)
+            if to is not None:
+                there = at(to, x)
+                conds = (cond.with_extras(next_sigma=there), uncond.with_extras(next_sigma=there))
+            guider = None if guides is None else guides.at(sigma)
+            estimate = denoise(x, level, conds[0]) if guider is None else guider(denoise, x, level, *conds)
             return estimate if estimate.dtype == x.dtype else estimate.to(x.dtype)
 
         def report(step: int) -> None:
@@ -237,7 +276,16 @@ class Sampler(ABC):
         report: Callable[[int], None],
     ) -> Tensor:
         """The loop, as the paper writes it: D(x, sigma) is the guided denoiser, sigmas ends with 0, `noise()` draws
-        standard normal noise like x, `report(i)` ends step i. Plain floats, so that no step waits for the device."""
+        standard normal noise like x, `report(i)` ends step i. Plain floats, so that no step waits for the device. For a
+        flow map, D(x, sigma, to) tells the network the level that the step goes to (`next_timesteps`)."""
+
+
+def _falling(levels: Tensor) -> Tensor:
+    """The levels of a schedule. ValueError if one is not below the one before."""
+    if bool((levels.diff() < 0).all()):
+        return levels
+    wrong = next((a, b) for a, b in pairwise(levels.tolist()) if not b < a)
+    raise ValueError(f"noise levels have to fall from step to step, and {wrong[1]:g} follows {wrong[0]:g}")
 
 
 class SigmaSampler(ABC):
@@ -254,6 +302,18 @@ class SigmaSampler(ABC):
     ) -> Tensor:
         """n sigmas, (n,) float32. `rand` (n,) replaces the draw, in the form this sampler draws it."""
 
+    def quantile(self, u: Tensor) -> Tensor:
+        """The sigmas below which the shares u, 0 to 1, of all draws lie; like u. Rises with u.
+
+        Raises:
+            ValueError: it has none; then the law can be neither stratified nor clamped.
+        """
+        raise ValueError(f"{type(self).__name__} has no method `quantile`: its levels cannot be stratified or clamped")
+
+    def for_shape(self, shape: Sequence[int]) -> SigmaSampler:
+        """p(sigma) for samples (b, c, *grid): itself, unless it depends on the size."""
+        return self
+
 
 class Weighting(ABC):
     """sigma -> the weight of its loss, the same shape."""
@@ -269,9 +329,11 @@ class Loss(nn.Module, ABC):
         sigma_sampler: p(sigma). A loss that has one can be told its noise levels, `sigma` of `forward`; validation then
             compares the same levels each time, and what is logged is told apart by level. A loss without may leave
             `sigma` out: it draws in validation as in training.
+        input_keys: entries of the batch that `forward` is given, as one more argument, `batch`; often none.
     """
 
     sigma_sampler: SigmaSampler | None = None
+    input_keys: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -10,12 +12,26 @@ from annotated_types import Ge
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
-from sgm_core.roles import Denoiser, Discretization, Preconditioned, Scaling
+from sgm_core.roles import Coefficients, Denoiser, Discretization, Preconditioned, Scaling
 from sgm_plugins.broadcast import append_dims
 from sgm_plugins.discretizations import sigma_table
 
 
-class ContinuousDenoiser(Denoiser):
+class Preconditioning(Denoiser):
+    """Base of denoisers with a scaling, whose limits hold at sigma = inf."""
+
+    scaling: Scaling
+
+    def _with_limit(self, c: Coefficients, sigma: Tensor) -> Coefficients:
+        """The coefficients c of sigma (b,); where sigma is infinite the scaling's limits, which act on the noise."""
+        limit = self.scaling.at_infinity()
+        if limit is None:
+            return c
+        infinite = sigma.isinf()
+        return Coefficients(*(torch.where(infinite, there, here) for there, here in zip(limit, c, strict=True)))
+
+
+class ContinuousDenoiser(Preconditioning):
     """Any sigma; the network is told the scaling's c_noise.
 
     Coefficients are computed in float32 at least and the result is like x, so that half precision works.
@@ -27,15 +43,21 @@ class ContinuousDenoiser(Denoiser):
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()
         self.scaling = scaling
+        limit = scaling.at_infinity()
+        self.takes_infinity = limit is not None and math.isfinite(limit[3])
 
     def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        c_skip, c_out, c_in, c_noise = self.scaling(_at_least_float32(sigma))
+        sigma = _at_least_float32(sigma)
+        c_skip, c_out, c_in, c_noise = self._with_limit(self.scaling(sigma), sigma)
         c_skip, c_out, c_in = (append_dims(c, x) for c in (c_skip, c_out, c_in))
+        if (to := cond.extras.get("next_sigma")) is not None:
+            to = _at_least_float32(to)
+            cond = _goes_to(cond, self._with_limit(self.scaling(to), to).c_noise)
         F_x = network((c_in * x).to(x.dtype), c_noise, cond)
         return (c_skip * x + c_out * F_x).to(x.dtype)
 
 
-class DiscreteDenoiser(Denoiser):
+class DiscreteDenoiser(Preconditioning):
     """The levels of a discrete process: each sigma is replaced by the nearest one of the table.
 
     A scaling whose c_noise is a logarithm (`log_c_noise`) is for networks that are told that very number: with
@@ -52,7 +74,7 @@ class DiscreteDenoiser(Denoiser):
         sigmas: the table, float32, kept so when the module is cast to a lower precision. In the state dict.
 
     Raises:
-        ValueError: a quantised logarithm, more levels than the discretization has.
+        ValueError: a quantised logarithm, more levels than the discretization has, an infinite level without a limit.
     """
 
     computed_keys: ClassVar[tuple[str, ...]] = ("sigmas",)
@@ -78,10 +100,21 @@ class DiscreteDenoiser(Denoiser):
         self.scaling = scaling
         self.quantize_c_noise = quantize_c_noise
         self.register_buffer("sigmas", sigma_table(discretization, num_idx, append_zero, flip))
+        limit = scaling.at_infinity()
+        self.takes_infinity = bool(self.sigmas.isinf().any())
+        if self.takes_infinity and (limit is None or not (quantize_c_noise or math.isfinite(limit[3]))):
+            raise ValueError(
+                "the discretization begins with sigma = inf, pure noise, where this scaling has no limit; "
+                "take a scaling that has one (flow, x0, v), or levels that are finite"
+            )
 
     def sigma_to_idx(self, sigma: Tensor) -> Tensor:
         """The index of the nearest level, int64, of the shape of sigma (b,)."""
-        return (_at_least_float32(sigma) - self.sigmas[:, None]).abs().argmin(dim=0)
+        sigma = _at_least_float32(sigma)
+        distance = (sigma - self.sigmas[:, None]).abs()
+        if self.takes_infinity:
+            distance = distance.nan_to_num(0.0, math.inf)  # inf - inf
+        return distance.argmin(dim=0)
 
     def idx_to_sigma(self, idx: Tensor) -> Tensor:
         """The level with this index, float32."""
@@ -89,8 +122,12 @@ class DiscreteDenoiser(Denoiser):
 
     def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         idx = self.sigma_to_idx(sigma)
-        c_skip, c_out, c_in, c_noise = self.scaling(self.idx_to_sigma(idx))
+        level = self.idx_to_sigma(idx)
+        c_skip, c_out, c_in, c_noise = self._with_limit(self.scaling(level), level)
         c_skip, c_out, c_in = (append_dims(c, x) for c in (c_skip, c_out, c_in))
+        if (to := cond.extras.get("next_sigma")) is not None:
+            to_idx = self.sigma_to_idx(to)
+            cond = _goes_to(cond, to_idx if self.quantize_c_noise else self.scaling(self.idx_to_sigma(to_idx)).c_noise)
         F_x = network((c_in * x).to(x.dtype), idx if self.quantize_c_noise else c_noise, cond)
         return (c_skip * x + c_out * F_x).to(x.dtype)
 
@@ -101,6 +138,12 @@ class DiscreteDenoiser(Denoiser):
         if self.sigmas.dtype != table.dtype:
             self.sigmas = table.to(self.sigmas.device)
         return self
+
+
+def _goes_to(cond: Conditioning, c_noise: Tensor) -> Conditioning:
+    """A step of a flow map: the network is told where it leads."""
+    extras = {key: value for key, value in cond.extras.items() if key != "next_sigma"}
+    return replace(cond, extras={**extras, "next_timesteps": c_noise})
 
 
 def _at_least_float32(sigma: Tensor) -> Tensor:

@@ -139,6 +139,7 @@ class Validation:
     Args:
         loss_fn: whose p(sigma) the levels stand for; none for an engine that is not trained.
         sigma_levels: how many levels, or which; 0 or none of them: no levels.
+        shape: (c, *grid) of a sample, for a p(sigma) that depends on it.
 
     Attributes:
         levels: none where they are not wanted, or the loss has no p(sigma).
@@ -149,11 +150,14 @@ class Validation:
         ValueError: levels were given for a loss without a `sigma_sampler`.
     """
 
-    def __init__(self, loss_fn: Loss | None, sigma_levels: int | Sequence[float]) -> None:
+    def __init__(
+        self, loss_fn: Loss | None, sigma_levels: int | Sequence[float], shape: Sequence[int] | None = None
+    ) -> None:
         self.levels: SigmaLevels | None = None
         if loss_fn is not None and sigma_levels:
             if loss_fn.sigma_sampler is not None:
-                self.levels = SigmaLevels(loss_fn.sigma_sampler, sigma_levels)
+                law = loss_fn.sigma_sampler
+                self.levels = SigmaLevels(law if shape is None else law.for_shape((1, *shape)), sigma_levels)
             elif not isinstance(sigma_levels, int):
                 name = type(loss_fn).__name__
                 raise ValueError(f"sigma_levels is {sigma_levels}, but {name} has no sigma_sampler: leave it out")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sgm_core.conditioning import Conditioning
 from sgm_core.randomness import Generators, randn, randn_like
 from sgm_core.roles import Denoise, Loss, SigmaSampler, Weighting
-from sgm_plugins.broadcast import append_dims
+from sgm_plugins.broadcast import append_dims, noised
 from sgm_plugins.perceptual.lpips import LPIPS
 
 
@@ -71,13 +71,13 @@ class StandardLoss(Loss):
         dtype = torch.promote_types(x.dtype, torch.float32)
         if sigma is None:
             assert generator is None or isinstance(generator, torch.Generator)
-            sigma = self.sigma_sampler(len(x), generator=generator, device=x.device)
+            sigma = self.sigma_sampler.for_shape(x.shape)(len(x), generator=generator, device=x.device)
         sigma = sigma.to(dtype)
         noise = randn_like(x, generator).to(dtype)
         if self.offset_noise_level > 0:
             offset = randn(x.shape[:2], generator, like=x.new_empty(0, dtype=torch.float32))  # (b, c)
             noise = noise + self.offset_noise_level * append_dims(offset, x)
-        x_sigma = (x + append_dims(sigma, x) * noise).to(x.dtype)
+        x_sigma = noised(x, noise, sigma).to(x.dtype)
         return self.weighting(sigma) * self._error(denoise(x_sigma, sigma, cond).to(dtype), x.to(dtype))
 
     def _error(self, D_x: Tensor, x: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,9 @@ def ode_step(x: Tensor, D_x: Tensor, sigma: float, sigma_next: float) -> Tensor:
     Args:
         x: at noise level sigma.
         D_x: the estimate of x0, like x.
-        sigma, sigma_next: levels, sigma > 0; sigma_next = 0 gives D.
+        sigma, sigma_next: levels, sigma > 0; sigma_next = 0 gives D. At sigma = inf, where x is the noise itself, the
+            step is D + sigma_next * x.
     """
+    if math.isinf(sigma):
+        return torch.add(D_x, x, alpha=sigma_next)
     return torch.lerp(D_x, x, sigma_next / sigma)
