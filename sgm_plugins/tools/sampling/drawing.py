@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from sgm_core.config.api import build, components
+from sgm_core.config.build import BuildError
 from sgm_core.errors import SgmError
 from sgm_core.randomness import randn
 from sgm_core.registry import index
 from sgm_core.roles import Denoise, Sampler
+from sgm_plugins.broadcast import noised
 from sgm_plugins.lora.files import digest_of_lora
 from sgm_plugins.lora.merge import split_weight
 from sgm_plugins.tools.sampling.entries import check_options, makes_videos
@@ -82,8 +84,9 @@ class Drawing:
 
         config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
         configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
-        self.samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
-        self.schedules = schedules_of(self.samplers)
+        factor, _ = model.cell
+        self.shape = (model.latent_shape[0], self.size[1] // factor, self.size[0] // factor)
+        self.samplers, self.schedules = samplers_of(configs, (recipe.n, *self.shape))
         generators = [torch.Generator() for _ in recipe.seeds]
         model.entries(recipe, self.size, self.frames, self.init if self.is_video else None, generators)
         if self.refiner is not None:
@@ -159,12 +162,11 @@ class Drawing:
     def _latents(
         self, recipe: Recipe, generators: list[torch.Generator], progress: Callable[[int, int], None] | None
     ) -> Tensor:
-        model, (factor, _) = self.model, self.model.cell
-        shape = (model.latent_shape[0], self.size[1] // factor, self.size[0] // factor)
+        model = self.model
         seen = self.init if self.is_video else None
         cond, uncond = model.condition(recipe, self.size, self.frames, seen, generators)
         of_rows = [generator for generator in generators for _ in range(self.frames)]
-        noise = randn((len(of_rows), *shape), of_rows).to(model.device)
+        noise = randn((len(of_rows), *self.shape), of_rows).to(model.device)
         sampler = self.samplers[0]
         steps = [len(schedule) - 1 for schedule in self.schedules]
 
@@ -177,7 +179,7 @@ class Drawing:
             if z0 is None:
                 z = sampler(denoise, noise, cond, uncond, generator=of_rows, progress=report(0))
             else:
-                x = z0 + self.schedules[0][0].item() * noise
+                x = noised(z0, noise, self.schedules[0][:1].to(z0))
                 z = sampler.solve(self._masked(denoise, z0), x, cond, uncond, generator=of_rows, progress=report(0))
         if self.refiner is None:
             return z
@@ -194,15 +196,19 @@ class Drawing:
         return keeping(denoise, z0, latent_mask(self.mask, self.model.cell[0]).to(z0.device))
 
 
-def schedules_of(samplers: Sequence[Sampler]) -> list[Tensor]:
-    """The levels of each sampler. A warning tells of guidance that acts at none of them.
+def samplers_of(configs: Sequence[Any], shape: Sequence[int]) -> tuple[list[Sampler], list[Tensor]]:
+    """The samplers of these configs, and the levels of each. A warning tells of guidance that acts at none of them.
+
+    Args:
+        shape: of the latents, (b, c, h, w).
 
     Raises:
         SgmError: a sampler without a number of steps, or a share of the schedule that leaves it none.
     """
     try:
-        schedules = [sampler.schedule() for sampler in samplers]
-    except ValueError as error:
+        samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
+        schedules = [sampler.schedule(shape=shape) for sampler in samplers]
+    except (BuildError, ValueError) as error:
         raise SgmError(f"sampling steps: {error} (--steps)") from error
     identity = index.resolve("guiders", "identity")
     for sampler, schedule in zip(samplers, schedules, strict=True):
@@ -215,4 +221,4 @@ def schedules_of(samplers: Sequence[Sampler]) -> list[Tensor]:
                 f"{levels[-1]:.4g}; the interval of the guider is elsewhere (--guider)",
                 stacklevel=2,
             )
-    return schedules
+    return samplers, schedules
