@@ -14,7 +14,7 @@ from torch import Tensor
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Coefficients, Denoiser, Discretization, Preconditioned, Scaling
 from sgm_plugins.broadcast import append_dims
-from sgm_plugins.discretizations import sigma_table
+from sgm_plugins.discretizations.table import sigma_table
 
 
 class Preconditioning(Denoiser):

@@ -1,0 +1,47 @@
+"""Grids between two levels, in closed form."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from sgm_core.roles import Discretization
+
+
+class EDMDiscretization(Discretization):
+    """Evenly spaced in sigma^(1/rho): Karras et al. 2022, arXiv:2206.00364, eq. 5.
+
+    Args:
+        sigma_min, sigma_max: the ends of the grid; n = 1 gives sigma_max alone.
+        rho: the larger, the shorter the steps near sigma_min.
+
+    Raises:
+        ValueError: not 0 < sigma_min <= sigma_max.
+    """
+
+    def __init__(
+        self,
+        sigma_min: Annotated[float, Gt(0)] = 0.002,
+        sigma_max: Annotated[float, Gt(0)] = 80.0,
+        rho: Annotated[float, Gt(0)] = 7.0,
+    ) -> None:
+        if not 0 < sigma_min <= sigma_max:
+            raise ValueError(f"sigma_min is {sigma_min} and sigma_max is {sigma_max}; 0 < sigma_min <= sigma_max works")
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.rho = rho
+
+    def sigmas(self, n: int) -> Tensor:
+        """n sigmas, descending, float32. ValueError for n < 1, or a rho so small that they overflow."""
+        if n < 1:
+            raise ValueError(f"n is {n}; a grid of noise levels has at least 1")
+        ramp = torch.linspace(0, 1, n, dtype=torch.float32)
+        start: float = self.sigma_max ** (1 / self.rho)
+        end: float = self.sigma_min ** (1 / self.rho)
+        sigmas = (start + ramp * (end - start)) ** self.rho
+        if not bool(sigmas.isfinite().all() and (sigmas > 0).all()):
+            raise ValueError(f"rho {self.rho} gives sigmas that float32 cannot hold; 7 is usual, 1 is an even grid")
+        return sigmas
