@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -27,12 +28,20 @@ class Img2ImgDiscretization(Discretization):
     def __init__(self, discretization: Discretization, strength: Annotated[float, Ge(0), Le(1)] = 1.0) -> None:
         _check_strength(strength)
         self.discretization = discretization
+        self.needs_shape = discretization.needs_shape
         self.strength = strength
+
+    def for_shape(self, shape: Sequence[int]) -> Discretization:
+        return Img2ImgDiscretization(self.discretization.for_shape(shape), self.strength) if self.needs_shape else self
 
     def sigmas(self, n: int) -> Tensor:
         """Of the n sigmas the lowest, descending, float32; all of them at strength 1."""
         whole = self.discretization.sigmas(n)
         return whole[len(whole) - share(self.strength, len(whole)) :]
+
+    @staticmethod
+    def infinite(n: int | None, *, discretization: Callable[[int | None], bool], strength: float) -> bool:
+        return discretization(n) and (strength == 1 or (n == 1 and strength > 0))
 
 
 class Txt2NoisyDiscretization(Discretization):
@@ -58,8 +67,14 @@ class Txt2NoisyDiscretization(Discretization):
     ) -> None:
         _check_strength(strength)
         self.discretization = discretization
+        self.needs_shape = discretization.needs_shape
         self.strength = strength
         self.original_steps = original_steps
+
+    def for_shape(self, shape: Sequence[int]) -> Discretization:
+        if not self.needs_shape:
+            return self
+        return Txt2NoisyDiscretization(self.discretization.for_shape(shape), self.strength, self.original_steps)
 
     def __call__(self, n: int) -> Tensor:
         """The schedule without its low end. ValueError if no step is left of it, unless strength is 1."""
@@ -78,6 +93,10 @@ class Txt2NoisyDiscretization(Discretization):
         """Of the n sigmas the highest, descending, float32; all of them at strength 0."""
         schedule = self(n)
         return schedule[schedule > 0]
+
+    @staticmethod
+    def infinite(n: int | None, *, discretization: Callable[[int | None], bool]) -> bool:
+        return discretization(n)
 
 
 def share(strength: float, steps: int) -> int:
