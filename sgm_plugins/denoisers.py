@@ -46,6 +46,10 @@ class ContinuousDenoiser(Preconditioning):
         limit = scaling.at_infinity()
         self.takes_infinity = limit is not None and math.isfinite(limit[3])
 
+    @staticmethod
+    def infinite(*, scaling: Callable[[], str]) -> bool:
+        return scaling() == "c_noise"
+
     def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         sigma = _at_least_float32(sigma)
         c_skip, c_out, c_in, c_noise = self._with_limit(self.scaling(sigma), sigma)
@@ -107,6 +111,16 @@ class DiscreteDenoiser(Preconditioning):
                 "the discretization begins with sigma = inf, pure noise, where this scaling has no limit; "
                 "take a scaling that has one (flow, x0, v), or levels that are finite"
             )
+
+    @staticmethod
+    def infinite(
+        *,
+        scaling: Callable[[], str],
+        discretization: Callable[[int], bool],
+        num_idx: int,
+        quantize_c_noise: bool,
+    ) -> bool:
+        return discretization(num_idx) and (scaling() == "c_noise" or (scaling() == "index" and quantize_c_noise))
 
     def sigma_to_idx(self, sigma: Tensor) -> Tensor:
         """The index of the nearest level, int64, of the shape of sigma (b,)."""
