@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sgm_core.config.api import build, components
+from sgm_core.config.build import BuildError
 from sgm_core.errors import SgmError
 from sgm_core.randomness import randn
 from sgm_core.registry import index
@@ -82,8 +84,14 @@ class Drawing:
 
         config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
         configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
-        self.samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
-        self.schedules = schedules_of(self.samplers)
+        self.samplers: list[Sampler] = [sampler_of(spec) for spec in configs]
+        self.shape = (model.latent_shape[0], self.size[1] // model.cell[0], self.size[0] // model.cell[0])
+        self.schedules = schedules_of(self.samplers, (recipe.n * self.frames, *self.shape))
+        if self.schedules[0][0].isinf() and not model.engine.denoiser.takes_infinity:
+            raise SgmError(
+                "the levels begin with sigma = inf, pure noise, which this model has no limit for; "
+                "take levels that are finite (--discretization edm)"
+            )
         generators = [torch.Generator() for _ in recipe.seeds]
         model.entries(recipe, self.size, self.frames, self.init if self.is_video else None, generators)
         if self.refiner is not None:
@@ -159,12 +167,11 @@ class Drawing:
     def _latents(
         self, recipe: Recipe, generators: list[torch.Generator], progress: Callable[[int, int], None] | None
     ) -> Tensor:
-        model, (factor, _) = self.model, self.model.cell
-        shape = (model.latent_shape[0], self.size[1] // factor, self.size[0] // factor)
+        model = self.model
         seen = self.init if self.is_video else None
         cond, uncond = model.condition(recipe, self.size, self.frames, seen, generators)
         of_rows = [generator for generator in generators for _ in range(self.frames)]
-        noise = randn((len(of_rows), *shape), of_rows).to(model.device)
+        noise = randn((len(of_rows), *self.shape), of_rows).to(model.device)
         sampler = self.samplers[0]
         steps = [len(schedule) - 1 for schedule in self.schedules]
 
@@ -177,7 +184,8 @@ class Drawing:
             if z0 is None:
                 z = sampler(denoise, noise, cond, uncond, generator=of_rows, progress=report(0))
             else:
-                x = z0 + self.schedules[0][0].item() * noise
+                level = self.schedules[0][0].item()
+                x = noise if math.isinf(level) else z0 + level * noise
                 z = sampler.solve(self._masked(denoise, z0), x, cond, uncond, generator=of_rows, progress=report(0))
         if self.refiner is None:
             return z
@@ -194,14 +202,24 @@ class Drawing:
         return keeping(denoise, z0, latent_mask(self.mask, self.model.cell[0]).to(z0.device))
 
 
-def schedules_of(samplers: Sequence[Sampler]) -> list[Tensor]:
-    """The levels of each sampler. A warning tells of guidance that acts at none of them.
+def sampler_of(spec: Mapping[str, Any]) -> Sampler:
+    """The sampler of a config. SgmError if it cannot be built, with the option if that is for its number of steps."""
+    try:
+        sampler: Sampler = build("samplers", spec)
+    except BuildError as error:
+        build("samplers", {key: value for key, value in spec.items() if key != "num_steps"})  # what else is wrong?
+        raise SgmError(f"sampling steps: {error} (--steps)") from error
+    return sampler
+
+
+def schedules_of(samplers: Sequence[Sampler], shape: Sequence[int]) -> list[Tensor]:
+    """The levels of each sampler for samples (b, c, *grid). A warning tells of guidance that acts at none of them.
 
     Raises:
         SgmError: a sampler without a number of steps, or a share of the schedule that leaves it none.
     """
     try:
-        schedules = [sampler.schedule() for sampler in samplers]
+        schedules = [sampler.schedule(shape=shape) for sampler in samplers]
     except ValueError as error:
         raise SgmError(f"sampling steps: {error} (--steps)") from error
     identity = index.resolve("guiders", "identity")
