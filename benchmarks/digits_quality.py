@@ -22,8 +22,6 @@ import torch
 from torch import Tensor, nn
 
 import sgm_core as sgm
-from sgm_core.checkpoints.files import read_checkpoint
-from sgm_core.config.api import config_from
 
 N_SAMPLES = 500
 RECOGNISED, RECOGNISED_LATENT = 0.95, 0.90
@@ -110,9 +108,7 @@ def main() -> int:
     folder = options.run or train_run(options.config)
 
     engine = sgm.load_engine(folder)
-    provenance = read_checkpoint(folder / "model.safetensors").provenance
-    assert provenance is not None
-    seen, unseen = config_from(provenance.config).build("data").parts
+    seen, unseen = sgm.load_config(folder / "config.yaml").build("data").parts
     (x_seen, y_seen), (x_unseen, y_unseen) = ((part.images, part.labels) for part in (seen, unseen))
 
     if not hasattr(engine, "generate"):  # an autoencoder

@@ -14,7 +14,7 @@ from torch import Tensor
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Coefficients, Denoiser, Discretization, Preconditioned, Scaling
 from sgm_plugins.broadcast import append_dims
-from sgm_plugins.discretizations import sigma_table
+from sgm_plugins.discretizations.table import sigma_table
 
 
 class Preconditioning(Denoiser):
@@ -45,6 +45,10 @@ class ContinuousDenoiser(Preconditioning):
         self.scaling = scaling
         limit = scaling.at_infinity()
         self.takes_infinity = limit is not None and math.isfinite(limit[3])
+
+    @staticmethod
+    def infinite(*, scaling: Callable[[], str]) -> bool:
+        return scaling() == "c_noise"
 
     def forward(self, network: Preconditioned, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         sigma = _at_least_float32(sigma)
@@ -107,6 +111,16 @@ class DiscreteDenoiser(Preconditioning):
                 "the discretization begins with sigma = inf, pure noise, where this scaling has no limit; "
                 "take a scaling that has one (flow, x0, v), or levels that are finite"
             )
+
+    @staticmethod
+    def infinite(
+        *,
+        scaling: Callable[[], str],
+        discretization: Callable[[int], bool],
+        num_idx: int,
+        quantize_c_noise: bool,
+    ) -> bool:
+        return discretization(num_idx) and (scaling() == "c_noise" or (scaling() == "index" and quantize_c_noise))
 
     def sigma_to_idx(self, sigma: Tensor) -> Tensor:
         """The index of the nearest level, int64, of the shape of sigma (b,)."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sgm_core.randomness import randint, randn
 from sgm_core.roles import Discretization, SigmaSampler
-from sgm_plugins.discretizations import sigma_table
+from sgm_plugins.discretizations.table import sigma_table
 
 
 class EDMSigmaSampler(SigmaSampler):

@@ -96,9 +96,7 @@ class DiscriminatorContract(ImageContract):
         discriminator, x = self.subject.build(), self.inputs()["x"].requires_grad_()
         out = discriminator(x)
         finite_samples(self.subject, out, x, "logits")
-        self.subject.expect(
-            out.shape[1] == 1, "its logits are one number per patch", describe(out), "end with one channel"
-        )
+        self.subject.expect(out.shape[1] == 1, "its logits are one number per patch", describe(out), "give one channel")
         gradients_pass(self.subject, discriminator, out, x)
 
 

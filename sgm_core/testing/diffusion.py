@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -68,69 +69,75 @@ class ScalingContract(Contract):
         promise, advice = "a sample's coefficients do not depend on its batch", "compute them from its own sigma alone"
         independent(self.subject, promise, scaling(sigma[7:8]), row, 1e-9, advice)
         self._check_variances(scaling, sigma, c)
+        self._check_limits(scaling)
 
     def _check_variances(self, scaling: Any, sigma: Tensor, c: Coefficients) -> None:
         """x = x0 + sigma * noise and the network's target (x0 - c_skip * x) / c_out, for Gaussian x0."""
         claimed = self.sigma_data if self.sigma_data is not None else getattr(scaling, "sigma_data", None)
         variance = 1.0 if claimed is None else claimed**2
         target = ((1 - c.c_skip) ** 2 * variance + c.c_skip**2 * sigma**2) / c.c_out**2
-        seen = f"a variance from {target.min():.3g} to {target.max():.3g} for sigma in 1e-3..1e3"
         self.subject.expect(
             bool(((target > 0.01) & (target < 100)).all()),
             "what the network has to predict, (x0 - c_skip * x) / c_out, has about unit variance at every noise level",
-            seen,
+            f"a variance from {target.min():.3g} to {target.max():.3g} for sigma in 1e-3..1e3",
             "make c_skip and c_out fit each other: c_out^2 = (1 - c_skip)^2 sigma_data^2 + c_skip^2 sigma^2",
         )
         if claimed is None:
             return
-        self.subject.expect(
-            bool(((target - 1).abs() < 1e-6).all()),
-            f"with sigma_data = {claimed}, the network's target has unit variance",
-            seen,
-            "take c_out^2 = (1 - c_skip)^2 sigma_data^2 + c_skip^2 sigma^2",
-        )
-        received = c.c_in**2 * (sigma**2 + variance)
-        self.subject.expect(
-            bool(((received - 1).abs() < 1e-6).all()),
-            f"with sigma_data = {claimed}, the network's input has unit variance, c_in^2 (sigma^2 + sigma_data^2) = 1",
-            f"from {received.min():.3g} to {received.max():.3g}",
-            "take c_in = 1 / sqrt(sigma^2 + sigma_data^2)",
-        )
+        for what, variance, formula in (
+            ("target", target, "c_out^2 = (1 - c_skip)^2 sigma_data^2 + c_skip^2 sigma^2"),
+            ("input", c.c_in**2 * (sigma**2 + claimed**2), "c_in^2 (sigma^2 + sigma_data^2) = 1"),
+        ):
+            self.subject.expect(
+                bool(((variance - 1).abs() < 1e-6).all()),
+                f"with sigma_data = {claimed}, the network's {what} has unit variance, {formula}",
+                f"from {variance.min():.3g} to {variance.max():.3g} for sigma in 1e-3..1e3",
+                "choose the coefficients so",
+            )
+
+    def _check_limits(self, scaling: Any) -> None:
+        """What holds for x / sigma at sigma = inf."""
+        limits = scaling.at_infinity() or ()
+        a, b = 1e6, 1e8
+        c_skip, c_out, c_in, c_noise = scaling(torch.tensor([a, b], dtype=torch.float64))
+        sizes = (c_skip * b, c_out, c_in * b, c_noise)
+        for name, limit, (before, near) in zip(Coefficients._fields, limits, map(Tensor.tolist, sizes), strict=False):
+            self.subject.expect(
+                abs(near) > abs(before) if math.isinf(limit) else abs(near - limit) <= 1e-4 * (1 + abs(limit)),
+                "at_infinity() gives the limits of c_skip sigma, c_out, c_in sigma and c_noise",
+                f"for {name} {limit:.6g}, and {near:.6g} at sigma = 1e8",
+                "correct the limit, or give None if there is none",
+            )
 
 
 class DiscretizationContract(Contract):
     """n noise levels, downwards."""
 
+    shape = (2, 4, 32, 32)
+
     def inputs(self) -> Any:
         return {"n": 10}
 
     def call(self, component: Any, inputs: Any) -> Any:
-        return component.sigmas(inputs["n"])
+        return component.for_shape(self.shape).sigmas(min(inputs["n"], component.num_timesteps or inputs["n"]))
 
     def check(self) -> None:
-        discretization, expect = self.subject.build(), self.subject.expect
-        for n in (1, 2, 10, 50):
+        discretization, expect = self.subject.build().for_shape(self.shape), self.subject.expect
+        most = discretization.num_timesteps or 50
+        for n in (1, 2, 10, 50) if most >= 50 else (most,):  # a short list may be of use as a whole only
             with self.subject.trying(f"it gives a grid of {n}", "support any number of levels"):
                 sigmas = discretization.sigmas(n)
-            expect(sigmas.shape == (n,), "sigmas(n) has n entries", f"{tuple(sigmas.shape)} for n = {n}", "give (n,)")
-            expect(sigmas.dtype == torch.float32, "sigmas are float32", f"{sigmas.dtype}", "end with .float()")
             expect(
-                sigmas.device.type == "cpu",
-                "sigmas are on the CPU",
-                f"{sigmas.device}",
-                "compute them there: the sampler makes plain numbers of them",
+                sigmas.shape == (n,) and sigmas.dtype == torch.float32 and sigmas.device.type == "cpu",
+                "sigmas(n) has n entries; sigmas are float32, on the CPU",
+                f"{tuple(sigmas.shape)} for n = {n}, {sigmas.dtype}, {sigmas.device}",
+                "give (n,) and end with .float(); the sampler makes plain numbers of them",
             )
             expect(
-                bool((sigmas > 0).all() and sigmas.isfinite().all()),
-                "sigmas are positive and finite",
-                f"{sigmas.min():.3g} to {sigmas.max():.3g}",
-                "leave out the final zero, which `__call__` adds",
-            )
-            expect(
-                bool((sigmas.diff() < 0).all()),
-                "sigmas descend",
-                f"{[round(s, 4) for s in sigmas[:5].tolist()]}...",
-                "sort them from noise to data, each level once",
+                bool((sigmas > 0).all() and sigmas[1:].isfinite().all() and (sigmas.diff() < 0).all()),
+                "sigmas descend; sigmas are positive and finite, but for the first, which may be infinite",
+                f"{[round(s, 4) for s in sigmas[:5].tolist()]}..., {sigmas.min():.3g} to {sigmas.max():.3g}",
+                "sort them from noise to data, each level once, without the final zero, which `__call__` adds",
             )
             schedule = discretization(n)
             expect(
@@ -141,7 +148,7 @@ class DiscretizationContract(Contract):
             )
         sigmas.zero_()
         expect(
-            bool((discretization.sigmas(50) > 0).all()),
+            bool((discretization.sigmas(n) > 0).all()),
             "each call gives a tensor of its own",
             "writing into one grid changed the next",
             "clone what is kept",
@@ -194,9 +201,10 @@ class DenoiserContract(Contract):
             )
         if D_x.requires_grad:
             D_x.float().sum().backward()
-        expect(
-            network.weight.grad is not None, "gradients reach the network", "none", "detach nothing of what it gives"
-        )
+        expect(network.weight.grad is not None, "gradients reach the network", "none", "detach nothing")
+        if denoiser.takes_infinity:
+            pure = denoiser(network, x, torch.full_like(sigma, math.inf), cond)
+            finite(self.subject, "the estimate is finite at sigma = inf, which it takes", pure, "take the limits there")
         half = denoiser(network, x.bfloat16(), sigma, cond)
         expect(
             half.dtype == torch.bfloat16 and bool(half.isfinite().all()),

@@ -178,9 +178,7 @@ class ConditionerContract(BatchContract):
     def check(self) -> None:
         conditioner, expect = self.subject.build(), self.subject.expect
         cond = conditioner(self.inputs(), drop=False)
-        expect(
-            isinstance(cond, Conditioning), "it gives a Conditioning", describe(cond), "return Conditioning(vector=...)"
-        )
+        expect(isinstance(cond, Conditioning), "it gives a Conditioning", describe(cond), "return Conditioning(...)")
         keys = conditioner.input_keys
         expect(
             isinstance(keys, tuple) and len(set(keys)) == len(keys) and set(keys) <= set(self.given),

@@ -60,18 +60,11 @@ class AverageContract(Contract):
         average, parameters, expect = self.subject.build(), _parameters(), self.subject.expect
         values = [trees.clone(parameters)]
         average.track(parameters)
-        expect(
-            average.num_updates == 0,
-            "it starts without history",
-            f"num_updates = {average.num_updates}",
-            "count updates",
-        )
+        expect(average.num_updates == 0, "it starts without history", f"{average.num_updates} updates", "count them")
         for shift in (1.0, -2.0, 0.5):
             self._take_in(average, parameters, torch.tensor([shift]))
             values.append(trees.clone(parameters))
-        expect(
-            average.num_updates == 3, "num_updates counts the updates", f"{average.num_updates} after 3", "count them"
-        )
+        expect(average.num_updates == 3, "num_updates counts the updates", f"{average.num_updates} of 3", "count them")
         live = values[-1]
         average.swap()
         averaged = trees.clone(parameters)

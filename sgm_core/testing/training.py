@@ -112,6 +112,13 @@ class WeightingContract(Contract):
                 f"{weight.min():.3g} to {weight.max():.3g}",
                 "a negative weight would train the network away from the data",
             )
+            limit = weighting(torch.full_like(sigma[:1], float("inf")))
+            expect(
+                bool(limit.isfinite().all() and (limit >= 0).all()),
+                "a weight has its limit at sigma = inf, pure noise",
+                f"{limit.item():.3g}",
+                "write it in 1 / sigma, or choose it with torch.where(sigma.isinf(), limit, weight)",
+            )
 
 
 class SigmaSamplerContract(Contract):

@@ -83,5 +83,5 @@ def _alike(a: Any, b: Any, tolerance: float) -> bool:
         return False
     if not a.is_floating_point():
         return torch.equal(a, b)
-    scale = float(b.detach().nan_to_num().abs().max()) if b.numel() else 0.0
+    scale = float(b.detach().nan_to_num(0.0, 0.0, 0.0).abs().max()) if b.numel() else 0.0
     return torch.allclose(a, b, rtol=0.0, atol=tolerance * scale, equal_nan=True)

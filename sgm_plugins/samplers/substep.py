@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from annotated_types import Ge
@@ -66,8 +66,12 @@ class Substeps(Discretization):
 
     def __init__(self, table: Discretization, num_levels: int, stride: int) -> None:
         self.table = table
+        self.needs_shape = table.needs_shape
         self.num_levels = num_levels
         self.stride = stride
+
+    def for_shape(self, shape: Sequence[int]) -> Discretization:
+        return Substeps(self.table.for_shape(shape), self.num_levels, self.stride) if self.needs_shape else self
 
     def sigmas(self, n: int) -> Tensor:
         """n sigmas, descending, float32. ValueError for n < 1, or above the size of the table."""

@@ -14,6 +14,7 @@ from sgm_core.roles import Discretization
 from sgm_core.testing import check_component
 from sgm_plugins.discretizations import (
     EDMDiscretization,
+    ExponentialDiscretization,
     Img2ImgDiscretization,
     LegacyDDPMDiscretization,
     Txt2NoisyDiscretization,
@@ -233,3 +234,25 @@ def test_base_and_refiner_in_turn_are_one_run() -> None:
     noisy = EulerEDMSampler(base, 20)(gaussian, randn(0), COND)
     out = EulerEDMSampler(refiner, 20)(gaussian, as_noise(noisy, refiner(20)[0]), COND)
     torch.testing.assert_close(out, EulerEDMSampler(EDM, 20)(gaussian, randn(0), COND), rtol=1e-6, atol=0)
+
+
+def test_exponential_levels_have_equal_ratios_and_are_those_of_diffusers() -> None:
+    from diffusers import EulerDiscreteScheduler
+
+    sigmas = ExponentialDiscretization(0.02, 14.0).sigmas(12).double()
+    torch.testing.assert_close(sigmas[1:] / sigmas[:-1], torch.full((11,), (0.02 / 14) ** (1 / 11)).double())
+    theirs = EulerDiscreteScheduler(use_exponential_sigmas=True)
+    theirs.set_timesteps(12)
+    ends = theirs.sigmas[0].item(), theirs.sigmas[-2].item()
+    torch.testing.assert_close(ExponentialDiscretization(ends[1], ends[0])(12), theirs.sigmas, rtol=1e-5, atol=0)
+    assert ExponentialDiscretization().sigmas(1).item() == pytest.approx(80.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (1.0, float("inf"))])
+def test_exponential_refuses_ends_that_make_no_grid(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match=f"sigma_min is {low} and sigma_max is {high}"):
+        ExponentialDiscretization(low, high)
+
+
+def test_exponential_keeps_the_promises_of_a_grid() -> None:
+    check_component("discretizations", "exponential")

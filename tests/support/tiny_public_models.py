@@ -19,8 +19,8 @@ IMAGES = ("sd_xl_base", "sd_xl_refiner", "sd_2_1", "sd_2_1_768", "sd_1_5")
 VIDEOS = ("svd", "svd_image_decoder", "sv3d_u", "sv3d_p")
 
 
-def tiny_config(name: str, clip: Path) -> Config:
-    """A shipped config, narrow and shallow, with a CLIP of `write_clip` for all of its encoders."""
+def tiny_config(name: str, clip: Path, *overrides: str) -> Config:
+    """A shipped config, narrow and shallow, with a CLIP of `write_clip` for all of its encoders, and overrides."""
     changes: dict[str, object] = {f"network.{key}": value for key, value in NETWORK.items()}
     changes["network.channel_mult"] = "[1, 2]"
     changes["network.attention_resolutions"] = "[2]"
@@ -64,13 +64,13 @@ def tiny_config(name: str, clip: Path) -> Config:
             changes["first_stage.decoder"] = f"{{use: conv, {HALF}}}"
     for i in numbers:
         changes[f"{slots}[{i}].embedder.outdim"] = OUTDIM
-    return load_config(name, overrides=[f"model.{key}={value}" for key, value in changes.items()])
+    return load_config(name, overrides=[*(f"model.{key}={value}" for key, value in changes.items()), *overrides])
 
 
-def write_checkpoint(name: str, folder: Path, with_config: bool = True, seed: int = 0) -> Path:
+def write_checkpoint(name: str, folder: Path, *overrides: str, with_config: bool = True, seed: int = 0) -> Path:
     """Random weights of the tiny version, in a file with its config, or with the config as `NAME.yaml` beside it."""
     clip = write_clip(folder / "clip")
-    config = tiny_config(name, clip)
+    config = tiny_config(name, clip, *overrides)
     torch.manual_seed(seed)
     engine = build_engine(config)
     for part in (engine.model, engine.first_stage_model):

@@ -4,7 +4,8 @@
 changed or left out. A part without a counterpart becomes `???` and is listed with its line; the exit code is then 1.
 `sgm convert checkpoint SOURCE --out TARGET` turns a file or a diffusers folder into one .safetensors file with its
 config, or any file into a diffusers folder. `sgm convert lora FILE --model MODEL --to FORM` writes a LoRA in another
-form, or merges one or several into a checkpoint.
+form, or merges one or several into a checkpoint. `sgm convert scheduler FILE` turns a scheduler_config.json of
+diffusers into a denoiser and a sampler.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ WHAT = {
     "config": "a config: `target:` and `params:` become components by name",
     "checkpoint": "weights: a .safetensors or .ckpt file, a run, or a folder of diffusers",
     "lora": "a LoRA, FILE[:WEIGHT]: to kohya's or peft's form, or merged into a model",
+    "scheduler": "a scheduler_config.json of diffusers, or a folder with one: to a denoiser and a sampler",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = "; ".join(f"{name}: {text}" for name, text in WHAT.items())
-    parser.add_argument("what", choices=WHAT, metavar="config | checkpoint | lora", help=listing)
+    parser.add_argument("what", choices=WHAT, metavar=" | ".join(WHAT), help=listing)
     parser.add_argument("old", nargs="+", type=Path, metavar="OLD", help="configs are merged from left to right")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="NEW",
-        help="the file to write (default for a config: the terminal); NAME.safetensors, or a folder for diffusers",
+        help="the file to write (without it a config or a scheduler goes to the terminal); "
+        "NAME.safetensors, or a folder for diffusers",
     )
     parser.add_argument(
         "--config",
@@ -59,10 +62,12 @@ def run(options: argparse.Namespace) -> int:
         raise SgmError("--config is of `sgm convert checkpoint`")
     if options.what == "lora":
         return lora(options)
-    if options.model or (options.to and options.what == "config"):
+    if options.model or (options.to and options.what != "checkpoint"):
         raise SgmError("--model and --to are of `sgm convert lora`")
     if options.what == "checkpoint":
         return checkpoint(options.old, options.out, options.config, options.to)
+    if options.what == "scheduler":
+        return scheduler(options.old, options.out)
     return config(options.old, options.out, options.package)
 
 
@@ -89,6 +94,25 @@ def lora(options: argparse.Namespace) -> int:
 
     layers = convert_lora([str(path) for path in options.old], options.model, options.to, options.out)
     sys.stdout.write(f"{options.out}: written, {layers} layers\n")
+    return 0
+
+
+def scheduler(old: list[Path], out: Path | None) -> int:
+    """Convert, and write to the terminal or to a file."""
+    from sgm_core.files import replacing
+    from sgm_plugins.tools.convert.scheduler import convert_scheduler
+
+    if len(old) > 1:
+        raise SgmError(f"{old[1]}: one scheduler at a time")
+    text = convert_scheduler(old[0])
+    if out is None:
+        sys.stdout.write(text)
+        return 0
+    if out.exists():
+        raise SgmError(f"{out}: exists already; choose another --out, or remove it first")
+    with replacing(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{out}: written\n")
     return 0
 
 

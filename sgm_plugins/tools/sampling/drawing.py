@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -84,9 +84,14 @@ class Drawing:
 
         config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
         configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
-        factor, _ = model.cell
-        self.shape = (model.latent_shape[0], self.size[1] // factor, self.size[0] // factor)
-        self.samplers, self.schedules = samplers_of(configs, (recipe.n, *self.shape))
+        self.samplers: list[Sampler] = [sampler_of(spec) for spec in configs]
+        self.shape = (model.latent_shape[0], self.size[1] // model.cell[0], self.size[0] // model.cell[0])
+        self.schedules = schedules_of(self.samplers, (recipe.n * self.frames, *self.shape))
+        if self.schedules[0][0].isinf() and not model.engine.denoiser.takes_infinity:
+            raise SgmError(
+                "the levels begin with sigma = inf, pure noise, which this model has no limit for; "
+                "take levels that are finite (--discretization edm)"
+            )
         generators = [torch.Generator() for _ in recipe.seeds]
         model.entries(recipe, self.size, self.frames, self.init if self.is_video else None, generators)
         if self.refiner is not None:
@@ -196,19 +201,25 @@ class Drawing:
         return keeping(denoise, z0, latent_mask(self.mask, self.model.cell[0]).to(z0.device))
 
 
-def samplers_of(configs: Sequence[Any], shape: Sequence[int]) -> tuple[list[Sampler], list[Tensor]]:
-    """The samplers of these configs, and the levels of each. A warning tells of guidance that acts at none of them.
+def sampler_of(spec: Mapping[str, Any]) -> Sampler:
+    """The sampler of a config. SgmError if it cannot be built, with the option if that is for its number of steps."""
+    try:
+        sampler: Sampler = build("samplers", spec)
+    except BuildError as error:
+        build("samplers", {key: value for key, value in spec.items() if key != "num_steps"})  # what else is wrong?
+        raise SgmError(f"sampling steps: {error} (--steps)") from error
+    return sampler
 
-    Args:
-        shape: of the latents, (b, c, h, w).
+
+def schedules_of(samplers: Sequence[Sampler], shape: Sequence[int]) -> list[Tensor]:
+    """The levels of each sampler for samples (b, c, *grid). A warning tells of guidance that acts at none of them.
 
     Raises:
         SgmError: a sampler without a number of steps, or a share of the schedule that leaves it none.
     """
     try:
-        samplers: list[Sampler] = [build("samplers", spec) for spec in configs]
         schedules = [sampler.schedule(shape=shape) for sampler in samplers]
-    except (BuildError, ValueError) as error:
+    except ValueError as error:
         raise SgmError(f"sampling steps: {error} (--steps)") from error
     identity = index.resolve("guiders", "identity")
     for sampler, schedule in zip(samplers, schedules, strict=True):
@@ -221,4 +232,4 @@ def samplers_of(configs: Sequence[Any], shape: Sequence[int]) -> tuple[list[Samp
                 f"{levels[-1]:.4g}; the interval of the guider is elsewhere (--guider)",
                 stacklevel=2,
             )
-    return samplers, schedules
+    return schedules

@@ -73,6 +73,18 @@ class ScalarSkip(PlainScaling):
         return super().__call__(sigma)._replace(c_skip=torch.ones(()))
 
 
+@broken("scalings", "at_infinity\\(\\) gives the limits(?s:.*)for c_out 1, and -1 at sigma = 1e8")
+class WrongLimit(Scaling):
+    """Velocity prediction, with another sign at the limit."""
+
+    def __call__(self, sigma):
+        total = sigma**2 + 1
+        return Coefficients(1 / total, -sigma / total.sqrt(), 1 / total.sqrt(), sigma)
+
+    def at_infinity(self):
+        return (0.0, 1.0, 1.0, float("inf"))
+
+
 @broken("discretizations", "sigmas descend")
 class Ascending(Discretization):
     """From data to noise."""
@@ -199,6 +211,17 @@ class GivesNaN(Denoiser):
         return (network(x, sigma, cond) - x) * 0 / 0
 
 
+@broken("denoisers", "the estimate is finite at sigma = inf, which it takes")
+class HasNoLimit(Denoiser):
+    """x / (1 + sigma^2) + F, which divides infinity by infinity."""
+
+    takes_infinity = True
+
+    def forward(self, network, x, sigma, cond):
+        weight = (sigma / (1 + sigma**2) / sigma)[:, None, None, None]
+        return (weight * x + network(x, sigma, cond)).to(x.dtype)
+
+
 @broken("denoisers", "it calls the network")
 class KnowsBetter(Denoiser):
     """x."""
@@ -236,3 +259,27 @@ def test_it_is_found(case: Case):
 )
 def test_what_the_broken_ones_were_made_from_is_whole(kind, component, inputs):
     check_component(kind, component, inputs=inputs)
+
+
+class FewLevels(Discretization):
+    """Three levels, of use as a whole, the first one pure noise; scaled by the size of the sample."""
+
+    num_timesteps = 3
+    needs_shape = True
+
+    def __init__(self) -> None:
+        self.scale = 0.0
+
+    def for_shape(self, shape):
+        sized = FewLevels()
+        sized.scale, sized.needs_shape = shape[-1], False
+        return sized
+
+    def sigmas(self, n):
+        assert n == 3
+        assert self.scale > 0
+        return torch.tensor([float("inf"), 2.0, 1.0]) * self.scale
+
+
+def test_a_short_list_from_pure_noise_that_depends_on_the_size_is_whole():
+    check_component("discretizations", FewLevels)

@@ -87,6 +87,14 @@ class OneGeneratorForAll(Told):
         return randn_like(x, generator if generator is None or isinstance(generator, torch.Generator) else generator[0])
 
 
+@broken("weightings", "a weight has its limit at sigma = inf")
+class NoLimit(Weighting):
+    """1 + 1 / sigma^2 as a quotient, which is NaN there."""
+
+    def __call__(self, sigma):
+        return (sigma**2 + 1) / sigma**2
+
+
 @broken("weightings", "positive and finite")
 class Negative(Weighting):
     """Turns to unlearning above sigma = 1."""

@@ -13,7 +13,7 @@ from sgm_core.pictures.labels import to_pil
 from sgm_core.roles import FirstStage
 from sgm_plugins.tools.sampling.parts import Parts
 from sgm_plugins.tools.sampling.pipeline import Pipeline
-from tests.support.tiny_public_models import FRAMES, IMAGES, VIDEOS
+from tests.support.tiny_public_models import FRAMES, IMAGES, VIDEOS, write_checkpoint
 
 EULER = {"use": "euler_edm"}
 ANCESTRAL = {"use": "euler_ancestral"}
@@ -147,6 +147,34 @@ def test_strength_1_is_text_to_image_but_for_the_image_that_is_left_in_the_noise
     monkeypatch.setattr(pipe.model, "encode", lambda image: ((1 + sigma**2).sqrt() - sigma) * noise[None])
     drawn = draw(pipe, "a cat", init_image=photo, strength=1.0)
     torch.testing.assert_close(drawn, draw(pipe, "a cat"), atol=1e-3, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def flow_model(tmp_path_factory):
+    """The tiny Stable Diffusion 2.1 as a flow model, whose shift depends on the size."""
+    shifted = "{use: shifted, base_shift: 0.0, max_shift: 2.0, base_tokens: 4, max_tokens: 16, discretization: flow}"
+    changes = ("denoiser={use: continuous, scaling: flow}", f"sampler={{use: euler_edm, discretization: {shifted}}}")
+    folder = tmp_path_factory.mktemp("flow")
+    return Pipeline.load(write_checkpoint("sd_2_1", folder, *(f"model.{change}" for change in changes)))
+
+
+def test_a_flow_model_draws_from_pure_noise_with_the_shift_of_its_size(flow_model, photo):
+    plan = flow_model.plan(replace(flow_model.recipe, prompts=("a cat",), steps=4))
+    torch.testing.assert_close(
+        plan.schedules[0], torch.tensor([torch.inf, *(torch.e**2 * n for n in (3, 1, 1 / 3)), 0])
+    )
+    small = flow_model.plan(replace(flow_model.recipe, prompts=("a cat",), steps=4, size=(8, 8)))
+    torch.testing.assert_close(small.schedules[0], torch.tensor([torch.inf, 3, 1, 1 / 3, 0]))
+    drawn = draw(flow_model, "a cat")
+    assert drawn.isfinite().all()
+    # of pure noise nothing of an image is left
+    assert torch.equal(draw(flow_model, "a cat", init_image=photo, strength=1.0), drawn)
+    assert differs(draw(flow_model, "a cat", init_image=photo, strength=0.5), drawn)
+
+
+def test_levels_from_pure_noise_are_refused_for_a_model_without_a_limit(models):
+    with pytest.raises(SgmError, match="this model has no limit for"):
+        models("sd_2_1")("a cat", discretization="flow", steps=3)
 
 
 def test_an_image_may_be_a_file_a_pillow_image_or_a_tensor(models, photo, tmp_path):
