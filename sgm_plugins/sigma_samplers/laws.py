@@ -1,4 +1,4 @@
-"""p(sigma), the noise levels met in training."""
+"""Laws of the noise levels met in training."""
 
 from __future__ import annotations
 
