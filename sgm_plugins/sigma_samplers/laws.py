@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from sgm_core.randomness import randint, randn
+from sgm_core.randomness import randint
 from sgm_core.roles import Discretization, SigmaSampler
 from sgm_plugins.discretizations import sigma_table
+from sgm_plugins.sigma_samplers.draws import DrawnByQuantile, normal
 
 
 class EDMSigmaSampler(SigmaSampler):
@@ -35,7 +37,11 @@ class EDMSigmaSampler(SigmaSampler):
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        return (self.p_mean + self.p_std * _normal(n, rand, generator, device)).exp()
+        return (self.p_mean + self.p_std * normal(n, rand, generator, device)).exp()
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """0 at u = 0 and inf at u = 1, unless p_std is 0."""
+        return _log_normal(u, self.p_mean, self.p_std)
 
 
 class DiscreteSigmaSampler(SigmaSampler):
@@ -55,6 +61,7 @@ class DiscreteSigmaSampler(SigmaSampler):
         flip: bool = True,
     ) -> None:
         self.sigmas = sigma_table(discretization, num_idx, append_zero, flip)
+        self._ascending = self.sigmas.sort().values
 
     def __call__(
         self,
@@ -67,6 +74,11 @@ class DiscreteSigmaSampler(SigmaSampler):
         if rand is None:
             rand = randint(len(self.sigmas), (n,), generator, device=device)
         return self.sigmas.to(device, non_blocking=True)[rand.to(device)]
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """A level of the table."""
+        index = (u * len(self._ascending)).long().clamp(0, len(self._ascending) - 1)
+        return self._ascending.to(u)[index]
 
 
 class ZeroSigmaSampler(SigmaSampler):
@@ -81,10 +93,107 @@ class ZeroSigmaSampler(SigmaSampler):
         device: torch.device | str = "cpu",
     ) -> Tensor:
         # Draws like the others, so that the noise that a loss draws next does not depend on the sigma sampler.
-        return torch.full_like(_normal(n, rand, generator, device), 1e-5)
+        return torch.full_like(normal(n, rand, generator, device), 1e-5)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """1e-5."""
+        return torch.full_like(u, 1e-5)
 
 
-def _normal(n: int, rand: Tensor | None, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
-    """`rand`, or else n draws of a standard normal, float32 on `device`."""
-    like = torch.empty(0, dtype=torch.float32, device=device)
-    return randn((n,), generator, like=like) if rand is None else rand.to(like)
+# --- laws of t = sigma / (1 + sigma), the time of flow models --------------------------------------------------------
+
+
+class LogitNormalSigmaSampler(SigmaSampler):
+    """ln(t / (1 - t)) ~ N(mean, std^2). Esser et al. 2024, arXiv:2403.03206, section 3.1.
+
+    Since t / (1 - t) is sigma, this is a log-normal sigma: `edm` with p_mean = mean and p_std = std.
+
+    `rand` is standard normal.
+
+    Args:
+        mean: above 0 there is more noise.
+        std: the smaller, the more levels are near the middle one.
+
+    Raises:
+        ValueError: std is not above 0.
+    """
+
+    def __init__(self, mean: float = 0.0, std: Annotated[float, Gt(0)] = 1.0) -> None:
+        if not std > 0:
+            raise ValueError(f"std is {std}; a standard deviation above 0 works, 1 is usual")
+        self.mean = mean
+        self.std = std
+
+    def __call__(
+        self,
+        n: int,
+        *,
+        rand: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        sigma = (self.mean + self.std * normal(n, rand, generator, device)).exp()
+        return sigma.clamp(torch.finfo(sigma.dtype).tiny, torch.finfo(sigma.dtype).max)  # only a huge std goes beyond
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """0 at u = 0 and inf at u = 1."""
+        return _log_normal(u, self.mean, self.std)
+
+
+class UniformTimeSigmaSampler(DrawnByQuantile):
+    """t is uniform in (0, 1): the objective of rectified flow, Liu et al. 2022, arXiv:2209.03003.
+
+    `rand` is t in [0, 1). Draws are between 2^-32 and 1 - 2^-32.
+    """
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """0 at u = 0 and inf at u = 1."""
+        return u / (1 - u)
+
+
+class ModeSigmaSampler(DrawnByQuantile):
+    """t = 1 - u - scale (cos^2(pi u / 2) - 1 + u), u uniform: Esser et al. 2024, arXiv:2403.03206, section 3.1.
+
+    `rand` is u in [0, 1). Draws of u are between 2^-32 and 1 - 2^-32.
+
+    Args:
+        scale: above 0 the middle is drawn more often than the ends, below 0 less often; 0 is uniform. Outside of
+            -1 to 2 / (pi - 2), about 1.75, t would not fall throughout while u rises.
+
+    Raises:
+        ValueError: a scale outside of this range.
+    """
+
+    falling: ClassVar[bool] = True
+
+    def __init__(self, scale: Annotated[float, Ge(-1), Le(2 / (math.pi - 2))] = 1.29) -> None:
+        if not -1 <= scale <= 2 / (math.pi - 2):
+            raise ValueError(f"scale is {scale}; from -1 to {2 / (math.pi - 2):.6g} t(u) is monotone and works")
+        self.scale = scale
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """0 at u = 0 and inf at u = 1."""
+        return self._time(u) / self._time(1 - u)
+
+    def _time(self, u: Tensor) -> Tensor:
+        """t that a share u of the draws is below, without cancellation near 0; 1 - t is that of 1 - u."""
+        return u + self.scale * (u - (math.pi / 2 * u).sin() ** 2)
+
+
+class CosMapSigmaSampler(DrawnByQuantile):
+    """t = 1 - 1 / (tan(pi u / 2) + 1), u uniform; then sigma = tan(pi u / 2), and the log-SNR is that of the cosine
+    schedule. Esser et al. 2024, arXiv:2403.03206, section 3.1.
+
+    `rand` is u in [0, 1). Draws of u are between 2^-32 and 1 - 2^-32.
+    """
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """0 at u = 0 and inf at u = 1."""
+        return (math.pi / 2 * u).sin() / (math.pi / 2 * (1 - u)).sin()
+
+
+def _log_normal(u: Tensor, mean: float, std: float) -> Tensor:
+    """The quantile of exp(N(mean, std^2)), like u."""
+    if std == 0:
+        return torch.full_like(u, math.exp(mean))
+    return (mean + std * torch.special.ndtri(u)).exp()
