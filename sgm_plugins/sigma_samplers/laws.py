@@ -196,4 +196,5 @@ def _log_normal(u: Tensor, mean: float, std: float) -> Tensor:
     """The quantile of exp(N(mean, std^2)), like u."""
     if std == 0:
         return torch.full_like(u, math.exp(mean))
-    return (mean + std * torch.special.ndtri(u)).exp()
+    deviate: Tensor = torch.special.ndtri(u)
+    return (mean + std * deviate).exp()
