@@ -21,7 +21,7 @@ LEAST_MASS = 1e-9
 
 
 class ShiftedSigmaSampler(WrappingSigmaSampler):
-    """sigma times a factor: more noise for larger images. Esser et al. 2024, arXiv:2403.03206, section 5.3.
+    """sigma times a factor: more noise for larger images. Esser et al. 2024, arXiv:2403.03206, eq. 23.
 
     The factor is fixed, or grows with the size of the samples, as the discretization of this name has it.
 
