@@ -79,6 +79,7 @@ class StandardLoss(Loss):
                 "mask weights pixels, and 'lpips' compares whole images; 'l2', 'l1' and 'huber' take a mask"
             )
         self.sigma_sampler: SigmaSampler = sigma_sampler
+        self.measured: nn.Module | None = getattr(sigma_sampler, "measured", None)  # what p(sigma) learns
         self.weighting = weighting
         self.loss_type = loss_type
         self.offset_noise_level = offset_noise_level

@@ -13,19 +13,20 @@ from sgm_core.roles import SigmaSampler
 TakeLosses = Callable[[Tensor, Tensor], Tensor]
 
 
-class WrappingSigmaSampler(SigmaSampler, nn.Module):
-    """Base of laws around another one. A module, so that what the inner law learns is in the loss's state dict.
+class WrappingSigmaSampler(SigmaSampler):
+    """Base of laws around another one.
 
     Attributes:
         sigma_sampler: the inner law.
         needs_shape: there are no levels before `for_shape`.
         stratifies: draws belong together, so that a law around it must draw from it rather than ask its quantile.
         adapts: the quantile changes in training.
+        measured: what it learns, a module that a loss holds as its own, so that it is saved; None if it learns nothing.
     """
 
     def __init__(self, sigma_sampler: SigmaSampler) -> None:
-        super().__init__()
         self.sigma_sampler = sigma_sampler
+        self.measured: nn.Module | None = getattr(sigma_sampler, "measured", None)
         self._sized: dict[tuple[int, ...], SigmaSampler] = {}
 
     @property
