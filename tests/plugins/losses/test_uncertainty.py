@@ -93,7 +93,7 @@ def test_a_loss_whose_levels_are_not_known_is_refused() -> None:
 
 
 def test_it_keeps_the_contract() -> None:
-    check_component("losses", "uncertainty", loss=standard())
+    check_component("losses", "uncertainty", loss=StandardLoss(EDMSigmaSampler(), UnitWeighting()))
 
 
 # --- in an engine ----------------------------------------------------------------------------------------------------

@@ -195,3 +195,8 @@ def test_in_a_training_step_a_draw_belongs_to_its_sample(sampler: SigmaSampler) 
 @pytest.mark.parametrize("name", ["edm", "zero", "logit_normal", "uniform_time", "mode", "cosmap"])
 def test_they_keep_the_contract(name: str) -> None:
     check_component("sigma_samplers", name)
+
+
+def test_a_table_keeps_the_contract_too() -> None:
+    check_component("sigma_samplers", "discrete", discretization=LegacyDDPMDiscretization(), num_idx=1000)
+    check_component("sigma_samplers", "discrete", num_idx=5)

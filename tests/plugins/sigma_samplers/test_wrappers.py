@@ -209,8 +209,10 @@ def test_they_go_into_each_other_and_to_other_processes() -> None:
     ("name", "params"),
     [
         ("shifted", {"shift": 3.0}),
-        ("clamped", {"sigma_min": 0.2, "sigma_max": 3.0, "sigma_sampler": EDMSigmaSampler()}),
-        ("stratified", {"sigma_sampler": EDMSigmaSampler()}),
+        ("clamped", {"sigma_min": 0.2, "sigma_max": 3.0}),
+        ("stratified", {}),
+        ("shifted", {"base_shift": 0.5, "max_shift": 1.15}),
+        ("stratified", {"sigma_sampler": DiscreteSigmaSampler(EDMDiscretization(), 10)}),
     ],
 )
 def test_they_keep_the_contract(name: str, params) -> None:
