@@ -43,12 +43,7 @@ class DataModuleContract(Contract):
         with self.subject.trying("it gives batches without a trainer", "use `self.trainer` only where there is one"):
             epochs = self._epochs(data)
         for i, batches in enumerate(epochs):
-            expect(
-                len(batches) > 0,
-                "each epoch has batches",
-                f"none in epoch {i}",
-                "give a loader, which can be iterated again, not an iterator",
-            )
+            expect(len(batches) > 0, "each epoch has batches", f"none in epoch {i}", "give a loader, not an iterator")
             for batch in batches:
                 expect(
                     isinstance(batch, Mapping) and all(isinstance(key, str) for key in batch),

@@ -46,6 +46,10 @@ class LogNormal(SigmaSampler):
         drawn = randn((n,), generator, like=torch.empty(0, device=device)) if rand is None else rand
         return drawn.exp()
 
+    def quantile(self, u: Tensor) -> Tensor:
+        deviate: Tensor = torch.special.ndtri(u)
+        return deviate.exp()
+
 
 class Unit(Weighting):
     """1."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from sgm_core.conditioning import Conditioning
+from sgm_core.roles import SigmaSampler
 from sgm_core.slots import describe
 from sgm_core.testing import trees
 from sgm_core.testing.contract import Contract
-from sgm_core.testing.promises import independent, nothing_else_drawn
+from sgm_core.testing.promises import finite, independent, nothing_else_drawn
 from sgm_core.testing.stand_ins import Scale, noise, seeded
 from sgm_core.testing.subject import Subject
 
@@ -48,31 +49,21 @@ class LossContract(Contract):
         with nothing_else_drawn(self.subject, "hand the generator to the sigma sampler and to randn_like"):
             loss = module(self._denoise(network), **given, generator=seeded(1))
         expect(
-            isinstance(loss, Tensor) and loss.shape == (4,),
-            "it gives one loss per sample, (b,)",
-            f"{describe(loss)} for 4 samples",
-            "take the mean over channels and grid only: error.flatten(1).mean(dim=1)",
-        )
-        expect(
-            bool(loss.isfinite().all() and (loss >= 0).all()),
-            "a loss is finite and not negative",
-            f"{loss.tolist()}",
-            "look for a weight that overflows, or an error without its square",
+            isinstance(loss, Tensor) and loss.shape == (4,) and bool(loss.isfinite().all() and (loss >= 0).all()),
+            "it gives one loss per sample, (b,), finite and not negative",
+            f"{describe(loss)} for 4 samples: {loss.tolist() if isinstance(loss, Tensor) else loss!r}",
+            "take error.flatten(1).mean(dim=1) of a squared error; look for a weight that overflows",
         )
         if loss.requires_grad:
             loss.mean().backward()
-        expect(
-            network.weight.grad is not None and bool(network.weight.grad != 0),
-            "its gradient reaches the network",
-            "none does",
-            "detach nothing that the denoiser gave",
-        )
+        reached = network.weight.grad is not None and bool(network.weight.grad != 0)
+        expect(reached, "its gradient reaches the network", "none does", "detach nothing that the denoiser gave")
         if getattr(module, "sigma_sampler", None) is not None:
             self._check_told_levels(module)
 
     def _check_told_levels(self, module: Any) -> None:
         """Validation: levels in place of the draw, and a generator for each sample."""
-        expect, given, sigma = self.subject.expect, self.inputs(), torch.tensor([0.1, 0.5, 2.0, 9.0])
+        expect, given, sigma = self.subject.expect, self.inputs(), torch.tensor([0.1, 0.5, 2.0, torch.inf])
         promise = "a loss with a sigma_sampler can be told its noise levels"
         advice = "take `sigma` in forward, in place of what sigma_sampler draws"
         seen: list[Tensor] = []
@@ -81,6 +72,8 @@ class LossContract(Contract):
             losses = module(denoise, **given, generator=[seeded(i) for i in range(4)], sigma=sigma)
         got = f"the denoiser got {seen[0].tolist() if seen else 'no call'} for sigma {sigma.tolist()}"
         expect(len(seen) > 0 and torch.equal(seen[0].float(), sigma), promise, got, advice)
+        advice = "call the denoiser with torch.where(sigma.isinf(), noise, x + sigma * noise)"
+        finite(self.subject, "a loss is finite at sigma = inf, where the state is the noise itself", losses, advice)
         promise = "with a generator per sample, a loss depends on nothing but its own sample, level and generator"
         advice = "draw noise with sgm_core.randomness.randn_like(x, generator)"
         x, cond = given["x"][2:3], given["cond"][2:3]
@@ -122,7 +115,9 @@ class WeightingContract(Contract):
 
 
 class SigmaSamplerContract(Contract):
-    """n positive noise levels from a source of randomness that can be chosen."""
+    """n positive noise levels from a source of randomness that can be chosen, and the quantiles of many."""
+
+    shape = (4, 2, 32, 32)
 
     def __init__(self, subject: Subject, rand: Tensor | None = None) -> None:
         super().__init__(subject)
@@ -133,29 +128,39 @@ class SigmaSamplerContract(Contract):
         return {"n": 16}
 
     def call(self, component: Any, inputs: Any) -> Any:
-        return component(inputs["n"], generator=seeded(1))
+        return component.for_shape(self.shape)(inputs["n"], generator=seeded(1))
 
     def check(self) -> None:
-        sampler, expect = self.subject.build(), self.subject.expect
+        sampler, expect = self.subject.build().for_shape(self.shape), self.subject.expect
         for n in (1, 64):
             with nothing_else_drawn(self.subject, "hand the generator to every draw"):
                 sigma = sampler(n, generator=seeded(1))
             expect(
-                sigma.shape == (n,) and sigma.dtype == torch.float32,
-                "it gives n float32 sigmas, (n,)",
-                f"{sigma.dtype} {tuple(sigma.shape)} for n = {n}",
-                "draw (n,) in float32",
-            )
-            expect(
-                bool((sigma > 0).all() and sigma.isfinite().all()),
-                "sigmas are positive and finite",
-                f"{sigma.min():.3g} to {sigma.max():.3g}",
-                "bound the draw, or take its exponential",
+                sigma.shape == (n,) and sigma.dtype == torch.float32 and bool((sigma > 0).all()),
+                "it gives n float32 sigmas, (n,), and sigmas are positive",
+                f"{sigma.dtype} {tuple(sigma.shape)} for n = {n}, from {sigma.min():.3g} to {sigma.max():.3g}",
+                "draw (n,) in float32; bound the draw, or take its exponential",
             )
         self._check_rand(sampler)
+        if type(sampler).quantile is not SigmaSampler.quantile:
+            self._check_quantile(sampler)
+
+    def _check_quantile(self, sampler: Any) -> None:
+        u = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+        sigma, drawn = sampler.quantile(u), sampler(4096, generator=seeded(1))[:, None]
+        below = (drawn < sigma * (1 - 1e-6)).double().mean(0)  # a level of a table is of several shares
+        up_to = (drawn <= sigma * (1 + 1e-6)).double().mean(0)
+        fits = (below < u + 0.05) & (up_to > u - 0.05)
+        self.subject.expect(
+            sigma.dtype == u.dtype and bool((sigma.diff() >= 0).all() and fits.all()),
+            "quantile(u) is like u and rises with u, and a share u of the draws lies below it",
+            f"{sigma.dtype} {sigma.tolist()} with {up_to.tolist()} below for u = {u.tolist()}",
+            "make it the inverse of the distribution of the draws, in the dtype of u",
+        )
 
     def _check_rand(self, sampler: Any) -> None:
-        promise, advice = "`rand` replaces the draw", "use `rand` in place of the draw, and draw nothing then"
+        promise = "`rand` replaces the draw; `rand` (n,) gives n sigmas"
+        advice = "use `rand` in place of the draw, and draw nothing then"
         takes = self.subject.trying(promise, "give its form as inputs={'rand': ...}")
         for rand in self.rands:
             generator, kept = seeded(1), rand.clone()
@@ -165,5 +170,5 @@ class SigmaSamplerContract(Contract):
                 break
         second = sampler(4, rand=rand, generator=seeded(2))
         same = torch.equal(first, second) and torch.equal(before, generator.get_state()) and torch.equal(rand, kept)
-        self.subject.expect(same, promise, "sigmas that depend on the generator", advice)
-        self.subject.expect(first.shape == (4,), "`rand` (n,) gives n sigmas", f"{tuple(first.shape)}", advice)
+        seen = f"sigmas {tuple(first.shape)} for 4 numbers" if same else "sigmas that depend on the generator"
+        self.subject.expect(same and first.shape == (4,), promise, seen, advice)

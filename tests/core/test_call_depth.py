@@ -61,7 +61,11 @@ def built_in(kind: str) -> list[str]:
     return sorted(entry.name for entry in index.entries() if entry.kind == kind and entry.distribution == BUILTIN)
 
 
-LOSSES = {"standard": {"use": "standard", "sigma_sampler": "edm", "weighting": "edm"}}
+STANDARD = {"use": "standard", "sigma_sampler": "edm", "weighting": "edm"}
+LOSSES: dict[str, tuple[dict[str, Any], int]] = {  # a config, and frames from the training step to c_skip
+    "standard": (STANDARD, 3),
+    "uncertainty": ({"use": "uncertainty", "loss": STANDARD}, 4),  # a loss around another one is a call more
+}
 FRAMES = {"max_scale": 3.0, "min_scale": 0.5, "num_frames": 2}
 GUIDERS: dict[str, tuple[dict[str, Any], int]] = {  # arguments, and frames from `integrate` to the network
     "cfg": ({"scale": 3.0}, 5),
@@ -90,14 +94,15 @@ def denoisers(scaling: Scaling) -> dict[str, Any]:
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_from_the_training_step_to_c_skip_there_are_three_calls(name, denoiser, monkeypatch):
     scaling = Counting("training_step")
-    loss = build("losses", LOSSES[name])
+    config, depth = LOSSES[name]
+    loss = build("losses", config)
     assert isinstance(loss, Loss)
     engine = make_engine(denoiser=denoisers(scaling)[denoiser], loss_fn=loss)
     for method in ("log", "log_step"):
         monkeypatch.setattr(type(engine), method, lambda *_, **__: None)
     monkeypatch.setattr(type(engine), "optimizers", lambda self: torch.optim.SGD(self.parameters(), lr=0.1))
     engine.training_step(make_batch(), 0)
-    assert len(scaling.path) == 3, " -> ".join(scaling.path)
+    assert len(scaling.path) == depth, " -> ".join(scaling.path)
 
 
 def network_paths(guider: Any, denoiser: str = "continuous") -> list[list[str]]:

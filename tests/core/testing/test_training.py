@@ -57,9 +57,12 @@ class Told(Loss):
     def noise(self, x, generator):
         return randn_like(x, generator)
 
+    def noisy(self, x, sigma, noise):
+        return torch.where(sigma.isinf(), noise, x + sigma * noise)
+
     def forward(self, denoise, x, cond, generator=None, sigma=None):
         sigma = self.sigma_sampler(len(x), generator=generator) if sigma is None else sigma
-        noisy = x + sigma[:, None, None, None] * self.noise(x, generator)
+        noisy = self.noisy(x, sigma[:, None, None, None], self.noise(x, generator))
         return (denoise(noisy, sigma, cond) - x).square().flatten(1).mean(dim=1)
 
 
@@ -95,6 +98,14 @@ class NoLimit(Weighting):
         return (sigma**2 + 1) / sigma**2
 
 
+@broken("losses", "finite at sigma = inf")
+class NoPureNoise(Told):
+    """Multiplies the noise by infinity."""
+
+    def noisy(self, x, sigma, noise):
+        return x + sigma * noise
+
+
 @broken("weightings", "positive and finite")
 class Negative(Weighting):
     """Turns to unlearning above sigma = 1."""
@@ -119,6 +130,33 @@ class OwnSigmas(SigmaSampler):
 
     def __call__(self, n, *, rand=None, generator=None, device="cpu"):
         return self.draw(n, rand, generator)
+
+    def quantile(self, u):
+        return u + 0.1
+
+
+@broken("sigma_samplers", "rises with u")
+class Falling(OwnSigmas):
+    """Counts from the highest level."""
+
+    def quantile(self, u):
+        return 1.1 - u
+
+
+@broken("sigma_samplers", "a share u of the draws lies below")
+class OtherLaw(OwnSigmas):
+    """The quantiles of another law."""
+
+    def quantile(self, u):
+        return u.square() + 0.1
+
+
+@broken("sigma_samplers", "is like u")
+class SingleQuantiles(OwnSigmas):
+    """In float32 whatever u is."""
+
+    def quantile(self, u):
+        return u.float() + 0.1
 
 
 @broken("sigma_samplers", "`rand` replaces the draw")

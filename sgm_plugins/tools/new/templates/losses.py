@@ -30,7 +30,8 @@ class ExampleLoss(Loss):
     ) -> Tensor:
         if sigma is None:
             assert generator is None or isinstance(generator, torch.Generator)
-            sigma = self.sigma_sampler(len(x), generator=generator, device=x.device)
+            sigma = self.sigma_sampler.for_shape(x.shape)(len(x), generator=generator, device=x.device)
         scale = sigma.view(-1, *(1 for _ in x.shape[1:]))
-        noisy = (x + scale * randn_like(x, generator)).type_as(x)
+        noise = randn_like(x, generator)
+        noisy = torch.where(scale.isinf(), noise, x + scale * noise).type_as(x)  # at sigma = inf it is the noise itself
         return (denoise(noisy, sigma, cond) - x).abs().flatten(1).mean(1)

@@ -38,5 +38,8 @@ class ExampleSigmaSampler(SigmaSampler):
     ) -> Tensor:
         if rand is None:
             rand = torch.rand(n, generator=generator, device=device if generator is None else generator.device)
+        return self.quantile(rand.to(device, torch.float32))
+
+    def quantile(self, u: Tensor) -> Tensor:
         low, high = math.log(self.sigma_min), math.log(self.sigma_max)
-        return (low + (high - low) * rand.to(device, torch.float32)).exp()
+        return (low + (high - low) * u).exp()
