@@ -6,7 +6,8 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Annotated, Any, Literal
+from copy import copy
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Ge, Le
@@ -120,6 +121,11 @@ class Guidance(Guider):
 
     def __init__(self, batched: bool | None) -> None:
         self.batched = batched
+        self._origin: Guidance = self
+
+    def of_sample(self) -> Self:
+        """A copy, for what one sample remembers. What it learns of the memory, this one learns too."""
+        return copy(self)
 
     @abstractmethod
     def guides(self, x: Tensor) -> bool:
@@ -147,7 +153,7 @@ class Guidance(Guider):
             except torch.OutOfMemoryError:
                 if self.batched:
                     raise
-                self.batched = False
+                self.batched = self._origin.batched = False
             if self.batched is False:  # here, where the error is gone and with it what its frames held
                 warnings.warn(
                     f"memory does not hold both halves of guidance in one batch of {n * len(x)}: from now on one after "
