@@ -45,7 +45,9 @@ class BlockRequests:
             self.mode = perturb["mode"]
             chosen = [name for layer in perturb["layers"] for name in _chosen(layer, perturbed)]
             if self.mode != "slg" and all(getattr(places[name], "disable_self_attn", False) for name in chosen):
-                raise ValueError(f"perturb: {', '.join(chosen)}: there is no self-attention for {self.mode!r}; take slg")
+                raise ValueError(
+                    f"perturb: {', '.join(chosen)}: there is no self-attention for {self.mode!r}; take slg"
+                )
             self._perturbed = {id(places[name]) for name in chosen}
 
     def mode_of(self, block: nn.Module) -> Mode | None:
