@@ -47,7 +47,7 @@ class GuiderContract(Contract):
                 "repeat sigma and the whole conditioning as often as x (Conditioning.cat)",
             )
             self.subject.expect(
-                len(x) != 2 * b or not trees.difference(cond[:b], left) or bool(trees.difference(cond[:b], right)),
+                len(x) != 2 * b or bool(trees.difference(cond, Conditioning.cat([right, left])) or right is left),
                 "in one batch the order is [uncond; cond]",
                 "[cond; uncond]",
                 "put the unconditional half first",
