@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import Annotated, Any, Literal
+from collections.abc import Hashable, Sequence
+from copy import copy
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Ge, Le
@@ -60,50 +62,122 @@ class GuidanceInterval(Guider):
     def at(self, sigma: float) -> Guider:
         return self.guider.at(sigma) if self.sigma_lo < sigma <= self.sigma_hi else self.outside
 
+    def for_schedule(self, sigmas: Sequence[float]) -> Guider:
+        return GuidanceInterval(self.guider.for_schedule(sigmas), self.sigma_lo, self.sigma_hi)
 
-class TwoHalves(Guider):
-    """Moves from the unconditional to the conditional estimate: base of classifier-free guidance.
 
-    The loop over both estimates stands here, so that a step of a sampler reaches the denoiser in one call.
+class Shared:
+    """D for several guiders at one x and sigma: an estimate that one of them has asked for is not computed again.
 
     Args:
-        batched: both halves in one batch, [uncond; cond], which takes twice the memory for activations; false computes
-            one after the other. None is one batch, until the device has not enough memory for it; from then on the
-            halves follow each other, with a warning.
+        denoise: what computes the estimates.
+        x, sigma: of the evaluation. Calls with any others are passed on, and not remembered.
     """
+
+    def __init__(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> None:
+        self.denoise, self.x, self.sigma = denoise, x, sigma
+        self._kept: list[tuple[Conditioning, Tensor]] = []
+
+    @staticmethod
+    def of(denoise: Denoise, x: Tensor, sigma: Tensor) -> Shared:
+        """The one that a guider around this one shares already, or a new one."""
+        if isinstance(denoise, Shared) and denoise.x is x and denoise.sigma is sigma:
+            return denoise
+        return Shared(denoise, x, sigma)
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        if x is not self.x or sigma is not self.sigma:
+            return self.denoise(x, sigma, cond)
+        if self.unknown([cond]):
+            self.keep([cond], [self.denoise(x, sigma, cond)])
+        return self.known([cond])[0]
+
+    def known(self, conds: Sequence[Conditioning]) -> list[Tensor]:
+        """The estimates, which there are."""
+        return [next(D for asked, D in self._kept if asked is cond) for cond in conds]
+
+    def unknown(self, conds: Sequence[Conditioning]) -> list[Conditioning]:
+        """Those for which there is no estimate yet."""
+        return [cond for cond in conds if not any(asked is cond for asked, _ in self._kept)]
+
+    def keep(self, conds: Sequence[Conditioning], estimates: Sequence[Tensor]) -> None:
+        """Remember these estimates."""
+        self._kept += zip(conds, estimates, strict=True)
+
+
+class Guidance(Guider):
+    """Makes one estimate of several, for conditionings of one form: base of classifier-free guidance.
+
+    The loop over the estimates stands here, so that a step of a sampler reaches the denoiser in one call.
+
+    Args:
+        batched: all in one batch, [uncond; cond], which takes twice the memory for activations; false computes one
+            after the other. None is one batch, until the device has not enough memory for it; from then on they follow
+            each other, with a warning.
+    """
+
+    pair: Hashable = "uncond"
+    """What, beside the conditional estimate, it looks at. A `stack` refuses two guiders of one kind and one pair."""
 
     def __init__(self, batched: bool | None) -> None:
         self.batched = batched
+        self._origin: Guidance = self
+
+    def of_sample(self) -> Self:
+        """A copy, for what one sample remembers. What it learns of the memory, this one learns too."""
+        return copy(self)
 
     @abstractmethod
     def guides(self, x: Tensor) -> bool:
-        """Whether the unconditional half counts; if not, it is not computed. ValueError for a batch x that it cannot
-        guide."""
+        """Whether more than the conditional estimate counts; if not, only that is computed. ValueError for a batch x
+        that it cannot guide."""
+
+    def conditionings(self, cond: Conditioning, uncond: Conditioning) -> list[Conditioning]:
+        """Those to estimate for, in their order in the batch."""
+        return [uncond, cond]
 
     @abstractmethod
-    def combine(self, D_u: Tensor, D_c: Tensor) -> Tensor:
-        """The guided estimate from the unconditional and the conditional one, all of one shape."""
+    def merge(self, x: Tensor, sigma: Tensor, estimates: Sequence[Tensor]) -> Tensor:
+        """The guided estimate from one for each conditioning, like x; sigma (b,)."""
 
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, cond: Conditioning, uncond: Conditioning) -> Tensor:
         """The guided estimate. ValueError for a batch that it cannot guide."""
         if not self.guides(x):
             return denoise(x, sigma, cond)
-        if self.batched is not False:
+        shared, conds = Shared.of(denoise, x, sigma), self.conditionings(cond, uncond)
+        asked = shared.unknown(conds)
+        if (n := len(asked)) > 1 and self.batched is not False:
             try:
-                both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), Conditioning.cat([uncond, cond]))
+                rows = shared.denoise(torch.cat([x] * n), torch.cat([sigma] * n), Conditioning.cat(asked))
+                shared.keep(asked, rows.chunk(n))
             except torch.OutOfMemoryError:
                 if self.batched:
                     raise
-            else:
-                return self.combine(*both.chunk(2))
-            # here, where the error is gone and with it what its frames held
-            self.batched = False
-            warnings.warn(
-                f"memory does not hold both halves of guidance in one batch of {2 * len(x)}: from now on one after the "
-                "other (batched: false of the guider does so from the start)",
-                stacklevel=2,
-            )
-        return self.combine(denoise(x, sigma, uncond), denoise(x, sigma, cond))
+                self.batched = self._origin.batched = False
+            if self.batched is False:  # here, where the error is gone and with it what its frames held
+                warnings.warn(
+                    f"memory does not hold both halves of guidance in one batch of {n * len(x)}: from now on one after "
+                    "the other (batched: false of the guider does so from the start)",
+                    stacklevel=2,
+                )
+        for missing in shared.unknown(conds):
+            shared.keep([missing], [shared.denoise(x, sigma, missing)])
+        return self.merge(x, sigma, shared.known(conds))
+
+
+class TwoHalves(Guidance):
+    """Moves from the unconditional to the conditional estimate.
+
+    Args:
+        batched: as for `Guidance`.
+    """
+
+    @abstractmethod
+    def combine(self, D_u: Tensor, D_c: Tensor) -> Tensor:
+        """The guided estimate from the unconditional and the conditional one, all of one shape."""
+
+    def merge(self, x: Tensor, sigma: Tensor, estimates: Sequence[Tensor]) -> Tensor:
+        return self.combine(*estimates)
 
 
 class ClassifierFreeGuidance(TwoHalves):

@@ -47,20 +47,18 @@ class GuiderContract(Contract):
                 "repeat sigma and the whole conditioning as often as x (Conditioning.cat)",
             )
             self.subject.expect(
-                len(x) != 2 * b or not trees.difference(cond[:b], left) or bool(trees.difference(cond[:b], right)),
+                len(x) != 2 * b or bool(trees.difference(cond, Conditioning.cat([right, left])) or right is left),
                 "in one batch the order is [uncond; cond]",
                 "[cond; uncond]",
                 "put the unconditional half first",
             )
-            vector = cast(Tensor, cond.vector)
-            return x / column(1 + sigma**2, x) + vector[:, :, None, None]
+            return x / column(1 + sigma**2, x) + cast(Tensor, cond.vector)[:, :, None, None]
 
         return D
 
     def _guided(self, guider: Any, cond: Conditioning, uncond: Conditioning) -> Tensor:
         given = self.inputs()
-        out: Tensor = guider(self._denoise(cond, uncond), given["x"], given["sigma"], cond, uncond)
-        return out
+        return cast(Tensor, guider(self._denoise(cond, uncond), given["x"], given["sigma"], cond, uncond))
 
     def check(self) -> None:
         expect, given = self.subject.expect, self.inputs()
@@ -79,19 +77,25 @@ class GuiderContract(Contract):
             "another",
             "let the weights of the estimates sum to 1: D_u + scale * (D_c - D_u)",
         )
-        for level in (0.01, 1.0, 100.0):
-            there = guider.at(level)
+        started = guider.for_schedule([1000.0, 100.0, 1.0, 0.01, 0.0])
+        for level in (100.0, 1.0, 0.01):  # not the first of the sample, where a guider may do without the network
+            for there in (guider.at(level), started.at(level)):
+                expect(
+                    callable(there) and not trees.difference(self._guided(there, cond, cond), plain, tolerance=1e-6),
+                    "at each noise level there is a guider, which gives the plain estimate for equal conditionings",
+                    f"{there!r} at sigma = {level}",
+                    "let `at` and `for_schedule` return a guider: itself, or another one of the same promises",
+                )
+        given["sigma"] = torch.full_like(given["sigma"], torch.inf)
+        expect(
+            bool(guider(self._denoise(cond, uncond), **given).isfinite().all()),
+            "at sigma = inf, where x is the noise, the estimate is finite",
+            "NaN or inf",
+            "take the limits of what depends on sigma",
+        )
+        if scaled := "scale" in self.subject.schema.parameters:
             expect(
-                callable(there) and not trees.difference(self._guided(there, cond, cond), plain, tolerance=1e-6),
-                "at each noise level there is a guider, which gives the plain estimate for equal conditionings",
-                f"{there!r} at sigma = {level}",
-                "let `at` return a guider: itself, or another one of the same promises",
-            )
-        scaled = "scale" in self.subject.schema.parameters
-        if scaled:
-            at_one = self._guided(self.subject.build(scale=1.0), cond, uncond)
-            expect(
-                not trees.difference(at_one, plain, tolerance=1e-6),
+                not trees.difference(self._guided(self.subject.build(scale=1.0), cond, uncond), plain, tolerance=1e-6),
                 "scale 1 gives the conditional estimate",
                 "another",
                 "count scale so that 1 is no guidance: D_u + scale * (D_c - D_u)",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpointed(enabled: bool, fn: Callable[..., Tensor], *args: Tensor | None) -> Tensor:
+def checkpointed(enabled: bool, fn: Callable[..., Tensor], *args: Any) -> Tensor:
     """fn(*args), its activations recomputed in the backward pass if `enabled`.
 
     Chen et al. 2016, arXiv:1604.06174. Non-reentrant, so gradients reach the parameters of `fn` even when no

@@ -11,7 +11,8 @@ from sgm_plugins.networks.alpha_blender import AlphaBlender, MergeStrategy
 from sgm_plugins.networks.clips import Clips
 from sgm_plugins.networks.convolution import zeroed
 from sgm_plugins.networks.label_embedding import mlp
-from sgm_plugins.networks.spatial_transformer import TransformerBlock
+from sgm_plugins.networks.named_blocks import BlockRequests
+from sgm_plugins.networks.spatial_transformer import TransformerBlock, as_requested
 from sgm_plugins.networks.video_transformer import PositionEmbedding, SpatialVideoTransformer
 
 
@@ -49,7 +50,7 @@ class MultiviewTransformer(SpatialVideoTransformer):
         camera_dim: width of the camera's description, which is added to the number of the view, if any.
     """
 
-    asks: ClassVar[tuple[str, ...]] = ("context", "clips", "motion")
+    asks: ClassVar[tuple[str, ...]] = ("context", "clips", "motion", "requests")
 
     def __init__(
         self,
@@ -111,11 +112,13 @@ class MultiviewTransformer(SpatialVideoTransformer):
             if separate_motion_merge_factor:
                 self.motion_mixer = AlphaBlender(merge_strategy, merge_factor)
 
-    def forward(self, x: Tensor, context: Tensor | None, clips: Clips, motion: Motion) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, context: Tensor | None, clips: Clips, motion: Motion, requests: BlockRequests | None = None
+    ) -> Tensor:
         """x (rows, channels, h, w), context (rows, m, context_dim), clips of views -> like x."""
         h = self.tokens(x)  # (rows, n, c)
         for i, block in enumerate(self.transformer_blocks):
-            h = block(h, context)
+            h = as_requested(requests, block, h, context)
             h = self.time_mixer(h, self._along_views(i, h, clips, motion), clips.image_only)
             if self.motion_stack is not None:
                 mixer = self.time_mixer if self.motion_mixer is None else self.motion_mixer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, MutableMapping
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 from einops import rearrange
@@ -218,6 +219,8 @@ class MultiviewVideoUNet(UNetSkeleton):
         num_video_frames: int | None = None,
         num_views: int | None = None,
         image_only_indicator: Tensor | None = None,
+        perturb: Mapping[str, Any] | None = None,
+        taps: MutableMapping[str, Any] | None = None,
     ) -> Tensor:
         """The network's output, (rows, out_channels, h, w) in the dtype of x; computed in that of the parameters.
 
@@ -234,6 +237,7 @@ class MultiviewVideoUNet(UNetSkeleton):
             camera: (rows, camera_dim), if the network has that: where the view is seen from.
             num_video_frames, num_views: of a scene, if not as the constructor said.
             image_only_indicator: not 0 for rows that are single images; (rows,), or any shape of as many entries.
+            perturb, taps: about single blocks within an image, see `BlockRequests`.
 
         Raises:
             ValueError: something is missing or not wanted, or has the wrong shape.
@@ -261,4 +265,4 @@ class MultiviewVideoUNet(UNetSkeleton):
         clips = Clips(views, one_per_row(image_only_indicator, rows), None if cond_view is None else cond_view[::views])
         motion = Motion(frames, first_frame, camera)
         given = {"emb": self.embed(timesteps, y), "context": context, "clips": clips, "motion": motion}
-        return self.run(x, given)
+        return self.run(x, given, perturb, taps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,9 +13,10 @@ from sgm_plugins.networks.convolution import Dims, conv
 from sgm_plugins.networks.group_norm import GroupNorm
 from sgm_plugins.networks.label_embedding import Labels, label_embedding, mlp
 from sgm_plugins.networks.levels import Levels, Place
+from sgm_plugins.networks.named_blocks import BlockRequests
 from sgm_plugins.networks.resample import Downsample, Upsample
 from sgm_plugins.networks.resblock import ResBlock
-from sgm_plugins.networks.spatial_transformer import TransformerBlock
+from sgm_plugins.networks.spatial_transformer import SpatialTransformer, TransformerBlock
 from sgm_plugins.sinusoidal import timestep_embedding
 
 Resample = Literal["up", "down"]
@@ -120,20 +121,58 @@ class UNetSkeleton(nn.Module):
         emb: Tensor = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(self.dtype))
         return emb if self.label_emb is None else emb + self.label_emb(y)
 
-    def run(self, x: Tensor, given: Mapping[str, Any]) -> Tensor:
-        """x (b, in_channels, *grid) through all blocks, each given what it asks for, -> (b, out_channels, *grid)."""
+    def run(
+        self,
+        x: Tensor,
+        given: Mapping[str, Any],
+        perturb: Mapping[str, Any] | None = None,
+        taps: MutableMapping[str, Any] | None = None,
+    ) -> Tensor:
+        """x (b, in_channels, *grid) through all blocks, each given what it asks for, -> (b, out_channels, *grid).
+
+        Raises:
+            ValueError: `perturb` or `taps` name a block that there is not, see `BlockRequests`.
+        """
+        requests = None
+        if perturb is not None or taps is not None:
+            places = self.places()
+            blocks = [name for name, module in places.items() if isinstance(module, TransformerBlock)]
+            requests = BlockRequests(places, blocks, perturb, taps)
+        given = {**given, "requests": requests}
         h, skips = x.to(self.dtype), []
         for module in self.input_blocks:
             h = module(h, given)
             skips.append(h)
+            if requests is not None:
+                requests.keep(module, h)
         h = self.middle_block(h, given)
+        if requests is not None:
+            requests.keep(self.middle_block, h)
         for module in self.output_blocks:
             skip = skips.pop()
             if h.shape[2:] != skip.shape[2:]:  # an odd side was rounded up
                 h = h[(..., *(slice(size) for size in skip.shape[2:]))]
             h = module(torch.cat([h, skip], dim=1), given)
+            if requests is not None:
+                requests.keep(module, h)
         output: Tensor = self.out(h).to(x.dtype)
         return output
+
+    def places(self) -> dict[str, nn.Module]:
+        """The modules that `perturb` and `taps` can name, in the order in which they run: `input_blocks.4`, its layer
+        `input_blocks.4.1`, and that one's block `input_blocks.4.1.transformer_blocks.0`."""
+        rows = [(f"input_blocks.{i}", row) for i, row in enumerate(self.input_blocks)]
+        rows += [("middle_block", self.middle_block)]
+        rows += [(f"output_blocks.{i}", row) for i, row in enumerate(self.output_blocks)]
+        places: dict[str, nn.Module] = {}
+        for name, row in rows:
+            places[name] = row
+            for i, layer in row.named_children():
+                places[f"{name}.{i}"] = layer
+                if isinstance(layer, SpatialTransformer):
+                    blocks = layer.transformer_blocks.named_children()
+                    places |= {f"{name}.{i}.transformer_blocks.{j}": block for j, block in blocks}
+        return places
 
     def check(self, x: Tensor, timesteps: Tensor, context: Tensor | None, y: Tensor | None) -> None:
         """

@@ -11,6 +11,7 @@ from sgm_plugins.networks.checkpointing import checkpointed
 from sgm_plugins.networks.convolution import Dims, conv, zeroed
 from sgm_plugins.networks.feed_forward import FeedForward
 from sgm_plugins.networks.group_norm import GroupNorm
+from sgm_plugins.networks.named_blocks import BlockRequests, Mode
 
 
 class TransformerBlock(nn.Module):
@@ -50,18 +51,30 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim) if cross_attention else None
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x (b, n, dim), context (b, m, context_dim) -> (b, n, dim)."""
-        return checkpointed(self.use_checkpoint, self._forward, x, context)
+    def forward(self, x: Tensor, context: Tensor | None = None, perturb: Mode | None = None) -> Tensor:
+        """x (b, n, dim), context (b, m, context_dim) -> (b, n, dim). `perturb` weakens each attention to x itself."""
+        if perturb == "slg":
+            return x
+        return checkpointed(self.use_checkpoint, self._forward, x, context, perturb)
 
-    def _forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def _forward(self, x: Tensor, context: Tensor | None, perturb: Mode | None) -> Tensor:
         if self.ff_in is not None and self.norm_in is not None:
             x = x + self.ff_in(self.norm_in(x))
-        x = x + self.attn1(self.norm1(x), context if self.disable_self_attn else None)
+        x = x + self.attn1(self.norm1(x), context if self.disable_self_attn else None, perturb)
         if self.attn2 is not None and self.norm2 is not None:
-            x = x + self.attn2(self.norm2(x), context)
+            x = x + self.attn2(self.norm2(x), context, perturb)
         y: Tensor = x + self.ff(self.norm3(x))
         return y
+
+
+def as_requested(requests: BlockRequests | None, block: nn.Module, h: Tensor, context: Tensor | None) -> Tensor:
+    """block(h, context), with what the call asks of this block."""
+    if requests is None:
+        y: Tensor = block(h, context)
+        return y
+    y = block(h, context, requests.mode_of(block))
+    requests.keep(block, y)
+    return y
 
 
 class SpatialTransformer(nn.Module):
@@ -81,7 +94,7 @@ class SpatialTransformer(nn.Module):
         dropout: in the transformer blocks.
     """
 
-    asks: ClassVar[tuple[str, ...]] = ("context",)
+    asks: ClassVar[tuple[str, ...]] = ("context", "requests")
 
     def __init__(
         self,
@@ -107,11 +120,11 @@ class SpatialTransformer(nn.Module):
             zeroed(nn.Linear(channels, channels)) if use_linear else conv(dims, channels, channels, 1, zero=True)
         )
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, requests: BlockRequests | None = None) -> Tensor:
         """x (b, channels, *grid), context (b, m, context_dim) -> like x."""
         h = self.tokens(x)
         for block in self.transformer_blocks:
-            h = block(h, context)
+            h = as_requested(requests, block, h, context)
         return x + self.grid(h, x)
 
     def tokens(self, x: Tensor) -> Tensor:

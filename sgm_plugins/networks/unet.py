@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, MutableMapping
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 from torch import Tensor, nn
@@ -163,7 +164,15 @@ class UNet(UNetSkeleton):
         middle = 0 if disable_middle_transformer else levels.depths[-1]
         return unet_takes(in_channels, levels, middle, context_dim, num_classes, adm_in_channels)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        perturb: Mapping[str, Any] | None = None,
+        taps: MutableMapping[str, Any] | None = None,
+    ) -> Tensor:
         """The network's output, (b, out_channels, *grid) in the dtype of x; computed in that of the parameters.
 
         Args:
@@ -171,10 +180,11 @@ class UNet(UNetSkeleton):
             timesteps: the noise level as the denoiser tells it, (b,), integer or not.
             context: (b, tokens, context_dim), if the network has a context_dim.
             y: (b, adm_in_channels) or one number per sample, if the network has num_classes.
+            perturb, taps: extras of the conditioning about single blocks, see `BlockRequests`.
 
         Raises:
-            ValueError: context or y is missing or not wanted, or something has the wrong shape.
+            ValueError: context or y is missing or not wanted, something has the wrong shape, or a block is not there.
         """
         self.check(x, timesteps, context, y)
         emb = self.embed(timesteps, y)
-        return self.run(x, {"emb": emb, "context": None if context is None else context.to(self.dtype)})
+        return self.run(x, {"emb": emb, "context": None if context is None else context.to(self.dtype)}, perturb, taps)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sgm_plugins.networks.alpha_blender import AlphaBlender, MergeStrategy
 from sgm_plugins.networks.clips import Clips
-from sgm_plugins.networks.spatial_transformer import SpatialTransformer, TransformerBlock
+from sgm_plugins.networks.named_blocks import BlockRequests
+from sgm_plugins.networks.spatial_transformer import SpatialTransformer, TransformerBlock, as_requested
 from sgm_plugins.sinusoidal import timestep_embedding
 
 
@@ -27,7 +28,7 @@ class SpatialVideoTransformer(SpatialTransformer):
         max_period: of the sinusoids that tell the frame's number.
     """
 
-    asks: ClassVar[tuple[str, ...]] = ("context", "clips")
+    asks: ClassVar[tuple[str, ...]] = ("context", "clips", "requests")
 
     def __init__(
         self,
@@ -60,12 +61,14 @@ class SpatialVideoTransformer(SpatialTransformer):
         self.time_pos_embed = PositionEmbedding(channels, max_period)
         self.time_mixer = AlphaBlender(merge_strategy, merge_factor)
 
-    def forward(self, x: Tensor, context: Tensor | None, clips: Clips) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, context: Tensor | None, clips: Clips, requests: BlockRequests | None = None
+    ) -> Tensor:
         """x (rows, channels, h, w), context (rows, m, context_dim) -> like x."""
         h = self.tokens(x)  # (b t) n c
         position = self.time_pos_embed(clips.frames)
         for block, time_block in zip(self.transformer_blocks, self.time_stack, strict=True):
-            h = block(h, context)
+            h = as_requested(requests, block, h, context)
             along = rearrange(h, "(b t) n c -> (b n) t c", t=clips.frames)
             along = time_block(along + position, clips.context)
             h = self.time_mixer(h, rearrange(along, "(b n) t c -> (b t) n c", n=h.shape[1]), clips.image_only)

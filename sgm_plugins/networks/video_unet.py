@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, MutableMapping
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
@@ -189,10 +190,12 @@ class VideoUNet(UNetSkeleton):
         time_context: Tensor | None = None,
         num_video_frames: int | None = None,
         image_only_indicator: Tensor | None = None,
+        perturb: Mapping[str, Any] | None = None,
+        taps: MutableMapping[str, Any] | None = None,
     ) -> Tensor:
         """The network's output, (rows, out_channels, h, w) in the dtype of x; computed in that of the parameters.
 
-        The last three arrive as extras of the conditioning.
+        The last five arrive as extras of the conditioning.
 
         Args:
             x: (rows, in_channels, h, w); rows are clips x frames, frames fastest.
@@ -203,6 +206,7 @@ class VideoUNet(UNetSkeleton):
                 time_context_dim); if the network has a time_context_dim.
             num_video_frames: frames per clip, if not as the constructor said.
             image_only_indicator: not 0 for rows that are images and no frames of a video; (rows,) or (clips, frames).
+            perturb, taps: about single blocks within an image, see `BlockRequests`.
 
         Raises:
             ValueError: something is missing or not wanted, or has the wrong shape.
@@ -217,4 +221,4 @@ class VideoUNet(UNetSkeleton):
         elif self.use_spatial_context and context is not None:
             clip_context = context[::frames]
         clips = Clips(frames, one_per_row(image_only_indicator, len(x)), clip_context)
-        return self.run(x, {"emb": self.embed(timesteps, y), "context": context, "clips": clips})
+        return self.run(x, {"emb": self.embed(timesteps, y), "context": context, "clips": clips}, perturb, taps)

@@ -52,7 +52,9 @@ class CountingNetwork(TinyNetwork):
         super().__init__()
         self.paths: list[list[str]] = []
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: Any = None, y: Any = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, timesteps: torch.Tensor, context: Any = None, y: Any = None, perturb: Any = None
+    ) -> torch.Tensor:
         self.paths.append(path_from("integrate"))
         return super().forward(x, timesteps, context, y)
 
@@ -68,13 +70,21 @@ LOSSES: dict[str, tuple[dict[str, Any], int]] = {  # a config, and frames from t
 }
 FRAMES = {"max_scale": 3.0, "min_scale": 0.5, "num_frames": 2}
 GUIDERS: dict[str, tuple[dict[str, Any], int]] = {  # arguments, and frames from `integrate` to the network
+    "apg": ({"scale": 3.0}, 5),
+    "autoguidance": ({"scale": 3.0, "model": lambda x, sigma, cond: x}, 5),
     "cfg": ({"scale": 3.0}, 5),
+    "cfg_zero_star": ({"scale": 3.0}, 5),
     "identity": ({}, 5),
     "interval": ({"guider": {"use": "cfg", "scale": 3.0}}, 5),  # the sampler asks it for the guider of each level
     "linear": (FRAMES, 5),
+    "perturbed": ({"scale": 3.0, "mode": "pag", "layers": [0]}, 5),
+    # the other guider between them
+    "rescale": ({"guider": {"use": "cfg", "scale": 3.0}}, 6),
     "spatiotemporal": ({**FRAMES, "num_views": 2}, 5),
+    "stack": ({"guiders": [{"use": "cfg", "scale": 3.0}]}, 6),
     "trapezoid": ({**FRAMES, "edge_perc": 0.5}, 5),
     "triangle": (FRAMES, 5),
+    "two_axis": ({"scale": 3.0, "second_scale": 2.0, "second": ["vector"]}, 5),
 }
 
 

@@ -13,6 +13,7 @@ from support.key_tables import shapes_of
 from support.original_data import write_cifar10, write_mnist
 from torch import nn
 
+from sgm_core.conditioning import Conditioning
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BUILTIN, index
 from sgm_core.roles import Coefficients, Scaling
@@ -59,6 +60,13 @@ CYCLES = {
     "peak_factors": [1.0, 0.5],
     "end_factors": [0.2, 0.1],
 }
+
+
+def as_good(x: torch.Tensor, sigma: torch.Tensor, cond: Conditioning) -> torch.Tensor:
+    """The kit's own denoiser, from which autoguidance leads nowhere."""
+    assert cond.vector is not None
+    return x / (1 + sigma**2)[:, None, None, None] + cond.vector[:, :, None, None]
+
 
 BUILT_INS: dict[str, dict[str, Any]] = {
     "engines/diffusion": {
@@ -122,6 +130,13 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "guiders/triangle": {"max_scale": 3.0, "num_frames": 5, "period": [1.0, 2.0]},
     "guiders/trapezoid": {"max_scale": 3.0, "num_frames": 10},
     "guiders/spatiotemporal": {"max_scale": 3.0, "num_frames": 6, "num_views": 2},
+    "guiders/rescale": {"guider": {"use": "cfg", "scale": 3.0}},
+    "guiders/apg": {"scale": 3.0},
+    "guiders/autoguidance": {"scale": 3.0, "model": as_good},
+    "guiders/cfg_zero_star": {"scale": 3.0},
+    "guiders/perturbed": {"scale": 3.0, "mode": "pag", "layers": ["middle_block"]},
+    "guiders/two_axis": {"scale": 3.0, "second_scale": 2.0, "second": ["extras"]},
+    "guiders/stack": {"guiders": [{"use": "cfg", "scale": 3.0}, {"use": "apg", "scale": 2.0}]},
     "losses/standard": {},
     "weightings/unit": {},
     "weightings/edm": {},

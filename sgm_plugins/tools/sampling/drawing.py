@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -9,15 +10,16 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgm_core.config.api import build, components
 from sgm_core.config.build import BuildError
 from sgm_core.errors import SgmError
 from sgm_core.randomness import randn
 from sgm_core.registry import index
-from sgm_core.roles import Denoise, Sampler
+from sgm_core.roles import Denoise, Guider, Sampler
 from sgm_plugins.broadcast import noised
+from sgm_plugins.guidance.stack import leaves
 from sgm_plugins.lora.files import digest_of_lora
 from sgm_plugins.lora.merge import split_weight
 from sgm_plugins.tools.sampling.entries import check_options, makes_videos
@@ -85,6 +87,10 @@ class Drawing:
         config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
         configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
         self.samplers: list[Sampler] = [sampler_of(spec) for spec in configs]
+        models = [model] if self.refiner is None else [model, self.refiner.model]
+        for sampler, drawn_with in zip(self.samplers, models, strict=True):
+            if sampler.guider is not None:
+                check_extras(sampler.guider, drawn_with.engine.model.diffusion_model)
         self.shape = (model.latent_shape[0], self.size[1] // model.cell[0], self.size[0] // model.cell[0])
         self.schedules = schedules_of(self.samplers, (recipe.n * self.frames, *self.shape))
         if self.schedules[0][0].isinf() and not model.engine.denoiser.takes_infinity:
@@ -199,6 +205,20 @@ class Drawing:
         if self.mask is None or z0 is None:
             return denoise
         return keeping(denoise, z0, latent_mask(self.mask, self.model.cell[0]).to(z0.device))
+
+
+def check_extras(guider: Guider, network: nn.Module) -> None:
+    """SgmError if a guider, or one inside it, needs an argument that the network's call does not have."""
+    takes = inspect.signature(network.forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        return
+    for part in leaves(guider):
+        for argument in getattr(part, "network_extras", ()):
+            if argument not in takes:
+                raise SgmError(
+                    f"{type(part).__name__} needs a network whose call has an argument '{argument}', and "
+                    f"{type(network).__name__} has none: take another guider (--guider)"
+                )
 
 
 def sampler_of(spec: Mapping[str, Any]) -> Sampler:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 from sgm_core.errors import SgmError, printable
-from sgm_plugins.tools.sampling.stranger import checked, shared_name
+from sgm_plugins.tools.sampling.stranger import checked, shared_component, shared_name
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 
@@ -166,6 +166,9 @@ class Recipe:
         """With no path of this machine in the names of its files."""
         names = {name: getattr(self, name) for name in FILES}
         changed: dict[str, Any] = {name: None if path is None else shared_name(path) for name, path in names.items()}
+        changed |= {name: shared_component(getattr(self, name)) for name in ("sampler", "guider")}
+        if "samplers" in self.facts:
+            changed["facts"] = {**self.facts, "samplers": shared_component(self.facts["samplers"])}
         return replace(self, **changed, loras=tuple(shared_name(lora) for lora in self.loras))
 
     @classmethod

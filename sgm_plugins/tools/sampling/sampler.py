@@ -83,9 +83,17 @@ def _spec(value: Any) -> Spec:
     return dict(value) if isinstance(value, Mapping) else {"use": value}
 
 
+OWN_WORSE = ("identity", "perturbed", "autoguidance")
+"""Guiders that move away from nothing, or from another network's estimate for the same condition."""
+
+
 def _guider(guider: Spec, scale: float | None, frames: int | None) -> Spec | None:
     if "guider" in guider:  # one that another acts in, as of an interval
         return {**guider, "guider": _guider(_spec(guider["guider"]), scale, frames)}
+    if parts := [_spec(part) for part in guider.get("guiders") or ()]:  # the scale is of one part, see `_main`
+        main = _main(parts)
+        scales = [scale if i == main else None for i in range(len(parts))]
+        return {**guider, "guiders": [_guider(part, scales[i], frames) for i, part in enumerate(parts)]}
     if scale is not None:
         if guider.get("use", "identity") == "identity":
             guider = {"use": "cfg"}
@@ -95,7 +103,16 @@ def _guider(guider: Spec, scale: float | None, frames: int | None) -> Spec | Non
     return guider or None
 
 
+def _main(parts: list[Spec]) -> int:
+    """Which part of a stack is meant by its scale: the first that moves away from the unconditional estimate, or else
+    the first."""
+    return next((i for i, part in enumerate(parts) if _guides({**part, "scale": None})), 0)
+
+
 def _guides(guider: Spec | None) -> bool:
+    """Whether it moves away from the unconditional estimate, which is that of a negative prompt."""
     if guider is not None and "guider" in guider:
         return _guides(_spec(guider["guider"]))
-    return guider is not None and guider["use"] != "identity" and guider.get("scale") != 1
+    if guider is not None and "guiders" in guider:
+        return any(_guides(_spec(part)) for part in guider["guiders"])
+    return guider is not None and guider["use"] not in OWN_WORSE and guider.get("scale") != 1

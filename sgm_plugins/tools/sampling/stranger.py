@@ -11,6 +11,11 @@ from typing import Any
 from sgm_core.errors import SgmError, printable
 from sgm_core.registry import did_you_mean
 
+AUTOGUIDANCE = "autoguidance"
+"""The guider that reads a file."""
+
+_AUTOGUIDANCE = (AUTOGUIDANCE, f"sgm-core:{AUTOGUIDANCE}")
+
 LONGEST_RECIPE = 2**20
 """Characters of a recipe."""
 
@@ -122,10 +127,31 @@ def checked(recipe: str) -> dict[str, Any]:
         if not check(value):
             shown = printable(json.dumps(value)[:200], 60)
             raise SgmError(f"its recipe cannot be read: {key} is {shown}, and has to be {what}")
+    if any(guiding_models(data.get(name)) for name in ("sampler", "guider")):
+        raise SgmError(
+            f"its guider is {AUTOGUIDANCE}, by a model that the recipe names, and a recipe reads no file: give its "
+            "settings as options instead"
+        )
     components = data.get("facts", {}).get("components", [])
     if not some(some(text(200), 4, 4), 1000, 0)(components):
         raise SgmError("its recipe cannot be read: components in its facts are no lists of four texts")
     return data
+
+
+def guiding_models(component: Any) -> list[dict[str, Any]]:
+    """The guiders within a part of a config that take another model from a file."""
+    inner = list(component.values()) if isinstance(component, dict) else component
+    found = [guider for part in inner for guider in guiding_models(part)] if isinstance(inner, list) else []
+    return [component, *found] if isinstance(component, dict) and component.get("use") in _AUTOGUIDANCE else found
+
+
+def shared_component(component: Any) -> Any:
+    """A part of a config with no path of this machine in it, see `shared_name`."""
+    if isinstance(component, dict):
+        changed = {key: shared_component(value) for key, value in component.items()}
+        model = component.get("model") if component.get("use") in _AUTOGUIDANCE else None
+        return changed | {"model": shared_name(str(model))} if isinstance(model, (str, Path)) else changed
+    return [shared_component(part) for part in component] if isinstance(component, list) else component
 
 
 def shared_name(path: str) -> str:

@@ -277,7 +277,7 @@ class Comparison:
             )
 
     def _check_extras(self, network: Call) -> None:
-        """An output that is an argument which the network's call does not have."""
+        """An output of an embedder, or an extra of a guider, that is an argument which the network's call lacks."""
         forward = getattr(network.target, "forward", None)
         if forward is None:
             return
@@ -294,6 +294,16 @@ class Comparison:
                         f"the network ({_place(network)}) has no argument '{argument}'."
                         f"{did_you_mean(argument, [*known, *ARGUMENTS])} Outputs go to vector, crossattn, concat"
                         + (f", {', '.join(known)}" if known else ""),
+                    )
+
+        for component in parts_of(self.parts.get("sampler")):
+            for argument in getattr(component.target, "network_extras", ()):
+                if argument not in parameters:
+                    self.problems.add(
+                        component.origin,
+                        component.path,
+                        f"{component.name} needs a network whose call has an argument '{argument}', and this one "
+                        f"({_place(network)}) has none: take another guider, or another network",
                     )
 
     def _remedy(self, takes: Takes, width: int) -> str:
@@ -337,6 +347,17 @@ def _slots(conditioner: Call) -> Iterator[Plan]:
                 isinstance(plan, Value) and isinstance(plan.value, EmbedderSlot)
             ):
                 yield plan
+
+
+def parts_of(plan: Plan | None) -> Iterator[Call]:
+    """The components in a plan, each before those inside it."""
+    if isinstance(plan, Items):
+        for item in plan.items:
+            yield from parts_of(item)
+    elif (call := call_of(plan)) is not None:
+        yield call
+        for argument in call.arguments.values():
+            yield from parts_of(argument)
 
 
 def _argument_or(arguments: Mapping[str, Plan], name: str, default: Any) -> Any:

@@ -20,6 +20,7 @@ from sgm_plugins.sigma_samplers import EDMSigmaSampler
 from sgm_plugins.weightings import EDMWeighting
 
 TOO_FEW = {"use": "legacy_ddpm", "num_timesteps": 10}
+CFG = {"use": "cfg", "scale": 3.0}
 IMPOSSIBLE = [
     ("denoisers", {"use": "discrete", "scaling": "edm", "discretization": "legacy_ddpm"}, "a logarithm"),
     ("denoisers", {"use": "discrete", "scaling": "v_edm_noise", "discretization": "edm"}, "a logarithm"),
@@ -41,6 +42,8 @@ IMPOSSIBLE = [
         "the table has 3 levels",
     ),
     ("guiders", {"use": "interval", "guider": "identity", "sigma_lo": 2.0, "sigma_hi": 2.0}, "no level is above"),
+    ("guiders", {"use": "stack", "guiders": [CFG, CFG]}, "are of one kind .*: make one of them"),
+    ("guiders", {"use": "autoguidance", "scale": 2.0, "model": "runs/none"}, "runs/none: no such run or checkpoint"),
     (
         "losses",
         {"use": "standard", "sigma_sampler": "edm", "weighting": "v", "loss_type": "lpips"},

@@ -76,6 +76,26 @@ class LeavesItToNobody(Guider):
         return self if sigma > 0.1 else None
 
 
+@broken("guiders", "at each noise level there is a guider")
+class ForgetsItselfInASample(Guider):
+    """Right but in a sample."""
+
+    def __call__(self, denoise, x, sigma, cond, uncond):
+        return denoise(x, sigma, cond)
+
+    def for_schedule(self, sigmas):
+        return WeightsDoNotSumToOne()
+
+
+@broken("guiders", "at sigma = inf, where x is the noise, the estimate is finite")
+class DividesByTheLevel(Guider):
+    """By way of the noise, x - sigma * (x - D) / sigma."""
+
+    def __call__(self, denoise, x, sigma, cond, uncond):
+        level = sigma[:, None, None, None]
+        return x - level * ((x - denoise(x, sigma, cond)) / level)
+
+
 @pytest.mark.parametrize("case", broken)
 def test_it_is_found(case: Case):
     case.check()

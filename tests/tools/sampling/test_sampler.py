@@ -77,3 +77,31 @@ def test_a_model_without_a_sampler_needs_one():
         sampler_config(None, PLAIN)
     whole = {"use": "euler_edm", "discretization": "edm", "num_steps": 3}
     assert sampler_config(None, replace(PLAIN, sampler=whole)) == whole
+
+
+PERTURBED = {"use": "perturbed", "scale": 2.0, "mode": "pag", "layers": [0]}
+APG = {"use": "apg", "scale": 4.0}
+
+
+def test_the_scale_of_a_stack_is_that_of_the_part_that_moves_away_from_the_negative_prompt():
+    stack = {"use": "stack", "guiders": [PERTURBED, {"use": "interval", "guider": APG}, "identity"]}
+    changed = config(guider=stack, scale=9.0, negative="blurry")["guider"]["guiders"]
+    inside = {"use": "interval", "guider": {**APG, "scale": 9.0}}
+    assert changed == [PERTURBED, inside, {"use": "identity"}]
+    alone = config(guider={"use": "stack", "guiders": [PERTURBED, {**PERTURBED, "mode": "slg"}]}, scale=9.0)["guider"]
+    assert [part["scale"] for part in alone["guiders"]] == [9.0, 2.0]
+    rescaled = config(guider={"use": "rescale", "guider": {"use": "stack", "guiders": [PERTURBED, APG]}}, scale=9.0)
+    assert [part["scale"] for part in rescaled["guider"]["guider"]["guiders"]] == [2.0, 9.0]
+    for use in ("apg", "cfg_zero_star", "two_axis", "perturbed", "autoguidance"):
+        assert config(guider={"use": use, "scale": 2.0}, scale=9.0)["guider"]["scale"] == 9.0
+
+
+def test_guidance_away_from_a_worse_network_has_no_use_for_a_negative_prompt():
+    for guider in (
+        PERTURBED,
+        {"use": "autoguidance", "scale": 2.0, "model": "m"},
+        {"use": "stack", "guiders": [PERTURBED]},
+    ):
+        with pytest.raises(SgmError, match="give scale"):
+            config(negative="blurry", guider=guider)
+    assert config(negative="blurry", guider={"use": "stack", "guiders": [PERTURBED, APG]})

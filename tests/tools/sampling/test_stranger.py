@@ -102,3 +102,25 @@ def test_a_file_is_found_by_name_and_digest_and_nothing_else_is_looked_at(tmp_pa
     assert asked == []
     assert found_file("model", beside, "wrong", digest_of) is None
     assert found_file("model", beside, None, digest_of) is None
+
+
+GUIDED = {
+    "use": "interval",
+    "guider": {"use": "stack", "guiders": [{"use": "autoguidance", "scale": 2.0, "model": "M"}]},
+}
+
+
+@pytest.mark.parametrize("key", ["guider", "sampler"])
+def test_a_recipe_makes_nobody_read_the_model_of_a_guider(key):
+    component = {"use": "euler_edm", "guider": GUIDED} if key == "sampler" else GUIDED
+    with pytest.raises(SgmError, match="its guider is autoguidance, by a model that the recipe names"):
+        Recipe.from_json(json.dumps({**GOOD, key: component}))
+
+
+def test_no_path_of_this_machine_is_in_the_guider_of_a_shared_recipe():
+    text = json.dumps(GUIDED).replace('"M"', '"/home/someone/worse.ckpt"')
+    recipe = Recipe("m", guider=json.loads(text), facts={"samplers": [{"guider": json.loads(text)}]})
+    shared = recipe.to_json(0)
+    assert "someone" not in shared
+    assert shared.count('"worse.ckpt"') == 2
+    assert recipe.to_json(0, with_paths=True).count("/home/someone/worse.ckpt") == 2

@@ -1,0 +1,1 @@
+"""Guidance beyond the classifier-free one, a file each."""

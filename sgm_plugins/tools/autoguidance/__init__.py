@@ -1,0 +1,1 @@
+"""Guidance by a worse model of the same thing."""
