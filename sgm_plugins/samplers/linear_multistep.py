@@ -11,6 +11,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from sgm_core.roles import Discretization, Guider, Sampler
+from sgm_plugins.samplers.polynomials import lagrange
 
 
 class LinearMultistepSampler(Sampler):
@@ -69,17 +70,10 @@ def coefficients(past: Sequence[float], sigma_next: float) -> list[float]:
     weight_j = integral of l_j from past[0] to sigma_next, where l_j is the Lagrange polynomial that is 1 at past[j] and
     0 at the other levels. Exact, in float64.
     """
-    # In u = past[0] - sigma the step goes from 0 to h and the levels lie at u = -t <= 0, so that the product of the
-    # (u + t_k) has no negative coefficient: nothing cancels, however uneven the levels.
+    # in u = past[0] - sigma the step goes from 0 to h, and the levels lie at u = -t <= 0
     h = past[0] - sigma_next
-    ts = [sigma - past[0] for sigma in past]
     weights = []
-    for j, t_j in enumerate(ts):
-        polynomial, at_j = [1.0], 1.0  # ascending powers of u; its value at level j
-        for k, t_k in enumerate(ts):
-            if k != j:
-                polynomial = [t_k * a + b for a, b in zip([*polynomial, 0.0], [0.0, *polynomial], strict=True)]
-                at_j *= t_k - t_j
+    for polynomial, at_j in lagrange([sigma - past[0] for sigma in past]):
         integral = sum(a * h ** (m + 1) / (m + 1) for m, a in enumerate(polynomial))
         weights.append(-integral / at_j)  # d sigma = -du
     return weights
