@@ -52,7 +52,7 @@ class BrownianPath:
         self._weights = torch.tensor(weights, dtype=self._dtype).to(entropy.device, non_blocking=True)
         self._chunk = max(CHUNK // (len(entropy) * number * len(nodes[0])), 1) if nodes else 1
         self._number = number
-        self._begin, self._values = 0, entropy[:0]
+        self._begin, self._values = 0, list[Tensor]()
 
     def add(self, x: Tensor, sigma: float, sigma_next: float, std: float) -> Tensor:
         """x + std * noise, where the noise is that of the path from sigma to sigma_next, of unit variance."""
@@ -66,7 +66,7 @@ class BrownianPath:
         """O at a level, (b, c, *grid), float32 at least."""
         i = self._index[sigma]
         if not self._begin <= i < self._begin + len(self._values):
-            self._begin, self._values = i, self._drawn(i, i + self._chunk)
+            self._begin, self._values = i, list(self._drawn(i, i + self._chunk).unbind())
         return self._values[i - self._begin]
 
     def _drawn(self, begin: int, end: int) -> Tensor:
