@@ -60,13 +60,15 @@ class IPNDMSampler(Sampler):
         report: Callable[[int], None],
     ) -> Tensor:
         D, x, levels, back = in_coordinate(self.coordinate, D, x, sigmas)
-        slopes: list[Tensor] = []  # newest first
+        slopes: list[tuple[float, Tensor]] = []  # a level and the slope times this level, newest first
         for i, (level, level_next) in enumerate(pairwise(levels)):
             D_x = D(x, level)
-            pure = math.isinf(level)  # there x is its own slope, and the step is D + level_next * x
-            slopes = [x if pure else (x - D_x).div_(level), *slopes[: self.order - 1]]
-            x, step = (D_x, level_next) if pure else (x, level_next - level)
-            for weight, slope in zip(ADAMS[len(slopes) - 1], slopes, strict=True):
-                x = torch.add(x, slope, alpha=step * weight)
+            if math.isinf(level):  # there x is its own slope
+                slopes = [(1.0, x)]
+                x = torch.add(D_x, x, alpha=level_next)
+            else:
+                slopes = [(level, x - D_x), *slopes[: self.order - 1]]
+                for weight, (past, slope) in zip(ADAMS[len(slopes) - 1], slopes, strict=True):
+                    x = torch.add(x, slope, alpha=weight * (level_next - level) / past)
             report(i)
         return back(x)

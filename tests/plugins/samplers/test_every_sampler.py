@@ -179,7 +179,7 @@ KERNELS = {
     DPMPPSDESampler: 7,
     LCMSampler: 2,
     DEISSampler: 4,
-    IPNDMSampler: 6,
+    IPNDMSampler: 5,
     DDIMSampler: 3,
     DDPMSampler: 3,
 }
