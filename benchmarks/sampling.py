@@ -16,8 +16,10 @@ the samples have to agree.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import diffusers
@@ -30,9 +32,19 @@ from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Denoise, Discretization, Sampler
 from sgm_plugins.denoisers import DiscreteDenoiser
 from sgm_plugins.discretizations import LegacyDDPMDiscretization
+from sgm_plugins.samplers.ddim import DDIMSampler
+from sgm_plugins.samplers.ddpm import DDPMSampler
+from sgm_plugins.samplers.deis import DEISSampler
 from sgm_plugins.samplers.dpmpp_2m import DPMPP2MSampler
+from sgm_plugins.samplers.dpmpp_2m_sde import DPMPP2MSDESampler
+from sgm_plugins.samplers.dpmpp_3m_sde import DPMPP3MSDESampler
+from sgm_plugins.samplers.euler_ancestral import EulerAncestralSampler
 from sgm_plugins.samplers.euler_edm import EulerEDMSampler
+from sgm_plugins.samplers.heun_edm import HeunEDMSampler
+from sgm_plugins.samplers.ipndm import IPNDMSampler
+from sgm_plugins.samplers.lcm import LCMSampler
 from sgm_plugins.samplers.linear_multistep import LinearMultistepSampler
+from sgm_plugins.samplers.unipc import UniPCSampler
 from sgm_plugins.scalings import EpsScaling
 
 STEPS = 50
@@ -50,6 +62,8 @@ class Method(NamedTuple):
     scheduler: str
     takes_x0: bool
     hold: str
+    options: Mapping[str, Any] = {}  # of the scheduler
+    compared: bool = True  # samples of a Gaussian agree; not where each side has noise of its own
 
 
 METHODS = (
@@ -57,18 +71,44 @@ METHODS = (
     Method("DPM++ 2M", DPMPP2MSampler, "DPMSolverMultistepScheduler", True, ">= 4"),
     Method("LMS", LinearMultistepSampler, "LMSDiscreteScheduler", False, ">= 50"),
 )
+"""Also measured with a network of eps."""
+SDE = {"algorithm_type": "sde-dpmsolver++"}
+MORE = (
+    Method("Heun", HeunEDMSampler, "HeunDiscreteScheduler", False, ">= 3"),
+    Method("Euler a", EulerAncestralSampler, "EulerAncestralDiscreteScheduler", False, ">= 3", compared=False),
+    Method("DDIM", DDIMSampler, "DDIMScheduler", True, ">= 3", {"clip_sample": False}, compared=False),
+    Method("DDPM", DDPMSampler, "DDPMScheduler", True, ">= 3", {"clip_sample": False}, compared=False),
+    Method("LCM", LCMSampler, "LCMScheduler", True, ">= 3", compared=False),
+    Method("UniPC", UniPCSampler, "UniPCMultistepScheduler", True, ">= 3"),
+    Method("UniPC, order 3", partial(UniPCSampler, order=3), "UniPCMultistepScheduler", True, ">= 3",
+           {"solver_order": 3}),
+    Method("DEIS", DEISSampler, "DEISMultistepScheduler", True, ">= 3", {"solver_order": 3}, compared=False),
+    Method("iPNDM", IPNDMSampler, "IPNDMScheduler", False, ">= 3", compared=False),
+    Method("DPM++ 2M SDE", DPMPP2MSDESampler, "DPMSolverMultistepScheduler", True, ">= 3", SDE, compared=False),
+    Method("DPM++ 3M SDE", DPMPP3MSDESampler, "DPMSolverMultistepScheduler", True, ">= 3", {**SDE, "solver_order": 3},
+           compared=False),
+)  # fmt: skip
 
 
 def scheduler_of(method: Method, eps: bool) -> Any:
-    scheduler = getattr(diffusers, method.scheduler)(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        timestep_spacing="trailing",  # whole timesteps: levels that `discrete` has too
-        prediction_type="epsilon" if eps or not method.takes_x0 else "sample",
-    )
+    process = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "timestep_spacing": "trailing",  # whole timesteps: levels that `discrete` has too
+        "prediction_type": "epsilon" if eps or not method.takes_x0 else "sample",
+    }
+    kind = getattr(diffusers, method.scheduler)
+    known = inspect.signature(kind).parameters
+    scheduler = kind(**{name: value for name, value in {**process, **method.options}.items() if name in known})
     scheduler.set_timesteps(STEPS)
     return scheduler
+
+
+def levels_of(scheduler: Any) -> Tensor:
+    """Its levels, each once, without the last; those of Stable Diffusion where it has no list of them."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    return LegacyDDPMDiscretization()(STEPS)[:-1] if sigmas is None else sigmas[:-1].unique_consecutive()
 
 
 class Levels(Discretization):
@@ -122,7 +162,7 @@ def discrete(network: Network) -> Denoise:
 def their_loop(scheduler: Any, network: Network, noise: Tensor) -> Callable[[], Tensor]:
     """That of a pipeline of diffusers."""
     # as we begin, with the spread of noised data, in units in which some schedulers make that 1
-    start = noise * (math.hypot(1, scheduler.sigmas[0]) if scheduler.init_noise_sigma > 1 else 1)
+    start = noise * (math.hypot(1, levels_of(scheduler)[0]) if scheduler.init_noise_sigma > 1 else 1)
 
     @torch.no_grad()
     def loop() -> Tensor:
@@ -139,7 +179,7 @@ def contenders(method: Method, eps: bool, make: Callable[[Any], tuple[Denoise, N
     """Both sides with the same network on the same levels, from the same noise."""
     scheduler = scheduler_of(method, eps)
     denoise, network = make(scheduler)
-    sampler = method.sampler(Levels(scheduler.sigmas[:-1].clone()), STEPS)
+    sampler = method.sampler(Levels(levels_of(scheduler)), STEPS)
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     ours = discrete(network) if eps else denoise
     return {
@@ -167,12 +207,12 @@ def apart(method: Method, eps: bool) -> float:
 def rows(rounds: int) -> Iterator[Row]:
     """Microseconds of a step."""
     for eps in (False, True):
-        for method in METHODS:
-            difference = apart(method, eps)
+        for method in METHODS if eps else (*METHODS, *MORE):
+            same = f"samples differ by {apart(method, eps):.0e}" if method.compared else "samples: see equal_to.py"
             results = race(contenders(method, eps, trivial), SHORT * rounds)
             ours, theirs = ([1e6 * t / STEPS for t in results[who].seconds] for who in ("ours", "theirs"))
             yield compared(
                 f"{method.what}, a step, network of {'eps' if eps else 'x0'}", ours, theirs, "us",
                 f"diffusers {method.scheduler}", hold="" if eps else method.hold,
-                note=f"samples differ by {difference:.0e}" + (", with the denoiser's work" if eps else ""),
+                note=same + (", with the denoiser's work" if eps else ""),
             )  # fmt: skip

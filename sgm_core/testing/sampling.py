@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import torch
@@ -30,10 +31,15 @@ class Constant(Guider):
         return torch.ones_like(x)
 
 
-class SamplerContract(Contract):
-    """Noise in, a sample out, converging to the solution of the ODE where no noise is added."""
+def sampled(sampler: Any, denoise: Any, start: Tensor, steps: int = STEPS, generator: Any = None) -> Any:
+    return sampler(denoise, start, Conditioning(), num_steps=steps, generator=generator or seeded(1))
 
-    def __init__(self, subject: Subject, order: float = 1) -> None:
+
+class SamplerContract(Contract):
+    """Noise in, a sample out, converging to the solution of the ODE where no noise is added; with order None, for
+    consistency models, which give the end of a path."""
+
+    def __init__(self, subject: Subject, order: float | None = 1) -> None:
         super().__init__(subject)
         self.order = order
 
@@ -47,31 +53,30 @@ class SamplerContract(Contract):
         self._check_run()
         self._check_end()
         self._check_batch()
-        knobs = {name: 0.0 for name in STOCHASTIC if name in self.subject.schema.parameters}
+        knobs: dict[str, Any] = {name: 0.0 for name in STOCHASTIC if name in self.subject.schema.parameters}
         quiet = self._build(**knobs)
-        deterministic = self._is_deterministic(quiet)
         self.subject.expect(
-            deterministic or not knobs,
+            (deterministic := self._is_deterministic(quiet)) or not knobs,
             f"with {' and '.join(f'{name} = 0' for name in knobs)} it is deterministic",
             "another generator gives another sample",
             "add no noise then",
         )
-        if deterministic:
-            self._check_order(quiet)
-        loud = self._build()
-        if not self._is_deterministic(loud):
+        if deterministic and self.order is not None:
+            self._check_order(quiet, self.order)
+            if "coordinate" in self.subject.schema.parameters:
+                self._check_order(self._build(**knobs, coordinate="t"), self.order)
+        if not self._is_deterministic(loud := self._build()):
             self._check_spread(loud)
 
-    def _build(self, **changes: Any) -> Any:
+    def _build(self, levels: Levels | None = None, **changes: Any) -> Any:
         """On a grid that any number of steps refines."""
         if "discretization" in self.subject.schema.parameters:
-            changes["discretization"] = Levels()
+            changes["discretization"] = levels or Levels()
         return self.subject.build(**changes)
 
     @staticmethod
     def _is_deterministic(sampler: Any) -> bool:
-        start = noise(2, 1, 4, 4)
-        a, b = (sampler(gaussian, start, Conditioning(), num_steps=STEPS, generator=seeded(i)) for i in (1, 2))
+        a, b = (sampled(sampler, gaussian, noise(2, 1, 4, 4), generator=seeded(i)) for i in (1, 2))
         return torch.equal(a, b)
 
     def _check_run(self) -> None:
@@ -106,23 +111,18 @@ class SamplerContract(Contract):
 
     def _check_end(self) -> None:
         """A denoiser that knows only one image leads to it whatever the steps, if the schedule is followed to 0."""
-        image, build = noise(1, 1, 4, 4, seed=3), self.subject.build
-        for steps in (1, 2, 7):
-            out = build()(
-                lambda x, sigma, cond: image.expand_as(x).to(x.dtype),
-                noise(2, 1, 4, 4),
-                Conditioning(),
-                num_steps=steps,
-                generator=seeded(1),
-            )
+        image, start = noise(1, 1, 4, 4, seed=3), noise(2, 1, 4, 4)
+        for where, steps in product(("", " from sigma = inf, where x is the noise itself"), (1, 2, 7)):
+            sampler = self._build(Levels(math.inf)) if where else self.subject.build()
+            out = sampled(sampler, lambda x, sigma, cond: image.expand_as(x).to(x.dtype), start, steps)
             self.subject.expect(
                 bool((out - image).abs().max() < 1e-4),
-                "it follows the schedule to its end, sigma = 0, where all noise is gone",
+                f"it follows the schedule{where} to its end, sigma = 0, where all noise is gone",
                 f"an error of {(out - image).abs().max():.2g} after {steps} steps for data of a single image",
-                "take the last step to sigma = 0, and add no noise there",
+                "take the last step to sigma = 0, and add no noise there; one from sigma = inf to D + sigma_next * x",
             )
         if "guider" in self.subject.schema.parameters:
-            out = build(guider=Constant())(gaussian, noise(2, 1, 4, 4), Conditioning(), num_steps=3)
+            out = sampled(self.subject.build(guider=Constant()), gaussian, start, 3)
             self.subject.expect(
                 bool((out - 1).abs().max() < 1e-4),
                 "it samples from the guided denoiser",
@@ -132,19 +132,19 @@ class SamplerContract(Contract):
 
     def _check_batch(self) -> None:
         sampler, start = self.subject.build(), noise(3, 1, 4, 4)
-        batch = sampler(gaussian, start, Conditioning(), num_steps=STEPS, generator=[seeded(i) for i in range(3)])
+        batch = sampled(sampler, gaussian, start, generator=[seeded(i) for i in range(3)])
         for i in range(3):
-            alone = sampler(gaussian, start[i : i + 1], Conditioning(), num_steps=STEPS, generator=[seeded(i)])
+            alone = sampled(sampler, gaussian, start[i : i + 1], generator=[seeded(i)])
             promise = "with a generator of its own, a sample does not depend on its batch"
             independent(self.subject, promise, alone, batch[i : i + 1], 1e-9, f"mix no samples; {_DRAWS}")
 
-    def _check_order(self, sampler: Any) -> None:
+    def _check_order(self, sampler: Any, order: float) -> None:
         errors = [self._error(sampler, n) for n in (32, 64, 128)]
         slope = math.log2(max(errors[1], 1e-300) / max(errors[2], 1e-300))
         exact = errors[2] < 1e-6  # what float32 levels leave
         self.subject.expect(
-            exact or slope > self.order - 0.25,
-            f"its order of convergence is {self.order}: twice the steps, {2**self.order:g} times less error",
+            exact or slope > order - 0.25,
+            f"its order of convergence is {order}: twice the steps, {2**order:g} times less error",
             f"order {slope:.2f} on a Gaussian (errors {', '.join(f'{e:.1e}' for e in errors)} at 32, 64, 128 steps)",
             "compare the step with the paper's: which sigma, which slope; or claim the order that it has",
         )
@@ -154,12 +154,12 @@ class SamplerContract(Contract):
         """Distance to the exact solution of the ODE for N(0, s^2), x(sigma) ~ sqrt(s^2 + sigma^2)."""
         start, top = noise(2, 1, 4, 4), float(Levels()(num_steps)[0])
         exact = start * math.sqrt(1 + top**2) * DATA_STD / math.sqrt(DATA_STD**2 + top**2)
-        out = sampler(gaussian, start, Conditioning(), num_steps=num_steps, generator=seeded(1))
-        return float((out - exact).abs().max())
+        return float((sampled(sampler, gaussian, start, num_steps) - exact).abs().max())
 
     def _check_spread(self, sampler: Any) -> None:
-        out = sampler(gaussian, noise(4, 1, 32, 32), Conditioning(), num_steps=100, generator=seeded(1))
-        spread = float(out.std())
+        power = 0.5 if self.order is None else 1  # of x's share in the mean: in the end of its path
+        share = lambda x, sigma, cond: x * (gaussian(x, sigma, cond) / x) ** power  # noqa: E731
+        spread = float(sampled(sampler, share, noise(4, 1, 32, 32), 100).std())
         self.subject.expect(
             abs(spread / DATA_STD - 1) < 0.2,
             "what noise it adds it removes again: samples have the spread of the data",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,13 +17,16 @@ DATA_STD = 0.5
 """Standard deviation of the Gaussian data whose denoiser is known exactly."""
 
 
+@dataclass
 class Levels(Discretization):
     """From 20 to 1e-4, evenly spaced in sigma^(1/7): Karras et al. 2022, arXiv:2206.00364, eq. 5."""
+
+    first: float = 20.0
 
     def sigmas(self, n: int) -> Tensor:
         ends = torch.tensor([20.0, 1e-4], dtype=torch.float64) ** (1 / 7)
         ramp = torch.linspace(0, 1, n, dtype=torch.float64)
-        return ((ends[0] + ramp * (ends[1] - ends[0])) ** 7).float()
+        return ((ends[0] + ramp * (ends[1] - ends[0])) ** 7).float().index_fill(0, torch.tensor(0), self.first)
 
 
 class NoisePrediction(Scaling):

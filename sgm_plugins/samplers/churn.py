@@ -45,7 +45,7 @@ class Churn:
     def __call__(self, x: Tensor, sigma: float, num_steps: int, noise: Callable[[], Tensor]) -> tuple[Tensor, float]:
         """(x_hat, sigma_hat) of a step of `num_steps` that starts with x at sigma; draws only if it adds noise."""
         gamma = min(self.s_churn / num_steps, math.sqrt(2) - 1) if self.s_tmin <= sigma <= self.s_tmax else 0.0
-        if gamma == 0:
+        if gamma == 0 or math.isinf(sigma):  # pure noise stays what it is
             return x, sigma
         sigma_hat = sigma * (1 + gamma)
         return torch.add(x, noise(), alpha=self.s_noise * math.sqrt(sigma_hat**2 - sigma**2)), sigma_hat

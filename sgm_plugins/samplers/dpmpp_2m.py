@@ -47,7 +47,7 @@ class DPMPP2MSampler(Sampler):
         h_last = math.inf
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             D_x = D(x, sigma)
-            h = math.log(sigma / sigma_next) if sigma_next > 0 else math.inf
+            h = math.log(sigma / sigma_next) if sigma_next > 0 and math.isfinite(sigma) else math.inf
             if D_last is None or sigma_next == 0:  # nothing to extrapolate from, or t infinitely far
                 D_prime = D_x
             else:

@@ -51,12 +51,12 @@ class DPMPP2SAncestralSampler(Sampler):
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
             sigma_down, sigma_up = self.ancestral.levels(sigma, sigma_next)
             D_x = D(x, sigma)
-            if sigma_down > 0:  # t is infinite at 0, so that step is Euler's, which is x = D
+            if sigma_down > 0 and math.isfinite(sigma):  # t is infinite at the ends: there the step is Euler's
                 sigma_mid = math.sqrt(sigma * sigma_down)
                 x_mid = ode_step(x, D_x, sigma, sigma_mid)
                 x = ode_step(x, D(x_mid, sigma_mid), sigma, sigma_down)
             else:
-                x = D_x
+                x = ode_step(x, D_x, sigma, sigma_down)
             x = self.ancestral.renoise(x, sigma_up, noise)
             report(i)
         return x

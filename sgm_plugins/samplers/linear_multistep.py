@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Annotated
@@ -11,6 +12,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from sgm_core.roles import Discretization, Guider, Sampler
+from sgm_plugins.samplers.coordinate import Coordinate, in_coordinate
+from sgm_plugins.samplers.ode import ode_step
+from sgm_plugins.samplers.polynomials import lagrange
 
 
 class LinearMultistepSampler(Sampler):
@@ -21,11 +25,15 @@ class LinearMultistepSampler(Sampler):
     are nearly straight, so it shows late: the order of convergence is that of the slopes, but 2, from the first step,
     which is Euler's, once errors are very small (`benchmarks/sampler_order.py`).
 
+    A step from sigma = inf is Euler's, and its slope is not used again: no polynomial in sigma goes through it. Flow
+    models want `coordinate: t`, in which pure noise is a level like others.
+
     Args:
         discretization: the noise levels.
         num_steps: steps unless the call says otherwise.
         guider: none means the plain denoiser.
         order: slopes used; 1 is Euler's method.
+        coordinate: the variable of the polynomial; t is sigma / (1 + sigma), the time of flow models.
     """
 
     def __init__(
@@ -34,8 +42,10 @@ class LinearMultistepSampler(Sampler):
         num_steps: Annotated[int, Ge(1)] | None = None,
         guider: Guider | None = None,
         order: Annotated[int, Ge(1)] = 4,
+        coordinate: Coordinate = "sigma",
     ) -> None:
         super().__init__(discretization, num_steps, guider)
+        self.coordinate = coordinate
         self.order = order
 
     def integrate(
@@ -46,20 +56,26 @@ class LinearMultistepSampler(Sampler):
         noise: Callable[[], Tensor],
         report: Callable[[int], None],
     ) -> Tensor:
+        D, x, levels, back = in_coordinate(self.coordinate, D, x, sigmas)
         residuals: list[Tensor] = []  # x - D, which is sigma times the slope; newest first
-        for i, (sigma, weights) in enumerate(zip(sigmas, self.weights(sigmas), strict=False)):
-            residuals = [x - D(x, sigma), *residuals[: self.order - 1]]
+        for i, (sigma, weights) in enumerate(zip(levels, self.weights(levels), strict=False)):
+            D_x = D(x, sigma)
+            if math.isinf(sigma):
+                x = ode_step(x, D_x, sigma, levels[i + 1])
+            else:
+                residuals = [x - D_x, *residuals[: self.order - 1]]
             for weight, residual in zip(weights, residuals, strict=True):
                 x = torch.add(x, residual, alpha=weight)
             report(i)
-        return x
+        return back(x)
 
     def weights(self, sigmas: list[float]) -> list[list[float]]:
-        """Of each step of a schedule, what the last x - D are multiplied by, newest first."""
+        """Of each step of a schedule, what the last x - D are multiplied by, newest first; none from sigma = inf."""
         rows = []
         for i, (_, sigma_next) in enumerate(pairwise(sigmas)):
-            past = sigmas[max(i + 1 - self.order, 0) : i + 1][::-1]
-            rows.append([weight / sigma for weight, sigma in zip(coefficients(past, sigma_next), past, strict=True)])
+            past = [sigma for sigma in sigmas[max(i + 1 - self.order, 0) : i + 1][::-1] if math.isfinite(sigma)]
+            weights = coefficients(past, sigma_next) if past else []
+            rows.append([weight / sigma for weight, sigma in zip(weights, past, strict=True)])
         return rows
 
 
@@ -69,17 +85,10 @@ def coefficients(past: Sequence[float], sigma_next: float) -> list[float]:
     weight_j = integral of l_j from past[0] to sigma_next, where l_j is the Lagrange polynomial that is 1 at past[j] and
     0 at the other levels. Exact, in float64.
     """
-    # In u = past[0] - sigma the step goes from 0 to h and the levels lie at u = -t <= 0, so that the product of the
-    # (u + t_k) has no negative coefficient: nothing cancels, however uneven the levels.
+    # in u = past[0] - sigma the step goes from 0 to h, and the levels lie at u = -t <= 0
     h = past[0] - sigma_next
-    ts = [sigma - past[0] for sigma in past]
     weights = []
-    for j, t_j in enumerate(ts):
-        polynomial, at_j = [1.0], 1.0  # ascending powers of u; its value at level j
-        for k, t_k in enumerate(ts):
-            if k != j:
-                polynomial = [t_k * a + b for a, b in zip([*polynomial, 0.0], [0.0, *polynomial], strict=True)]
-                at_j *= t_k - t_j
+    for polynomial, at_j in lagrange([sigma - past[0] for sigma in past]):
         integral = sum(a * h ** (m + 1) / (m + 1) for m, a in enumerate(polynomial))
         weights.append(-integral / at_j)  # d sigma = -du
     return weights

@@ -22,13 +22,13 @@ def test_it_prints_a_row_for_each_sampler_and_draws_a_plot(
 ) -> None:
     assert run(monkeypatch, "--out", str(tmp_path / "order.png")) == 0
     _, *rows = capsys.readouterr().out.splitlines()
-    measured = {row[:26].strip(): row.split()[-2:] for row in rows}
+    measured = {row[:32].strip(): row.split()[-2:] for row in rows}
     assert measured.keys() == sampler_order.SAMPLERS.keys()
     for name, (theory, order) in measured.items():
         assert int(theory) == sampler_order.SAMPLERS[name].order
         assert float(order) == pytest.approx(int(theory), abs=sampler_order.SLACK)
     with Image.open(tmp_path / "order.png") as image:
-        assert len(image.getcolors(1 << 20)) > len(sampler_order.COLORS)
+        assert len(image.getcolors(1 << 20)) > len(sampler_order.PLOTTED)
 
 
 @pytest.mark.parametrize("claim", [1, 3])

@@ -1,0 +1,140 @@
+"""Noise of a Brownian path: another number of steps meets the same path at other levels."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+CELL = 32.0
+"""Of ln(sigma): between the ends of a cell the correlation is exp(-32), nothing that a number could hold."""
+DEPTH = 15
+"""How often a cell is halved; levels nearer than 32 / 2^15, a thousandth of ln(sigma), may be in one interval."""
+CHUNK = 1 << 18
+"""Numbers drawn at once: those of several levels for small samples."""
+
+
+class BrownianPath:
+    """The noise of stochastic samplers, as a function of sigma: B, a Brownian motion in 1 / sigma^2.
+
+    With D fixed, the exact sample of the SDE at sigma with eta = 1 is D + sigma^2 B(1 / sigma^2), so that one step and
+    two halves of it lead to the same point. B is the virtual Brownian tree of Li et al. 2020, arXiv:2001.01328,
+    section 4: each value is found by halving intervals, with normal numbers that are a hash of (entropy of the
+    sample, interval, element). So it depends on the entropy alone, not on where it is asked. It is a tree in
+    lambda = -ln(sigma), of O = sigma B, a stationary process with the correlation exp(-|lambda - lambda'|), which has
+    no scale and no end: at sigma = inf there is none of it yet.
+
+    All of it happens on the device of the noise, with no generator and nothing that waits for the device. Levels in
+    one interval of the smallest size are drawn independently, given its ends.
+
+    Args:
+        entropy: standard normal noise, (b, c, *grid), one draw. Each row has the path that the numbers of this row
+            say, whatever else is in the batch.
+        levels: where values are going to be asked, falling; an infinite one and 0 may be among them.
+    """
+
+    def __init__(self, entropy: Tensor, levels: Sequence[float]) -> None:
+        self._shape = entropy.shape
+        self._dtype = torch.promote_types(entropy.dtype, torch.float32)
+        number = max(entropy[0].numel(), 1) if len(entropy) else 1
+        elements = _mixed(torch.arange(number, device=entropy.device))
+        integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[entropy.element_size()]
+        bits = entropy.contiguous().view(integer).reshape(len(entropy), -1).long()
+        self._elements = elements[: (number + 1) // 2]  # two normal numbers of each
+        self._seeds = _mixed((bits * (elements | 1)).sum(dim=1, keepdim=True))  # (b, 1)
+        self._index = {sigma: i for i, sigma in enumerate(s for s in levels if 0 < s < math.inf)}
+        nodes, weights = zip(*(_combination(sigma) for sigma in self._index), strict=True) if self._index else ((), ())
+        self._nodes = torch.tensor(nodes, dtype=torch.int64).to(entropy.device, non_blocking=True)
+        self._weights = torch.tensor(weights, dtype=self._dtype).to(entropy.device, non_blocking=True)
+        self._chunk = max(CHUNK // (len(entropy) * number * len(nodes[0])), 1) if nodes else 1
+        self._number = number
+        self._begin, self._values = 0, list[Tensor]()
+
+    def add(self, x: Tensor, sigma: float, sigma_next: float, std: float) -> Tensor:
+        """x + std * noise, where the noise is that of the path from sigma to sigma_next, of unit variance."""
+        if math.isinf(sigma):
+            return torch.add(x, self._at(sigma_next).to(x.dtype), alpha=std)
+        ratio, last = sigma_next / sigma, self._at(sigma)
+        noise = torch.add(self._at(sigma_next), last, alpha=-ratio)  # of variance 1 - ratio^2
+        return torch.add(x, noise.to(x.dtype), alpha=std / math.sqrt(-math.expm1(2 * math.log(ratio))))
+
+    def _at(self, sigma: float) -> Tensor:
+        """O at a level, (b, c, *grid), float32 at least."""
+        i = self._index[sigma]
+        if not self._begin <= i < self._begin + len(self._values):
+            self._begin, self._values = i, list(self._drawn(i, i + self._chunk).unbind())
+        return self._values[i - self._begin]
+
+    def _drawn(self, begin: int, end: int) -> Tensor:
+        """O at some of the levels."""
+        nodes, weights = self._nodes[begin:end], self._weights[begin:end]  # (levels, n)
+        keys = _mixed(nodes[:, :, None] + self._seeds[:, 0])  # (levels, n, b)
+        bits = _mixed(keys[..., None] + self._elements)
+        # Box and Muller 1958, of the two halves of each 64 bits; the first is above 0
+        radius = ((bits >> 32 & 0xFFFFFFFF).to(self._dtype) + 1).mul_(2.0**-32).log_().mul_(-2).sqrt_()
+        angle = (bits & 0xFFFFFFFF).to(self._dtype).mul_(2 * math.pi * 2.0**-32)
+        normal = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-1)
+        values = torch.bmm(weights[:, None], normal.flatten(2))
+        rows = values.reshape(len(nodes), len(self._seeds), normal.shape[-1])
+        return rows[..., : self._number].reshape(len(nodes), *self._shape)
+
+
+@lru_cache(maxsize=1 << 14)
+def _combination(sigma: float) -> tuple[list[int], list[float]]:
+    """O at this level as a sum of standard normal numbers: which (their 64-bit names), and with which weights.
+
+    Between values a and b of the process at distances p and q, O has the mean (sinh(q) a + sinh(p) b) / sinh(p + q) and
+    the variance 2 sinh(p) sinh(q) / sinh(p + q). From the smallest interval up, the weights of its ends go to the
+    midpoint of the next larger one and to the ends of that.
+    """
+    at = -math.log(sigma) / CELL
+    cell = math.floor(at)
+    place = (at - cell) * 2**DEPTH
+    interval = min(int(place), 2**DEPTH - 1)
+    width = CELL / 2**DEPTH
+    p = (place - interval) * width
+    q = width - p
+    left, right = math.sinh(q) / math.sinh(width), math.sinh(p) / math.sinh(width)
+    nodes = [_name(-1, struct.unpack("<q", struct.pack("<d", sigma))[0])]
+    weights = [math.sqrt(max(2 * math.sinh(p) * math.sinh(q) / math.sinh(width), 0.0))]
+    for depth in reversed(range(DEPTH)):
+        interval, second = divmod(interval, 2)
+        half = CELL / 2 ** (depth + 1)
+        of_middle, mean = left if second else right, 1 / (2 * math.cosh(half))
+        nodes.append(_name(cell, depth, interval))
+        weights.append(of_middle * math.sqrt(math.tanh(half)))
+        left, right = (
+            (of_middle * mean, right + of_middle * mean) if second else (left + of_middle * mean, of_middle * mean)
+        )
+    nodes += [_name(cell), _name(cell + 1)]
+    weights += [left, right]
+    return nodes, weights
+
+
+def _name(*numbers: int) -> int:
+    """A signed 64-bit hash of whole numbers."""
+    bits = 0
+    for number in numbers:
+        bits = (bits ^ number) + 0x9E3779B97F4A7C15 & _ALL
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _ALL
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _ALL
+        bits ^= bits >> 31
+    return bits - (bits >> 63 << 64)
+
+
+_ALL = (1 << 64) - 1
+
+
+def _mixed(z: Tensor) -> Tensor:
+    """64-bit numbers, hashed: splitmix64, Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
+
+    Shifts of int64 repeat the sign, which costs a bit in the first two; the last one does without.
+    """
+    z = z + -0x61C8864680B583EB
+    z = (z ^ (z >> 30)).mul_(-0x40A7B892E31B1A47)
+    z = (z ^ (z >> 27)).mul_(-0x6B2FB644ECCEEE15)
+    return z ^ (z >> 31 & (1 << 33) - 1)
