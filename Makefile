@@ -38,6 +38,8 @@ bench: .venv/bench.done
 	$(BIN)/python benchmarks/speed.py --out runs/speed
 	$(BIN)/python benchmarks/registry.py
 	$(BIN)/python benchmarks/sampler_order.py
+	$(BIN)/python benchmarks/sampler_order.py --few
+	$(BIN)/python benchmarks/equal_to.py --out docs/equal.md
 	$(BIN)/python benchmarks/digits_quality.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/report.py

@@ -37,9 +37,7 @@ def test_the_page_has_a_number_or_a_reason_in_every_cell(
     assert "all are equal within the bounds" in capsys.readouterr().out
 
 
-def test_another_method_is_named_and_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_method_is_named_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     entries = equal_to.entries()
     swapped = {"heun_edm": entries["heun_edm"]._replace(formula=entries["euler_edm"].formula)}
     assert run(monkeypatch, swapped) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Literal
 
 import pytest
 import torch
@@ -18,7 +20,8 @@ class Euler(Sampler):
     """The Euler method, right."""
 
     def step(self, x, sigma, sigma_next, D, noise):
-        return x + (sigma_next - sigma) * (x - D(x, sigma)) / sigma
+        D_x = D(x, sigma)
+        return D_x + sigma_next * x if math.isinf(sigma) else x + (sigma_next - sigma) * (x - D_x) / sigma
 
     def integrate(self, D, x, sigmas, noise, report):
         for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
@@ -37,8 +40,8 @@ class WrongSlope(Euler):
     """Half the slope, until the last step."""
 
     def step(self, x, sigma, sigma_next, D, noise):
-        slope = (x - D(x, sigma)) / sigma
-        return x + (sigma_next - sigma) * slope * (0.5 if sigma_next else 1)
+        x_next = super().step(x, sigma, sigma_next, D, noise)
+        return x_next if math.isinf(sigma) or sigma_next == 0 else (x + x_next) / 2
 
 
 @broken("samplers", "left as it was(?s:.*)'noise' differs")
@@ -57,6 +60,29 @@ class StopsEarly(Euler):
         x = super().integrate(D, x, sigmas[:-1], noise, report)
         report(len(sigmas) - 2)
         return x
+
+
+@broken("samplers", r"follows the schedule from sigma = inf(?s:.*)an error of nan")
+class DividesByInfinity(Euler):
+    """Right at finite levels alone."""
+
+    def step(self, x, sigma, sigma_next, D, noise):
+        return x + (sigma_next - sigma) * (x - D(x, sigma)) / sigma
+
+
+@broken("samplers", "order of convergence is 2", {"order": 2})
+class OtherwiseInTime(Euler):
+    """A claim that holds in sigma, where Heun's method is used, but not in t."""
+
+    def __init__(self, discretization: Discretization, coordinate: Literal["sigma", "t"] = "sigma") -> None:
+        super().__init__(discretization)
+        self.coordinate = coordinate
+
+    def step(self, x, sigma, sigma_next, D, noise):
+        x_next = super().step(x, sigma, sigma_next, D, noise)
+        if self.coordinate == "t" or sigma_next == 0 or math.isinf(sigma):
+            return x_next
+        return (x_next + x + (sigma_next - sigma) * (x_next - D(x_next, sigma_next)) / sigma_next) / 2
 
 
 @broken("samplers", "the denoiser gets a positive sigma")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -28,7 +29,8 @@ class ExampleSampler(Sampler):
     ) -> Tensor:
         """One evaluation per step; no noise is added."""
         for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-            d = (x - D(x, sigma)) / sigma
-            x = x + (sigma_next - sigma) * d
+            D_x = D(x, sigma)
+            # at sigma = inf, pure noise, x is the noise itself
+            x = D_x + sigma_next * x if math.isinf(sigma) else x + (sigma_next - sigma) * (x - D_x) / sigma
             report(i)
         return x
