@@ -44,16 +44,13 @@ class Takes(NamedTuple):
         key: the parameter of its constructor that decides the width; empty where none does.
         width: channels of `x` (concatenated conditioning included), width of tokens or of a vector; None: takes none.
         needs: other keys, with values, that `key` needs to have its effect: {"num_classes": "sequential"}.
+        owner: the component that has the key; who asks fills it in.
     """
 
     key: str
     width: int | None
     needs: Mapping[str, Any] = {}
-
-
-def declaration(target: Any) -> Callable[..., Any] | None:
-    """The `shapes` of a component, or None."""
-    return own_static(target, "shapes")
+    owner: Any = None
 
 
 def own_static(target: Any, name: str) -> Callable[..., Any] | None:
