@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -126,8 +127,12 @@ class Checker:
                     except OverflowError:
                         return self._wrong(node, type_, path)
                 fits = type(value) is t or (isinstance(value, t) and not isinstance(value, bool))
-            case Choice(values):
-                fits = any(type(value) is type(choice) and value == choice for choice in values)
+            case Choice(values, of):
+                given = is_object_of(value, type_)  # by Python code
+                name = getattr(value, "name", str(value).removeprefix("torch.")) if given else value
+                if of is not None and name in values:
+                    return Value(getattr(of, "__members__", vars(sys.modules.get("torch", sys))).get(name), name)
+                fits = given or any(type(value) is type(choice) and value == choice for choice in values)
             case PathType():
                 fits = isinstance(value, (str, Path))
                 if fits:
@@ -145,12 +150,13 @@ class Checker:
         return plan
 
     def _dict(self, node: Node, key_type: Type, value_type: Type, path: str) -> Plan:
-        fields: dict[Any, Plan] = {}
+        plan = Fields({})
         for key, child in node.value.items():
             if not (type(key_type) is Scalar and type(key) is key_type.type):
-                self.check(Node(key, child.where), key_type, join(path, str(key)))
-            fields[key] = self._child(child, value_type, path, str(key))
-        return Fields(fields)
+                found = self.check(Node(key, child.where), key_type, join(path, str(key)))
+                plan.keys[key] = found.value if isinstance(found, Value) and found.name else key
+            plan.fields[key] = self._child(child, value_type, path, str(key))
+        return plan
 
     def _either(self, node: Node, options: tuple[Type, ...], type_: Type, path: str) -> Plan:
         """The option that fits, else the problems of the one that was most likely meant.

@@ -16,9 +16,10 @@ NO_PARAMETERS = Signature({})
 
 @dataclass(slots=True)
 class Value:
-    """A finished value."""
+    """A finished value; `name` is what a config has for a member of an Enum or a dtype."""
 
     value: Any
+    name: str = ""
 
 
 @dataclass(slots=True)
@@ -31,9 +32,10 @@ class Items:
 
 @dataclass(slots=True)
 class Fields:
-    """A dict."""
+    """A dict; `keys` are the members of an Enum that its keys are names of."""
 
     fields: dict[Any, Plan]
+    keys: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,8 +91,8 @@ def rebuilt(plan: Plan, change: Callable[[Plan], Plan]) -> Plan:
     match plan:
         case Items(items, make):
             return Items([change(item) for item in items], make)
-        case Fields(fields):
-            return Fields({key: change(item) for key, item in fields.items()})
+        case Fields(fields, keys):
+            return Fields({key: change(item) for key, item in fields.items()}, keys)
         case Call():
             return replace(plan, arguments={name: change(item) for name, item in plan.arguments.items()})
     return plan
@@ -109,4 +111,4 @@ def plain_plan(plan: Plan) -> Any:
             if plan.entry is None:
                 return data
             return plan.spelling if plan.short and not data else {"use": plan.spelling, **data}
-    return str(plan.value) if isinstance(plan.value, Path) else plan.value
+    return plan.name or (str(plan.value) if isinstance(plan.value, Path) else plan.value)

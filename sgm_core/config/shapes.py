@@ -54,7 +54,7 @@ def _argument(call: Call, name: str) -> Any:
 def told(plan: Plan) -> Any:
     """A value as `shapes` is told it; of a part its own `shapes`."""
     match plan:
-        case Value(value) if value is None or isinstance(value, (bool, int, float, str, Path)):
+        case Value(value, name) if name or value is None or isinstance(value, (bool, int, float, str, Path)):
             return value
         case Items(items, make):
             return make([told(item) for item in items])
