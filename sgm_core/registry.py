@@ -155,11 +155,11 @@ def _entry_points(text: str) -> dict[tuple[str, str], str]:
     group = ""
     for line in text.splitlines():
         line = line.strip()
-        if line.startswith("["):
-            group = line.strip("[] ")
+        if line.startswith("[") and line.endswith("]"):
+            group = line.strip("[]")
         elif group.startswith("sgm.") and "=" in line and not line.startswith("#"):
             name, _, value = line.partition("=")
-            found.setdefault((group, name.strip()), value.split("[")[0].strip())
+            found.setdefault((group, name.strip()), "".join(value.split("[")[0].split()))
     return found
 
 
