@@ -160,7 +160,7 @@ class Drawing:
         self, recipe: Recipe, generators: list[torch.Generator], progress: Callable[[int, int], None] | None
     ) -> Tensor:
         model, (factor, _) = self.model, self.model.cell
-        shape = (model.latent_shape[0], self.size[1] // factor, self.size[0] // factor)
+        shape = (model.channels, self.size[1] // factor, self.size[0] // factor)
         seen = self.init if self.is_video else None
         cond, uncond = model.condition(recipe, self.size, self.frames, seen, generators)
         of_rows = [generator for generator in generators for _ in range(self.frames)]
