@@ -23,8 +23,7 @@ inputs' shapes to what it says, None where it says nothing. By kind:
 | networks | `shapes(...)`: a mapping from the arguments of its call (`x`, `context`, `y`, extras) to `Takes` |
 | datamodules | `shapes(...)`: a mapping from all entries of a batch to their shapes, None for text |
 
-It raises ValueError for inputs that it cannot take. It is not inherited: a subclass, whose constructor or call may be
-another, says it anew.
+It raises ValueError for inputs that it cannot take. It is not inherited: a subclass declares its own.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ from sgm_core.config.schema import Signature
 from sgm_core.config.tree import Origin
 from sgm_core.registry import Entry
 
-NO_PARAMETERS = Signature({})
-
 
 @dataclass(slots=True)
 class Value:
@@ -49,7 +47,7 @@ class Call:
     path: str
     late: bool = False
     entry: Entry | None = None
-    schema: Signature = NO_PARAMETERS
+    schema: Signature = field(default=Signature({}))
     spelling: str = ""
     """How the component is called in the config, perhaps with its distribution."""
     short: bool = False

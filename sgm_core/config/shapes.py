@@ -13,7 +13,8 @@ from sgm_core.shapes import Takes, own_static, unknown
 
 
 def said_by(plan: Plan | None) -> Callable[..., Any]:
-    """What a component says of its shapes, as a function of those of its inputs."""
+    """What a component says of its shapes, as a function of those of its inputs. The key of a network that is inside
+    another one belongs to the inner one."""
     call = call_of(plan)
     shapes = None if call is None else own_static(call.target, "shapes")
     if call is None or shapes is None:
@@ -23,7 +24,6 @@ def said_by(plan: Plan | None) -> Callable[..., Any]:
         said = shapes(*inputs, **keywords(shapes, call))
         if not isinstance(said, Mapping):
             return said
-        # of a network around another one, the key belongs to the inner one
         return {k: v._replace(owner=v.owner or call) if isinstance(v, Takes) else v for k, v in said.items()}
 
     return say
