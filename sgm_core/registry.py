@@ -155,11 +155,11 @@ def _entry_points(text: str) -> dict[tuple[str, str], str]:
     group = ""
     for line in text.splitlines():
         line = line.strip()
-        if line.startswith("["):
-            group = line.strip("[] ")
+        if line.startswith("[") and line.endswith("]"):
+            group = line.strip("[]")
         elif group.startswith("sgm.") and "=" in line and not line.startswith("#"):
             name, _, value = line.partition("=")
-            found.setdefault((group, name.strip()), value.split("[")[0].strip())
+            found.setdefault((group, name.strip()), "".join(value.split("[")[0].split()))
     return found
 
 
@@ -404,12 +404,13 @@ def noun_of(group: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, or an empty text. Case, - and _ make no difference."""
+    """The known word that was probably meant, or an empty text. Case, -, _ and the folder of a file do not count."""
     from difflib import get_close_matches  # an error's business: 9 ms that a listing need not pay
 
-    spellings = {name.lower().replace("-", "_"): name for name in known}
-    close = get_close_matches(word.lower().replace("-", "_"), spellings, n=1, cutoff=0.6)
-    return spellings[close[0]] if close else ""
+    words = [word, *known]
+    plain = [re.sub(r"^.*/|\.ya?ml$", "", name.lower()).replace("-", "_") for name in words]
+    close = get_close_matches(plain[0], plain[1:], n=1, cutoff=0.6)
+    return words[plain.index(close[0], 1)] if close else ""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -23,8 +23,7 @@ inputs' shapes to what it says, None where it says nothing. By kind:
 | networks | `shapes(...)`: a mapping from the arguments of its call (`x`, `context`, `y`, extras) to `Takes` |
 | datamodules | `shapes(...)`: a mapping from all entries of a batch to their shapes, None for text |
 
-It raises ValueError for inputs that it cannot take. It is not inherited: a subclass, whose constructor or call may be
-another, says it anew.
+It raises ValueError for inputs that it cannot take. It is not inherited: a subclass declares its own.
 """
 
 from __future__ import annotations
@@ -44,16 +43,13 @@ class Takes(NamedTuple):
         key: the parameter of its constructor that decides the width; empty where none does.
         width: channels of `x` (concatenated conditioning included), width of tokens or of a vector; None: takes none.
         needs: other keys, with values, that `key` needs to have its effect: {"num_classes": "sequential"}.
+        owner: the component that has the key; who asks fills it in.
     """
 
     key: str
     width: int | None
     needs: Mapping[str, Any] = {}
-
-
-def declaration(target: Any) -> Callable[..., Any] | None:
-    """The `shapes` of a component, or None."""
-    return own_static(target, "shapes")
+    owner: Any = None
 
 
 def own_static(target: Any, name: str) -> Callable[..., Any] | None:

@@ -61,8 +61,8 @@ def build_plan(plan: Plan) -> Any:
             return value
         case Items(items, make):
             return make([item.value if type(item) is Value else build_plan(item) for item in items])
-        case Fields(fields):
-            return {key: item.value if type(item) is Value else build_plan(item) for key, item in fields.items()}
+        case Fields(fields, keys):
+            return {keys.get(key, key): build_plan(item) for key, item in fields.items()}
         case Call():
             return Planned(plan) if plan.late else _call(plan)
 

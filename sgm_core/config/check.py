@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,8 +40,6 @@ from sgm_core.config.tree import INVALID, MISSING, Node, Problems, join, leaves
 from sgm_core.config.wording import hint, shown
 from sgm_core.kinds import KINDS
 from sgm_core.registry import Entry, RegistryError, did_you_mean, index, nearest
-
-_NUMBERS = frozenset({bool, int, float})
 
 CACHED = "cached"
 """The component that `cache: true` asks for: `{use: cached, ...}` around a part keeps its outputs on disk."""
@@ -98,8 +97,6 @@ class Checker:
         value = node.value
         if type(type_) is Scalar and type(value) is type_.type and value != MISSING:
             return Value(value)
-        if type(type_) is Either and (value is None or type(value) in _NUMBERS):
-            return self._either(node, type_.options, type_, join(path, key))
         return self.check(node, type_, join(path, key))
 
     def _wrong(self, node: Node, type_: Type, path: str) -> Plan:
@@ -126,8 +123,12 @@ class Checker:
                     except OverflowError:
                         return self._wrong(node, type_, path)
                 fits = type(value) is t or (isinstance(value, t) and not isinstance(value, bool))
-            case Choice(values):
-                fits = any(type(value) is type(choice) and value == choice for choice in values)
+            case Choice(values, of):
+                given = is_object_of(value, type_)  # by Python code
+                name = getattr(value, "name", str(value).removeprefix("torch.")) if given else value
+                if of is not None and name in values:
+                    return Value(getattr(of, "__members__", vars(sys.modules.get("torch", sys))).get(name), name)
+                fits = given or any(type(value) is type(choice) and value == choice for choice in values)
             case PathType():
                 fits = isinstance(value, (str, Path))
                 if fits:
@@ -145,12 +146,13 @@ class Checker:
         return plan
 
     def _dict(self, node: Node, key_type: Type, value_type: Type, path: str) -> Plan:
-        fields: dict[Any, Plan] = {}
+        plan = Fields({})
         for key, child in node.value.items():
             if not (type(key_type) is Scalar and type(key) is key_type.type):
-                self.check(Node(key, child.where), key_type, join(path, str(key)))
-            fields[key] = self._child(child, value_type, path, str(key))
-        return Fields(fields)
+                found = self.check(Node(key, child.where), key_type, join(path, str(key)))
+                plan.keys[key] = found.value if isinstance(found, Value) and found.name else key
+            plan.fields[key] = self._child(child, value_type, path, str(key))
+        return plan
 
     def _either(self, node: Node, options: tuple[Type, ...], type_: Type, path: str) -> Plan:
         """The option that fits, else the problems of the one that was most likely meant.
@@ -163,7 +165,7 @@ class Checker:
         if kind is not str and Scalar(kind) in options:  # a string could be a name or a choice as well
             return Value(value)
         likely = [option for option in options if same_shape(value, option)]
-        if len(likely) == 1:
+        if len(likely) == 1 and isinstance(value, (dict, list)):
             return self.check(node, likely[0], path)
         trials: list[tuple[Checker, Plan]] = []
         for option in sorted(likely, key=lambda option: rank(value, option)):
@@ -174,9 +176,14 @@ class Checker:
                 return plan
             trials.append((trial, plan))
         named = [trial for trial in trials if trial[0].entries]  # a component of this name exists
-        if not trials or not (named or isinstance(value, (dict, list))):
+        unknown = not named and isinstance(value, str) and [type(option) for option in likely] == [Component]
+        if not trials or not (named or unknown or isinstance(value, (dict, list))):
             return self._wrong(node, type_, path)
-        self.problems.found += min(named or trials, key=_misfit)[0].problems.found
+        found = min(named or trials, key=_misfit)[0].problems.found
+        if unknown:  # it might be meant as another option
+            others = Either(tuple(option for option in options if option not in likely))
+            found = [found[0]._replace(message=f"{found[0].message}\nOr {describe(others)}{hint(node, others)}")]
+        self.problems.found += found
         return Value(None)
 
     # --- components ------------------------------------------------------------------------------------------------

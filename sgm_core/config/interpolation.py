@@ -46,8 +46,7 @@ Steps = tuple[Any, ...]
 def interpolate(tree: Node, problems: Problems) -> None:
     """Replace every `${...}` in place. What fails is reported once and left `INVALID`."""
     pending = {id(node) for _, node in leaves(tree) if isinstance(node.value, str) and "${" in node.value}
-    if pending:
-        _Interpolation(tree, pending, problems).resolve(tree, ())
+    _Interpolation(tree, pending, problems).resolve(tree, ())
 
 
 def escape(text: str) -> str:

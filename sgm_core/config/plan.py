@@ -11,14 +11,13 @@ from sgm_core.config.schema import Signature
 from sgm_core.config.tree import Origin
 from sgm_core.registry import Entry
 
-NO_PARAMETERS = Signature({})
-
 
 @dataclass(slots=True)
 class Value:
-    """A finished value."""
+    """A finished value; `name` is what a config has for a member of an Enum or a dtype."""
 
     value: Any
+    name: str = ""
 
 
 @dataclass(slots=True)
@@ -31,9 +30,10 @@ class Items:
 
 @dataclass(slots=True)
 class Fields:
-    """A dict."""
+    """A dict; `keys` are the members of an Enum that its keys are names of."""
 
     fields: dict[Any, Plan]
+    keys: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Call:
     path: str
     late: bool = False
     entry: Entry | None = None
-    schema: Signature = NO_PARAMETERS
+    schema: Signature = field(default=Signature({}))
     spelling: str = ""
     """How the component is called in the config, perhaps with its distribution."""
     short: bool = False
@@ -89,8 +89,8 @@ def rebuilt(plan: Plan, change: Callable[[Plan], Plan]) -> Plan:
     match plan:
         case Items(items, make):
             return Items([change(item) for item in items], make)
-        case Fields(fields):
-            return Fields({key: change(item) for key, item in fields.items()})
+        case Fields(fields, keys):
+            return Fields({key: change(item) for key, item in fields.items()}, keys)
         case Call():
             return replace(plan, arguments={name: change(item) for name, item in plan.arguments.items()})
     return plan
@@ -109,4 +109,4 @@ def plain_plan(plan: Plan) -> Any:
             if plan.entry is None:
                 return data
             return plan.spelling if plan.short and not data else {"use": plan.spelling, **data}
-    return str(plan.value) if isinstance(plan.value, Path) else plan.value
+    return plan.name or (str(plan.value) if isinstance(plan.value, Path) else plan.value)

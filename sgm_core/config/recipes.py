@@ -70,8 +70,8 @@ def _sealed_call(plan: Call) -> Call:
 def _sealed(plan: Plan) -> Plan:
     """The plan, without objects."""
     match plan:
-        case Value(value):
-            if is_plain(value):
+        case Value(value, name):
+            if name or is_plain(value):
                 return plan
             base = next((base for base in (int, float, str) if isinstance(value, base)), None)  # numpy's float64, say
             # an object with a recipe was built by an earlier call

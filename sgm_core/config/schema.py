@@ -34,9 +34,10 @@ class Scalar(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One of a few values, `Literal`."""
+    """One of a few values, `Literal`; or of the names of what a class `of` has, an Enum or `torch.dtype`."""
 
     values: tuple[Any, ...]
+    of: Any = None
 
 
 class PathType(NamedTuple):
@@ -60,7 +61,7 @@ class DictOf(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The fields of a dataclass or a NamedTuple."""
+    """The fields of a dataclass, a NamedTuple or a TypedDict."""
 
     cls: type
 
@@ -202,6 +203,8 @@ def spelt(value: Any, otherwise: Callable[[Any], str] = str) -> str:
 # --- signatures ----------------------------------------------------------------------------------------------------
 
 REQUIRED: Any = inspect.Parameter.empty
+ABSENT: Any = object()
+"""The default of a key that a TypedDict may be without."""
 
 
 class Parameter(NamedTuple):
@@ -230,6 +233,13 @@ class Signature(NamedTuple):
 @functools.cache
 def signature(target: Any, late: tuple[str, ...] = ()) -> Signature:
     """The schema of a class or function, without its `late` leading parameters. Read once per process."""
+    found: dict[str, Parameter] = {}
+    if hasattr(target, "__required_keys__"):  # a TypedDict, which does not see a mark in a hint that is a text
+        for key, hint in _hints_of(target).items():
+            mark = typing.get_origin(hint)
+            needed = mark is typing.Required or (key in target.__required_keys__ and mark is not typing.NotRequired)
+            found[key] = Parameter(key, from_hint(hint), REQUIRED if needed else ABSENT)
+        return Signature(found)
     try:
         parameters = list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):  # written in C, without a text signature: the call itself will tell
@@ -242,7 +252,6 @@ def signature(target: Any, late: tuple[str, ...] = ()) -> Signature:
         if field.default_factory is not dataclasses.MISSING:
             make: Any = field.default_factory
             defaults[field.name] = make() if make in _CONTAINERS else make
-    found: dict[str, Parameter] = {}
     for p in [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)][len(late) :]:
         hint, default = hints.get(p.name, Any), defaults[p.name]
         if default is None and hint not in (Any, object):  # `width: int = None` takes null
@@ -310,6 +319,10 @@ _SEQUENCES: dict[Any, Callable[[list[Any]], Any]] = {
 }
 _CONTAINERS = (list, dict, tuple, set, frozenset)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_RECORDS = ("_field_defaults", "__required_keys__")  # of a NamedTuple, a TypedDict
+QUALIFIERS = ("Required", "NotRequired", "ReadOnly", "Final", "ClassVar")
+DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64", "complex128",
+          "int64", "int32", "int16", "int8", "uint8", "bool")  # fmt: skip
 
 MAX_PARTS = 1000  # of one hint, aliases followed: those that name each other twice would unfold without end
 
@@ -321,10 +334,8 @@ def from_hint(hint: Any, inside: tuple[Any, ...] = (), parts: Iterator[int] | No
     inner = functools.partial(from_hint, inside=inside, parts=parts)
     if hint in (Any, object, REQUIRED) or isinstance(hint, (str, typing.ForwardRef)) or next(parts) > MAX_PARTS:
         return AnyType()
-    if hint is None:
-        return Scalar(type(None))
-    if hint in _SCALARS:
-        return Scalar(hint)
+    if hint is None or hint in _SCALARS:
+        return Scalar(hint or type(None))
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _annotated(inner(args[0]), args[1:])
@@ -346,17 +357,20 @@ def from_hint(hint: Any, inside: tuple[Any, ...] = (), parts: Iterator[int] | No
         return PathType()
     if base is Lazy:
         return unbuilt(inner(args[0]))
+    if getattr(origin, "_name", None) in QUALIFIERS:
+        return inner(args[0])
     component = _component(base)
     if component is not None:
         return component
-    if inspect.isclass(base) and (dataclasses.is_dataclass(base) or hasattr(base, "_field_defaults")):  # a NamedTuple
+    names = DTYPES if base is getattr(sys.modules.get("torch"), "dtype", None) else getattr(base, "__members__", ())
+    if inspect.isclass(base) and names:
+        return Choice(tuple(names), base)
+    if inspect.isclass(base) and (dataclasses.is_dataclass(base) or any(hasattr(base, mark) for mark in _RECORDS)):
         return Record(base)
-    if isinstance(hint, typing.NewType):
-        return inner(hint.__supertype__)
+    if isinstance(hint, (typing.NewType, dataclasses.InitVar)):
+        return inner(hint.type if isinstance(hint, dataclasses.InitVar) else hint.__supertype__)
     if isinstance(hint, typing.TypeVar):
         return AnyType() if hint in inside else from_hint(hint.__bound__ or Any, (*inside, hint), parts)
-    if isinstance(hint, dataclasses.InitVar):
-        return inner(hint.type)
     if hasattr(hint, "__value__"):  # `type X = ...` of Python 3.12
         return AnyType() if base in inside else from_hint(hint.__value__, (*inside, base), parts)
     return Opaque(base)
@@ -447,7 +461,7 @@ def _fits(value: Any, option: Type) -> bool:
         case Scalar(t):
             return isinstance(value, (int, float) if t is float else t) and isinstance(value, bool) == (t is bool)
         case Choice(values):
-            return any(type(value) is type(choice) for choice in values)
+            return any(type(value) is type(choice) for choice in values) or is_object_of(value, option)
     return isinstance(value, _FORMS.get(type(option), ())) if is_plain(value) else is_object_of(value, option)
 
 
@@ -480,8 +494,8 @@ def options_of(type_: Type) -> list[Type]:
 def is_object_of(value: Any, type_: Type) -> bool:
     """Whether an object that Python code gave can stand where this type is wanted."""
     match type_:
-        case Record(cls) | Opaque(cls):
-            return is_instance(value, cls)
+        case Record(cls) | Opaque(cls) | Choice(_, cls):
+            return cls is not None and not is_plain(value) and is_instance(value, cls)
         case Component(kind, of):
             return is_instance(value, of or role_of(kind))
         case Arguments():

@@ -9,13 +9,14 @@ from typing import Any
 
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
-from sgm_core.shapes import Takes, declaration, unknown
+from sgm_core.shapes import Takes, own_static, unknown
 
 
 def said_by(plan: Plan | None) -> Callable[..., Any]:
-    """What a component says of its shapes, as a function of those of its inputs."""
+    """What a component says of its shapes, as a function of those of its inputs. The key of a network that is inside
+    another one belongs to the inner one."""
     call = call_of(plan)
-    shapes = None if call is None else declaration(call.target)
+    shapes = None if call is None else own_static(call.target, "shapes")
     if call is None or shapes is None:
         return unknown
 
@@ -23,7 +24,7 @@ def said_by(plan: Plan | None) -> Callable[..., Any]:
         said = shapes(*inputs, **keywords(shapes, call))
         if not isinstance(said, Mapping):
             return said
-        return {name: _owned(takes, call) if isinstance(takes, Takes) else takes for name, takes in said.items()}
+        return {k: v._replace(owner=v.owner or call) if isinstance(v, Takes) else v for k, v in said.items()}
 
     return say
 
@@ -32,29 +33,6 @@ def keywords(say: Callable[..., Any], call: Call) -> dict[str, Any]:
     """The arguments of a constructor that a static method asks for, by name."""
     parameters = inspect.signature(say).parameters.values()
     return {p.name: _argument(call, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-class _Owned(Takes):
-    """With the component that has the key: the innermost one, where a network wraps another."""
-
-    owner: Call
-
-    def _replace(self, **changes: Any) -> _Owned:
-        return _owned(Takes(**{**self._asdict(), **changes}), self.owner)
-
-
-def _owned(takes: Takes, call: Call) -> _Owned:
-    if isinstance(takes, _Owned):
-        return takes
-    owned = _Owned(*takes)
-    owned.owner = call
-    return owned
-
-
-def owner_of(takes: Takes) -> Call:
-    """Who has the key, of what `said_by` told."""
-    assert isinstance(takes, _Owned)
-    return takes.owner
 
 
 def call_of(plan: Plan | None) -> Call | None:
@@ -76,7 +54,7 @@ def _argument(call: Call, name: str) -> Any:
 def told(plan: Plan) -> Any:
     """A value as `shapes` is told it; of a part its own `shapes`."""
     match plan:
-        case Value(value) if value is None or isinstance(value, (bool, int, float, str, Path)):
+        case Value(value, name) if name or value is None or isinstance(value, (bool, int, float, str, Path)):
             return value
         case Items(items, make):
             return make([told(item) for item in items])

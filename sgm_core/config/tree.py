@@ -433,8 +433,8 @@ def read_file(path: Path, problems: Problems | None = None) -> Node:
     try:
         text = read_text(path)
     except FileNotFoundError:
-        near = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise fail(Origin(str(path)), f"no such file.{did_you_mean(str(path), near)}") from None
+        near = did_you_mean(str(path), map(str, path.parent.glob("*.y*ml")))
+        raise fail(Origin(str(path)), f"no such file.{near}") from None
     except BadFileError as error:
         raise fail(Origin(error.place), error.reason) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name

@@ -35,8 +35,10 @@ def hint(node: Node, type_: Type) -> str:
             return " (write null)"
         if value.lower() in _WORDS and bool in types:
             return f" (write {_WORDS[value.lower()]})"
-        if types & {int, float} and any(SCALARS[kind][0].fullmatch(value) for kind in ("int", "float")):
-            return " (remove the quotes)"
+        if types & {int, float} and any(
+            SCALARS[kind][0].fullmatch(value.replace("_", "")) for kind in ("int", "float")
+        ):
+            return f" (write {value.replace('_', '')}{'' if '_' in value else ' without quotes'})"
         known = [choice for option in options if isinstance(option, Choice) for choice in option.values]
         known += [name for option in options if isinstance(option, Component) for name in index.names(option.kind)]
         return f".{did_you_mean(value, [name for name in known if isinstance(name, str)])}".rstrip(".")

@@ -25,14 +25,14 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 109,
+    "root": 106,
     "config": 7,
     "checkpoints": 184,
     "training": 5,
     "runs": 19,
     "cli": 59,
-    "together": 373,
-    "code": 65,
+    "together": 370,
+    "code": 63,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 

@@ -316,7 +316,7 @@ def test_eight_planted_errors_are_all_reported_with_their_lines(sgm):
         "eight.yaml:13:79",  # cgf
         "eight.yaml:15:11",  # max_step
     ]
-    for hint in ("'input_key'", "'unet'", "'cfg'", "'max_steps'", "embed_dim", "remove the quotes"):
+    for hint in ("'input_key'", "'unet'", "'cfg'", "'max_steps'", "embed_dim", "without quotes"):
         assert hint in err, hint
 
 

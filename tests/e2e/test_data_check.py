@@ -106,3 +106,19 @@ def test_fix_writes_a_clean_copy_and_touches_no_original(scored, capsys):
     Path("clean.jsonl").replace(scored / "metadata.jsonl")
     again = ImageFolder(scored, 16, 4, columns={"score": "score"}, captions=True, max_bad=0.5).report()
     assert sorted(again.bad) == ["1.png", "5.png", "6.png", "7.png"], "those have no line any more"
+
+
+def test_names_of_others_reach_no_terminal_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("photos") / "cl\x1b[31mass"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (80, 80)).save(folder / "a\n\x1b]0;title\x07.png")
+    (folder / "b\u202e.png").write_bytes(b"nothing")
+    (folder / ("c\x1b" + "x" * 200 + ".svg")).write_text("<svg>")
+    for arguments in ([str(folder)], [str(folder), "--fix", "n\x1bew.jsonl"], [str(folder), "--fix", "n\x1bew.jsonl"]):
+        main(["data", "check", *arguments, "data.size=64"])
+    out, err = capsys.readouterr()
+    assert all(character.isprintable() or character == "\n" for character in out + err)
+    for escaped in ("cl\\x1b[31mass", "b\\u202e.png", "c\\x1bxxx"):
+        assert escaped in out
+    assert err.count("n\\x1bew.jsonl") == 2

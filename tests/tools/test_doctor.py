@@ -352,7 +352,7 @@ def test_who_has_broken_metadata_is_blamed_and_nobody_else(make_distribution, ca
     (row,) = json.loads(out)[0]["components"]
     assert row["state"] == "unknown"
     assert row["reason"] == "not examined: the metadata of another distribution cannot be read"
-    assert f"BROKEN  sgm_bad: {file}:2 is no 'name = module': 'key without a value'" in err
+    assert f"BROKEN  sgm-bad: {file}:2 is no 'name = module': 'key without a value'" in err
 
 
 DECLARED = '''

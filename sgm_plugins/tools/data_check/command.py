@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.config.arguments import read_config, split
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, printable, tell
 
 if TYPE_CHECKING:
     from sgm_core.config.api import Config
@@ -100,7 +100,7 @@ def write_clean(file: Path, samples: Mapping[str, Mapping[str, Any]]) -> None:
                 out.write(json.dumps({"file_name": name, **row}, ensure_ascii=False, default=_plain) + "\n")
     except OSError as error:
         raise SgmError(f"--fix {file}: {error.strerror}; nothing is written over: give a new file") from error
-    sys.stderr.write(f"{_counted(len(samples), 'usable sample')}: {file}\n")
+    tell(f"{_counted(len(samples), 'usable sample')}: {printable(file)}")
 
 
 def _plain(value: Any) -> Any:
@@ -204,12 +204,7 @@ def text(report: DataReport, first: int | None) -> str:
     lines += [f"training would not start: {problem}" for problem in report.problems]
     if report.too_bad:
         lines.append(f"more cannot be used than max_bad: {report.max_bad:g} allows")
-    return "\n".join(map(printable, lines)) + "\n"
-
-
-def printable(line: str) -> str:
-    """Names and texts are others': what a terminal would obey, or cannot show, is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+    return "\n".join(printable(line, 4000) for line in lines) + "\n"
 
 
 def _histogram(counts: Mapping[str, int]) -> list[str]:

@@ -12,7 +12,8 @@ import sys
 
 from sgm_core.errors import SgmError, tell
 from sgm_core.registry import index, outside_window
-from sgm_plugins.tools.doctor.examine import Finding, broken_metadata, choose, examine
+from sgm_plugins.tools.doctor.examine import Finding, choose, examine
+from sgm_plugins.tools.doctor.metadata import broken_metadata, differences
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(table(found))
     for line in unreadable:
         tell(f"BROKEN  {line}")
+    for line in differences():
+        tell(f"NOTE    {line}")
     broken = any(finding.state == "broken" for findings in found.values() for finding in findings)
     return 1 if broken or unreadable else 0
 

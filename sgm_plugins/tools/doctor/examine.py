@@ -70,24 +70,6 @@ class Finding:
         }
 
 
-def broken_metadata() -> list[str]:
-    """A line for each installed distribution whose entry points Python cannot read: `import torch` fails with them."""
-    found = []
-    for file in (file for path in sys.path for file in sorted(Path(path).glob("*.*-info/entry_points.txt"))):
-        with suppress(OSError):
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-            bad = [
-                number for number, line in enumerate(lines, 1) if line.strip() and not re.search(r"=|^\s*[\[#]", line)
-            ]
-            if bad:
-                found.append(
-                    f"{file.parent.name.partition('-')[0]}: {file}:{bad[0]} is no 'name = module': "
-                    f"{lines[bad[0] - 1].strip()[:60]!r}. Python cannot read what is installed, and torch cannot be "
-                    "imported: repair or uninstall it"
-                )
-    return found
-
-
 def choose(entries: Iterable[Entry], names: Sequence[str] = (), *, builtins: bool = False) -> dict[str, list[Entry]]:
     """Entries by distribution: those named, or all but the built-ins.
 

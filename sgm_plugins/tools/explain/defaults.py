@@ -9,8 +9,8 @@ from typing import Any
 from sgm_core.config.build import build_plan
 from sgm_core.config.check import Checker
 from sgm_core.config.plan import Call, Plan, walk
-from sgm_core.config.schema import Arguments, Parameter, Record, Type, options_of, signature
-from sgm_core.config.tree import MISSING, Origin, from_plain
+from sgm_core.config.schema import Arguments, Choice, Parameter, Record, Type, is_object_of, options_of, signature
+from sgm_core.config.tree import MISSING, Node, Origin, from_plain
 
 _ORIGIN = Origin("default")
 _CONTAINERS = (list, dict, tuple, set, frozenset)
@@ -32,6 +32,8 @@ def _plan(value: Any, type_: Type) -> Plan | None:
                 return Call(value, {}, _ORIGIN, "", late=True, schema=signature(value).without(taken))
             case Record(cls) if type(value) is cls:
                 return _record(value)
+            case Choice() if is_object_of(value, option):  # a member of an Enum, a dtype
+                return Checker().check(Node(value, _ORIGIN), option, "")
     try:
         data = _data(value)
     except TypeError:

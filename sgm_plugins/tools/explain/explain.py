@@ -13,7 +13,7 @@ from sgm_core.config.api import Config
 from sgm_core.config.check import Checker
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value, rebuilt
 from sgm_core.config.reader import source_reader
-from sgm_core.config.schema import Parameter, article
+from sgm_core.config.schema import ABSENT, Parameter, article
 from sgm_core.config.toplevel import check_tree
 from sgm_core.config.tree import Node, Origin, join, key_of, split_path
 from sgm_core.errors import SgmError
@@ -152,8 +152,8 @@ def _explain(plan: Plan, node: Node | None, default: Origin | Default, key: str 
                 for name, item in fields.items()
             ]
             return Explained(key, path, origin, shape="mapping", children=children)
-        case Value(value):
-            return Explained(key, path, origin, _shown(value))
+        case Value(value, name):
+            return Explained(key, path, origin, name or _shown(value))
 
 
 def _call(plan: Call, node: Node | None, origin: Origin | Default, key: str | int, path: str) -> Explained:
@@ -165,6 +165,8 @@ def _call(plan: Call, node: Node | None, origin: Origin | Default, key: str | in
         child_path, default = join(path, name), Default(_name(plan) if path else "config")
         if name in plan.arguments:
             children.append(_explain(plan.arguments[name], given.get(name), origin, name, child_path))
+        elif plan.schema.parameters[name].default is ABSENT:
+            continue
         elif plan.schema.parameters[name].default is not UNTOLD:
             children.append(_default(plan.schema.parameters[name], default, child_path))
         else:

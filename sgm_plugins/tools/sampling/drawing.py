@@ -91,7 +91,7 @@ class Drawing:
         for sampler, drawn_with in zip(self.samplers, models, strict=True):
             if sampler.guider is not None:
                 check_extras(sampler.guider, drawn_with.engine.model.diffusion_model)
-        self.shape = (model.latent_shape[0], self.size[1] // model.cell[0], self.size[0] // model.cell[0])
+        self.shape = (model.channels, self.size[1] // model.cell[0], self.size[0] // model.cell[0])
         self.schedules = schedules_of(self.samplers, (recipe.n * self.frames, *self.shape))
         if self.schedules[0][0].isinf() and not model.engine.denoiser.takes_infinity:
             raise SgmError(

@@ -14,6 +14,7 @@ from torch import Tensor
 from sgm_core.checkpoints.files import shapes_of
 from sgm_core.checkpoints.recognise import recognise
 from sgm_core.conditioning import Conditioning
+from sgm_core.config.recipes import recipe_of
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_core.randomness import draws_of
@@ -24,6 +25,7 @@ from sgm_plugins.tools.explain.to_config import to_config
 from sgm_plugins.tools.sampling.entries import entries_of, families_of
 from sgm_plugins.tools.sampling.parts import Parts, cast
 from sgm_plugins.tools.sampling.recipe import Dtype, Recipe
+from sgm_plugins.tools.widths.widths import latent_channels
 
 
 class Model:
@@ -75,8 +77,8 @@ class Model:
     @cached_property
     def cell(self) -> tuple[int, int]:
         """Pixels per side of a cell of the latent grid, and channels of the images; found by decoding a small one."""
-        channels = self.latent_shape[0]
-        side = min(8, *self.latent_shape[1:])
+        channels = self.channels
+        side = 8 if self.engine.latent_shape is None else min(8, *self.latent_shape[1:])
         self._clips_of(1)
         with self.parts.using("first_stage"):
             z = torch.zeros(1, channels, side, side, dtype=torch.float32, device=self.device)
@@ -92,8 +94,20 @@ class Model:
         """
         shape = self.engine.latent_shape
         if shape is None or len(shape) != 3:
-            raise SgmError(f"model.latent_shape is {shape}; (c, h, w) is needed: set it in the config")
+            known = f"is {shape}; (c, h, w) is needed" if shape else "is not known"
+            raise SgmError(f"model.latent_shape {known}: set it in the config, or give a size (--size)")
         return shape
+
+    @cached_property
+    def channels(self) -> int:
+        """Of the latents: as the model's shape has it, or else as its network declares it.
+
+        Raises:
+            SgmError: neither says.
+        """
+        recipe = recipe_of(self.engine)
+        found = latent_channels(recipe) if self.engine.latent_shape is None and recipe is not None else None
+        return self.latent_shape[0] if found is None else found
 
     def size(self, asked: tuple[int, int] | None) -> tuple[int, int]:
         """(width, height) of the pictures.

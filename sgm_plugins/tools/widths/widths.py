@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from sgm_core.config.api import Config
+from sgm_core.config.api import Config, config_from
 from sgm_core.config.plan import Call, Items, Plan, Value
-from sgm_core.config.shapes import call_of, keywords, owner_of, said_by, told
+from sgm_core.config.shapes import call_of, keywords, said_by, told
 from sgm_core.config.tree import Origin, Problems, join
 from sgm_core.registry import did_you_mean
 from sgm_core.shapes import Shape, Takes, as_list, own_static
@@ -67,6 +67,17 @@ def check_shapes(config: Config, *, training: bool = True) -> list[str]:
     return comparison.notes
 
 
+def latent_channels(model: Call) -> int | None:
+    """Of what a model draws: the channels that its network takes, without those that embedders give beside it. None if
+    the parts do not declare them."""
+    comparison = Comparison(config_from({}), model, None, training=False)
+    comparison.run()
+    takes = comparison.takes
+    x = takes.get("x") if isinstance(takes, Mapping) else None
+    beside = comparison.total("x")
+    return x.width - beside if isinstance(x, Takes) and x.width and beside is not None else None
+
+
 # --- the comparison ------------------------------------------------------------------------------------------------
 
 
@@ -81,6 +92,8 @@ class Comparison:
         self.problems = Problems()
         self.notes: list[str] = []
         self.place = Place(model.origin, model.path, model.name)
+        self.takes: Mapping[str, Any] | None = None
+        """What the network says that it takes."""
         self.outputs: dict[str, list[Part]] = {}
         """By argument of the network: what is known to go there."""
         self.vague: set[str | None] = set()
@@ -96,7 +109,7 @@ class Comparison:
         if network is None:
             return
         self._check_extras(network)
-        takes = self._said_by(self.parts.get("network"), may_refuse=False)
+        self.takes = takes = self._said_by(self.parts.get("network"), may_refuse=False)
         if takes is None:
             self.notes.append(f"{_place(network)} does not say which widths it takes")
             return
@@ -224,7 +237,7 @@ class Comparison:
 
     # --- what does not fit -----------------------------------------------------------------------------------------
 
-    def _total(self, argument: str) -> int | None:
+    def total(self, argument: str) -> int | None:
         """The joined width of what goes to an argument, None if that is not known."""
         if self.vague & {argument, None}:
             return None
@@ -234,7 +247,7 @@ class Comparison:
         return sum(part.width or 0 for part in parts)
 
     def _check_input(self, takes: Takes, latent: Shape | None) -> None:
-        concat = self._total("x")
+        concat = self.total("x")
         if latent is None or not latent or latent[0] is None:
             self.notes.append(f"{_place(self.parts.get('first_stage'))}: the channels of its latents are not known")
             return
@@ -251,7 +264,7 @@ class Comparison:
         )
 
     def _check_condition(self, argument: str, takes: Takes) -> None:
-        name, total, given = NAMES.get(argument, argument), self._total(argument), self.outputs.get(argument)
+        name, total, given = NAMES.get(argument, argument), self.total(argument), self.outputs.get(argument)
         if total is None or takes.width == (total if given else None):
             return
         if not given:
@@ -310,18 +323,18 @@ class Comparison:
         """`set model.network.num_classes to sequential and model.network.adm_in_channels to 128, or `."""
         if not takes.key or width == 0:
             return ""
-        path = _place(owner_of(takes)).path
+        path = _place(takes.owner).path
         settings = [(key, value) for key, value in takes.needs.items() if self._said(takes, key) != value]
         text = " and ".join(f"{join(path, key)} to {value}" for key, value in [*settings, (takes.key, width)])
         return f"set {text}, or "
 
     def _said(self, takes: Takes, key: str) -> Any:
-        return _argument_or(owner_of(takes).arguments, key, None)
+        return _argument_or(takes.owner.arguments, key, None)
 
     def _mismatch(self, takes: Takes, message: str, lines: Sequence[str]) -> None:
         """At the line of the key that decides, or of the network where the config does not have it."""
-        place = _place(owner_of(takes))
-        keys = [key for key in (takes.key, *takes.needs) if key in owner_of(takes).arguments]
+        place = _place(takes.owner)
+        keys = [key for key in (takes.key, *takes.needs) if key in takes.owner.arguments]
         origin = self._origin(place, keys[0]) if keys else place.origin
         path = join(place.path, takes.key) if takes.key else place.path
         text = "".join(f"\n  {line}" for line in lines)

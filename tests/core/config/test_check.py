@@ -16,7 +16,7 @@ import sgm_core as sgm
 from sgm_core.config.build import build_plan
 from sgm_core.config.check import Checker
 from sgm_core.config.schema import Arguments, from_hint
-from sgm_core.config.tree import ConfigError, Origin, from_plain, parse
+from sgm_core.config.tree import ConfigError, Origin, from_plain, parse, read_file
 from sgm_core.roles import Callback, Embedder, Guider, Sampler, Scaling, Weighting
 from sgm_plugins.scalings import EDMScaling, EpsScaling
 from sgm_plugins.weightings import EDMWeighting
@@ -104,8 +104,8 @@ def test_the_home_folder_is_expanded():
 @pytest.mark.parametrize(
     ("text", "hint", "says"),
     [
-        ("'3'", int, "expected an integer, got the string '3' (remove the quotes)"),
-        ("'1e-3'", float, "expected a number, got the string '1e-3' (remove the quotes)"),
+        ("'3'", int, "expected an integer, got the string '3' (write 3 without quotes)"),
+        ("'1e-3'", float, "expected a number, got the string '1e-3' (write 1e-3 without quotes)"),
         ("x", int, "expected an integer, got the string 'x'"),
         ("2.0", int, "expected an integer, got 2.0 (write 2)"),
         ("1e5", int, "expected an integer, got 100000.0 (write 100000)"),
@@ -135,7 +135,15 @@ def test_the_home_folder_is_expanded():
         ("1", Literal[True, "a"], "expected one of true, 'a', got 1"),
         ("1.5", Annotated[float, at.Ge(0), at.Le(1)], "expected a number (>= 0, <= 1), got 1.5"),
         (".nan", Annotated[float, at.Ge(0)], "expected a number (>= 0), got nan"),
-        ("-1", Annotated[int, at.Interval(ge=0, lt=9)] | None, "expected an integer (>= 0, < 9), got -1"),
+        ("-1", Annotated[int, at.Interval(ge=0, lt=9)] | None, "expected an integer (>= 0, < 9) or null, got -1"),
+        ("1_000", int, "expected an integer, got the string '1_000' (write 1000)"),
+        (
+            "yes",
+            Literal["warn"] | bool | None,
+            "expected one of 'warn' or true or false or null, got the string 'yes' (",
+        ),
+        ("8", Literal[16, 32] | Literal["bf16"], "expected one of 16, 32, 'bf16', got 8"),
+        ("2", Path | list[Path], "expected a path or a list of (a path), got 2"),
         ("[]", Annotated[list[int], at.MinLen(1)], "expected a list of integers (length >= 1), got a list of 0"),
         ("9", Annotated[int, at.MultipleOf(8)], "expected an integer (a multiple of 8), got 9"),
         ("1", Tensor, "expected a Tensor object, which only Python code can give, got 1"),
@@ -242,6 +250,28 @@ def test_unions_report_what_was_most_likely_meant(text, hint, found):
 def test_a_near_name_is_suggested_in_unions_too():
     assert problem_of("edn", Scaling | Weighting).endswith("Did you mean 'edm'?")
     assert problem_of("autp", Literal["auto"] | Scaling).endswith("Did you mean 'auto'?")
+
+
+@pytest.mark.parametrize(
+    ("text", "also"),
+    [
+        ("edn", "unknown scaling 'edn'. Did you mean 'edm'?\nKnown scalings: KNOWN\nOr true or false or null"),
+        ("off", "unknown scaling 'off'.\nKnown scalings: KNOWN\nOr true or false or null (write false)"),
+        ("None", "unknown scaling 'None'.\nKnown scalings: KNOWN\nOr true or false or null (write null)"),
+        ("3", "expected a scaling (by name or 'use:') or true or false or null, got 3"),
+    ],
+)
+def test_an_unknown_name_in_a_union_tells_the_other_forms_too(text, also):
+    assert problem_of(text, Scaling | bool | None) == also.replace("KNOWN", ", ".join(sgm.names("scalings")))
+
+
+def test_a_file_is_suggested_by_its_own_name_alone(tmp_path):
+    for name in ("union.yaml", "digits.yml"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(ConfigError, match=r"nope.yaml: no such file\.$"):
+        read_file(tmp_path / "nope.yaml")
+    with pytest.raises(ConfigError, match=r"no such file\. Did you mean '.*digits.yml'\?$"):
+        read_file(tmp_path / "digit.yaml")
 
 
 # --- components ----------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_what_python_code_registered_and_gave_is_checked_too(register):
         def __init__(self, size: int) -> None: ...
 
     assert problems(Sources(), {"use": "mine", "size": "3"}, Component("scalings")) == [
-        "x size: expected an integer, got the string '3' (remove the quotes)"
+        "x size: expected an integer, got the string '3' (write 3 without quotes)"
     ]
 
 

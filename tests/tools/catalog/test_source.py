@@ -11,17 +11,23 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import torch
 from support.import_graph import components_among
 from support.places import ROOT
 
 import sgm_core as sgm
+from sgm_core.cli.app import main
 from sgm_core.config import schema
+from sgm_core.config.check import Checker
+from sgm_core.config.reader import Objects
 from sgm_core.config.schema import AnyType, Bounded, Choice, Component, DictOf, Opaque, Record, Scalar, describe
-from sgm_core.config.tree import ConfigError
+from sgm_core.config.tree import ConfigError, Origin, from_plain
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BUILTIN, index
 from sgm_plugins.tools.catalog.source.component import component_of
-from sgm_plugins.tools.catalog.source.signature import UNTOLD
+from sgm_plugins.tools.catalog.source.json_schema import config_schema
+from sgm_plugins.tools.catalog.source.reader import Sources
+from sgm_plugins.tools.catalog.source.signature import UNTOLD, signature_of
 
 BUILT_IN = [entry for entry in index.entries() if entry.distribution == BUILTIN and entry.kind in KINDS]
 
@@ -554,3 +560,283 @@ def test_a_named_tuple_is_a_mapping_of_its_fields(make_distribution):
     assert sgm.build("embedders", {"use": "sized", "size": {"width": 3}}).size == (3, 1)
     with pytest.raises(ConfigError, match="has no 'widht'"):
         sgm.build("embedders", {"use": "sized", "size": {"widht": 3}})
+
+
+NAMED = '''
+    from __future__ import annotations
+
+    import enum
+    import pstats
+    import typing as t
+    from dataclasses import dataclass
+    from enum import Enum, IntEnum, StrEnum, auto, nonmember
+    from typing import Annotated, Final, NamedTuple, Optional, TypedDict
+    from typing import NotRequired as Maybe
+
+    import torch
+    import typing_extensions
+    from annotated_types import Ge
+    from torch import dtype, nn
+
+    from sgm_core.roles import Scaling
+
+
+    class Mode(Enum):
+        """How."""
+
+        FAST = "fast"
+        SLOW: str = "slow"
+        QUICK = FAST
+        A, B = 1, 2
+        _order_ = "FAST SLOW A B"
+        __doc_more__ = "x"
+        made = lambda self: 3
+
+        def shown(self) -> str:
+            return self.name
+
+        @property
+        def first(self) -> str:
+            return self.name[0]
+
+
+    @enum.unique
+    class Level(IntEnum):
+        LOW = 1
+        HIGH = auto()
+        other = nonmember(3)
+
+
+    class Word(StrEnum):
+        ONE = auto()
+
+
+    class Bits(enum.Flag):
+        R = 4
+        W = 2
+        RW = 4 | 2
+
+
+    class Shouts(Enum):
+        """A base without members."""
+
+        def shout(self) -> str:
+            return self.name
+
+
+    class Loud(Shouts):
+        HEY = (1, "hey")
+
+
+    class Size(TypedDict):
+        width: Annotated[int, Ge(1)]
+        depth: Maybe[int]
+
+
+    class Big(Size, total=False):
+        name: str
+        mode: t.Required[Mode]
+
+
+    class Old(typing_extensions.TypedDict):
+        scaling: Scaling
+        dtype: typing_extensions.NotRequired["dtype"]
+
+
+    @dataclass
+    class Fixed:
+        rate: Final[float] = 1.0
+
+
+    class Pair(NamedTuple):
+        mode: Mode
+        dtype: torch.dtype = torch.float32
+
+
+    class E(nn.Module):
+        """It keeps what it is given."""
+
+        def __init__(
+            self,
+            mode: Mode = Mode.FAST,
+            level: Level | None = None,
+            word: Word | int = Word.ONE,
+            bits: Optional[Bits] = None,
+            loud: Loud = Loud.HEY,
+            base: Shouts | None = None,
+            size: Size | None = None,
+            big: Big | None = None,
+            old: Old | None = None,
+            pair: Pair | None = None,
+            pairs: list[Pair] = [],
+            held: torch.dtype = torch.float32,
+            computed: dtype | None = None,
+            rates: dict[Mode, float] | None = None,
+            either: Mode | str = "x",
+            fixed: Fixed | None = None,
+            profile: pstats.FunctionProfile | None = None,
+            order: list[Mode] = [],
+        ) -> None:
+            super().__init__()
+            self.given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+'''
+
+
+@pytest.fixture
+def named(make_distribution):
+    points = {"sgm.embedders": {"named": "throwaway_named:E"}}
+    make_distribution("throwaway-named", points, {"throwaway_named.py": dedent(NAMED)})
+
+
+def test_enums_dtypes_and_typed_dicts_are_told_by_source_as_by_the_import(named):
+    static = component_of(index.find("embedders", "named")).signature.parameters
+    runtime = schema.signature(index.resolve("embedders", "named")).parameters
+    assert {name: spelt(p.type) for name, p in static.items()} == {name: spelt(p.type) for name, p in runtime.items()}
+    assert {name: p.note for name, p in static.items() if p.note} == {}
+    for found in (static, runtime):
+        accepted = {name: describe(parameter.type) for name, parameter in found.items()}
+        assert accepted["mode"] == "one of 'FAST', 'SLOW', 'QUICK', 'A', 'B'"
+        assert accepted["level"] == "one of 'LOW', 'HIGH' or null"
+        assert accepted["bits"] == "one of 'R', 'W', 'RW' or null"
+        assert accepted["loud"] == "one of 'HEY'"
+        assert accepted["base"] == "null"
+        assert accepted["size"] == "a mapping (width, depth) or null"
+        assert accepted["big"] == "a mapping (width, depth, name, mode) or null"
+        assert accepted["pair"] == "a mapping (mode, dtype) or null"
+        assert accepted["either"] == "one of 'FAST', 'SLOW', 'QUICK', 'A', 'B' or a string"
+        assert "'float32', 'float16', 'bfloat16'" in accepted["held"]
+        assert accepted["profile"].startswith("a mapping (ncalls, tottime, ")
+
+
+def test_the_keys_of_a_typed_dict_are_needed_as_it_says(named):
+    static = component_of(index.find("embedders", "named")).signature.parameters
+    runtime = schema.signature(index.resolve("embedders", "named")).parameters
+    needed = {"size": {"width"}, "big": {"width", "mode"}, "old": {"scaling"}}
+    for name, keys in needed.items():
+        written, made = static[name].type.options[0].cls, runtime[name].type.options[0].cls
+        for found in (signature_of(written.meaning), schema.signature(made)):
+            assert {key for key, parameter in found.parameters.items() if parameter.required} == keys
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"mode": "fast"}, "mode: expected one of 'FAST', 'SLOW', 'QUICK', 'A', 'B', got the string 'fast'. Did you"),
+        ({"mode": "made"}, "mode: expected one of 'FAST', 'SLOW', 'QUICK', 'A', 'B', got the string 'made'"),
+        ({"level": 1}, "level: expected one of 'LOW', 'HIGH' or null, got 1"),
+        ({"held": "torch.float16"}, "Did you mean 'float16'?"),
+        ({"held": "float"}, "held: expected one of 'float64', 'float32'"),
+        ({"size": {"depth": 1}}, "size: the key 'width' is missing: an integer (>= 1)"),
+        ({"size": {"width": 0}}, "size.width: expected an integer (>= 1), got 0"),
+        ({"size": {"width": 1, "dept": 1}}, "has no 'dept'. Did you mean 'depth'?"),
+        ({"big": {"width": 1}}, "big: the key 'mode' is missing"),
+        ({"old": {"scaling": "emd"}}, "old.scaling: unknown scaling 'emd'. Did you mean 'edm'?"),
+        ({"pairs": [{"dtype": "float32"}]}, "pairs[0]: the key 'mode' is missing"),
+        ({"rates": {"FASTER": 1.0}}, "rates.FASTER: expected one of 'FAST'"),
+        ({"order": ["A", "C"]}, "order[1]: expected one of"),
+    ],
+    ids=str,
+)
+def test_a_wrong_name_or_key_is_a_problem_from_source_and_from_the_import(named, given, problem):
+    found = []
+    for reader in (Sources(), Objects()):
+        checker = Checker(reader)
+        checker.check(from_plain({"use": "named", **given}, Origin("x")), Component("embedders"), "")
+        found.append([str(one) for one in checker.problems.found])
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+    assert problem in found[0][0]
+
+
+def test_names_become_members_and_dtypes_when_they_are_built_and_stay_names_in_a_config(named):
+    config = {
+        "use": "named",
+        "mode": "QUICK",
+        "level": "HIGH",
+        "word": "ONE",
+        "bits": "RW",
+        "size": {"width": 3},
+        "big": {"width": 1, "mode": "A"},
+        "old": {"scaling": {"use": "edm", "sigma_data": 0.5}, "dtype": "float16"},
+        "pair": {"mode": "SLOW", "dtype": "bfloat16"},
+        "held": "float8_e4m3fn",
+        "computed": "bool",
+        "rates": {"A": 1, "SLOW": 2.5},
+        "either": "fast",
+        "order": ["A", "B", "QUICK"],
+    }
+    built = sgm.build("embedders", config)
+    module = sys.modules["throwaway_named"]
+    Mode, given = module.Mode, built.given
+    assert (given["mode"], given["level"], given["word"]) == (Mode.FAST, module.Level.HIGH, module.Word.ONE)
+    assert type(given["word"]) is module.Word
+    assert given["bits"] is module.Bits.RW
+    assert given["size"] == {"width": 3}
+    assert given["big"] == {"width": 1, "mode": Mode.A}
+    assert given["old"]["dtype"] is torch.float16
+    assert given["pair"] == module.Pair(Mode.SLOW, torch.bfloat16)
+    assert (given["held"], given["computed"]) == (torch.float8_e4m3fn, torch.bool)
+    assert given["rates"] == {Mode.A: 1.0, Mode.SLOW: 2.5}
+    assert given["order"] == [Mode.A, Mode.B, Mode.FAST]
+    assert (given["either"], given["loud"], given["profile"]) == ("fast", module.Loud.HEY, None)
+    assert sgm.to_config(built) == config | {"rates": {"A": 1.0, "SLOW": 2.5}}
+    again = sgm.build("embedders", sgm.to_config(built, defaults=True)).given
+    again["old"]["scaling"] = given["old"]["scaling"]
+    assert again == given
+
+
+def test_python_code_gives_the_objects_themselves(named):
+    given = sgm.build("embedders", {"use": "named", "held": torch.float64}).given
+    module = sys.modules["throwaway_named"]
+    built = sgm.build("embedders", {"use": "named", "held": torch.uint16, "mode": module.Mode.B, "bits": None})
+    assert given["held"] is torch.float64
+    assert (built.given["held"], built.given["mode"]) == (torch.uint16, module.Mode.B)
+    flags = sgm.build("embedders", {"use": "named", "computed": torch.half, "mode": module.Mode.QUICK})
+    assert sgm.to_config(flags) == {"use": "named", "computed": "float16", "mode": "FAST"}
+
+
+def test_every_dtype_by_name_is_one_of_torch():
+    assert all(isinstance(getattr(torch, name), torch.dtype) for name in schema.DTYPES)
+
+
+COMPUTED_ENUMS = {
+    "functional": "Mode = Enum('Mode', 'A B')",
+    "a condition": "class Mode(Enum):\n    A = 1\n    if True:\n        B = 2",
+    "a call": "class Mode(Enum):\n    A = compute()\n    B = 2",
+    "left out": "class Mode(Enum):\n    _ignore_ = ['B']\n    A = 1\n    B = 2",
+    "a class": "class Mode(Enum):\n    A = 1\n    class B: ...",
+    "a decorator": "@(lambda cls: Enum('Mode', 'D E'))\nclass Mode(Enum):\n    A = 1",
+    "the standard library's": "from signal import Signals as Mode",
+    "one more of these": "from http import HTTPStatus as Mode",
+}
+
+
+@pytest.mark.filterwarnings("ignore:In 3.13 classes")
+@pytest.mark.parametrize("name", COMPUTED_ENUMS)
+def test_an_enum_that_is_made_at_run_time_carries_a_note_and_is_imported_to_be_checked(make_distribution, name):
+    source = f"from enum import Enum\ncompute = object\n{COMPUTED_ENUMS[name]}\ndef f(mode: Mode): ...\n"
+    make_distribution("throwaway-made", {"sgm.embedders": {"made": "throwaway_made:f"}}, {"throwaway_made.py": source})
+    parameter = component_of(index.find("embedders", "made")).signature.parameters["mode"]
+    assert parameter.type == AnyType()
+    assert parameter.note
+    checker = Checker(Sources())
+    checker.check(from_plain({"use": "made", "mode": "C"}, Origin("x")), Component("embedders"), "")
+    assert "mode: expected one of" in str(checker.problems.found[0])
+
+
+def test_named_values_are_listed_for_people_and_editors(named, capsys):
+    assert main(["show", "embedders/named"]) == 0
+    out = capsys.readouterr().out
+    assert "  mode: one of 'FAST', 'SLOW', 'QUICK', 'A', 'B' = Mode.FAST\n" in out
+    assert "  big: a mapping (width, depth, name, mode) or null = None\n" in out
+    definitions = config_schema()["$defs"]
+    properties = definitions["embedders/throwaway-named:named"]["properties"]
+    assert properties["mode"]["anyOf"][0] == {"enum": ["FAST", "SLOW", "QUICK", "A", "B"]}
+    assert "bfloat16" in properties["held"]["anyOf"][0]["enum"]
+    big = definitions["throwaway_named:Big"]
+    assert (sorted(big["properties"]), sorted(big["required"])) == (
+        ["depth", "mode", "name", "width"],
+        ["mode", "width"],
+    )
+    assert not big["additionalProperties"]
+    assert properties["rates"]["then"]["propertyNames"] == {"enum": ["FAST", "SLOW", "QUICK", "A", "B"]}

@@ -3,9 +3,12 @@
 import lightning as L
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import sgm_core as sgm
+from sgm_core.config.recipes import recipe_of
 from sgm_core.errors import SgmError
+from sgm_plugins.tools.widths.widths import latent_channels
 
 DIGITS = [
     "model.network.channel_mult=[1]",
@@ -59,5 +62,39 @@ def test_tiles_are_for_first_stages_that_know_them():
 
 
 def test_a_model_whose_shape_is_unknown_says_so():
-    with pytest.raises(SgmError, match="latent_shape"):
+    with pytest.raises(SgmError, match=r"latent_shape is not known: set it in the config, or give a size \(--size\)"):
         sgm.Pipeline(digits("model.latent_shape=null"))(cond={"cls": [3]})
+
+
+def test_a_size_is_enough_where_the_shape_is_unknown():
+    drawn = sgm.Pipeline(digits())(cond={"cls": [3]}, size=(16, 8))
+    without = sgm.Pipeline(digits("model.latent_shape=null"))(cond={"cls": [3]}, size=(16, 8))
+    assert without[0].image.shape == (1, 8, 16)
+    assert torch.equal(without[0].image, drawn[0].image)
+
+
+def test_the_channels_are_those_of_the_network_without_what_embedders_give_beside():
+    engine = digits(
+        "model.latent_shape=null",
+        "model.network.in_channels=4",
+        "model.network.out_channels=1",
+        "model.conditioner.embedders=[{input_key: cls, embedder: {use: class, embed_dim: 128, n_classes: 10}}, "
+        "{input_key: mask, output: concat, embedder: identity}]",
+    )
+    with pytest.raises(SgmError, match="latent_shape is not known"):  # how many the mask has is not declared
+        sgm.Pipeline(engine)(cond={"cls": [3]}, size=(8, 8))
+    assert latent_channels(recipe_of(digits("model.latent_shape=null"))) == 1
+
+
+def test_a_plain_model_file_draws_with_a_config_and_a_size(tmp_path, capsys):
+    from sgm_core.cli.app import main
+
+    save_file(digits().state_dict(), tmp_path / "plain.safetensors")
+    config = tmp_path / "config.yaml"
+    config.write_text("extends: digits\nmodel: {network: {channel_mult: [1]}, sampler: {num_steps: 2}}\n")
+    command = ["sample", str(tmp_path / "plain.safetensors"), "--config", str(config), "--cond", "cls=3"]
+    assert main([*command, "--size", "8x8", "--out", str(tmp_path / "out")]) == 0
+    assert [file.suffix for file in (tmp_path / "out").glob("*0000*")]
+    capsys.readouterr()
+    assert main([*command, "--out", str(tmp_path / "more")]) == 1
+    assert "model.latent_shape is not known: set it in the config, or give a size (--size)" in capsys.readouterr().err

@@ -11,7 +11,8 @@ from sgm_plugins.tools.catalog.source.names import Definition, External, ModuleN
 
 ROLES = "sgm_core.roles"
 
-NAMED_TUPLE = "typing:NamedTuple"
+NAMED_TUPLE, TYPED_DICT = "typing:NamedTuple", "typing:TypedDict"
+ENUMS = frozenset(f"enum:{name}" for name in ("Enum", "IntEnum", "StrEnum", "Flag", "IntFlag", "ReprEnum"))
 
 Class = Definition | External
 
@@ -104,7 +105,7 @@ def call_names(order: Order) -> list[str]:
         if (dataclass_options(base) or {"init": False}).get("init", True):
             break
     names: dict[str, None] = {}
-    named = any(base.canonical == NAMED_TUPLE for base in order.classes)
+    named = any(base.canonical in (NAMED_TUPLE, TYPED_DICT) for base in order.classes)
     for base, body in reversed([*zip(order.classes, bodies, strict=True)]):
         for node in body if named or dataclass_options(base) is not None else ():
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -113,6 +114,47 @@ def call_names(order: Order) -> list[str]:
                 if not hint.startswith("ClassVar") and "init=False" not in given and node.target.id != "_":
                     names[node.target.id] = None
     return list(names)
+
+
+_NO_DESCRIPTORS = (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.JoinedStr)
+
+
+def enum_members(cls: Definition) -> list[str]:
+    """The names of an Enum's members, aliases included, in the order written.
+
+    Raises:
+        UntoldError: a part of its body makes members, or keeps them out, when it runs.
+    """
+    assert isinstance(cls.node, ast.ClassDef)
+    names: list[str] = []
+    for statement in cls.node.body:
+        match statement:
+            case ast.Assign(targets=targets, value=value):
+                found = [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+                names += [name for name in found if _is_member(cls, name, value, names)]
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                names += [name] * _is_member(cls, name, value, names)
+            case ast.FunctionDef(decorator_list=marks) if not any("member" in ast.unparse(mark) for mark in marks):
+                continue
+            case ast.AnnAssign() | ast.Expr(value=ast.Constant()) | ast.Pass():
+                continue
+            case _:
+                raise UntoldError(f"the members of {cls.canonical} are made at run time")
+    return names
+
+
+def _is_member(cls: Definition, name: str, value: ast.expr, known: list[str]) -> bool:
+    """Whether an assignment in an Enum makes a member: one of a name for Enum's own use, or of a function, does not."""
+    private = name.startswith("__") or (name.startswith("_") and name.endswith("_"))
+    if name != "_ignore_" and (private or isinstance(value, ast.Lambda)):
+        return False
+    if (name != "_ignore_" and isinstance(value, _NO_DESCRIPTORS)) or getattr(value, "id", "") in known:
+        return True
+    if isinstance(value, ast.Call):
+        made = resolve(cls.module, value.func)
+        if not isinstance(made, ModuleName) and made.canonical in ("enum:auto", "enum:member", "enum:nonmember"):
+            return made.name != "nonmember"
+    raise UntoldError(f"whether '{name}' is a member of {cls.canonical} cannot be told")
 
 
 def kind_of(cls: Class) -> str | None:

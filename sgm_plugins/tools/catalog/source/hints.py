@@ -6,13 +6,16 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import annotated_types
 
 from sgm_core.config.schema import (
+    DTYPES,
     MAX_PARTS,
+    QUALIFIERS,
     AnyType,
     Arguments,
     Bounded,
@@ -34,10 +37,13 @@ from sgm_core.config.schema import (
 )
 from sgm_core.kinds import KINDS
 from sgm_plugins.tools.catalog.source.classes import (
+    ENUMS,
     NAMED_TUPLE,
     ROLES,
+    TYPED_DICT,
     call_names,
     dataclass_options,
+    enum_members,
     kind_of,
     order_of,
 )
@@ -49,6 +55,7 @@ from sgm_plugins.tools.catalog.source.names import (
     Module,
     ModuleName,
     UntoldError,
+    lookup,
     member,
     module_of,
     resolve,
@@ -71,7 +78,8 @@ _SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {
     "Collection": list,
 }
 _MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping"}
-_WRAPPERS = {"Final", "Required", "NotRequired", "InitVar", "ClassVar", "ReadOnly"}
+_KEEPS_MEMBERS = {"unique", "verify", "global_enum", "final", "total_ordering", "dataclass", "runtime_checkable"}
+_WRAPPERS = {*QUALIFIERS, "InitVar"}
 _TYPING_CLASSES = {"Callable", "Type", "Hashable", "Sized", "Iterator", "Generator", "Awaitable", "Pattern", "Match"}
 
 
@@ -202,6 +210,10 @@ class Hint:
                 return PathType()
             case External("dataclasses", "InitVar"):
                 return AnyType()
+            case External("torch", "dtype"):
+                return Choice(DTYPES, StaticClass(meaning))
+            case External(module) if module.partition(".")[0] in sys.stdlib_module_names:
+                return self.standard(meaning)
             case External():
                 return Opaque(StaticClass(meaning))
             case Definition(node=ast.ClassDef()):
@@ -209,6 +221,16 @@ class Hint:
             case Definition(module, name, ast.expr() as value):
                 return self.alias(module, name, value)
         raise UntoldError(f"'{getattr(meaning, 'canonical', meaning.name)}' is no type")
+
+    def standard(self, meaning: External) -> Type:
+        """A class of the standard library, which may be an Enum or a dataclass."""
+        try:
+            found = lookup(module_of(meaning.module), meaning.name)
+        except MissingNameError:
+            raise UntoldError(f"'{meaning.canonical}' is made at run time") from None
+        except UntoldError:  # of a module that has no source
+            return Opaque(StaticClass(meaning))
+        return self.plain(found) if isinstance(found, Definition) else Opaque(StaticClass(meaning))
 
     def alias(self, module: Module, name: str, value: ast.expr) -> Type:
         """A name that a hint was assigned to."""
@@ -347,7 +369,16 @@ def class_type(cls: Definition) -> Type:
     kind = next((kind for kind in kinds if kind is not None), None)
     if kind is not None:
         return Component(kind, None if kinds[0] is not None else StaticClass(cls))
-    if any(dataclass_options(base) is not None or base.canonical == NAMED_TUPLE for base in order.classes):
+    marks = [mark.func if isinstance(mark, ast.Call) else mark for mark in getattr(cls.node, "decorator_list", ())]
+    is_enum = cls.canonical not in ENUMS and any(base.canonical in ENUMS for base in order.classes)
+    for mark in marks if is_enum or cls.module.name in sys.stdlib_module_names else ():
+        if resolve(cls.module, mark).name not in _KEEPS_MEMBERS:
+            raise UntoldError(f"the decorator '{ast.unparse(mark)}' of {cls.canonical} may change it")
+    if is_enum:
+        names = enum_members(cls)
+        return Choice(tuple(names), StaticClass(cls)) if names else Opaque(StaticClass(cls))
+    records = (NAMED_TUPLE, TYPED_DICT)
+    if any(dataclass_options(base) is not None or base.canonical in records for base in order.classes):
         return Record(StaticClass(cls))  # type: ignore[arg-type]
     if order.gap:
         raise UntoldError(order.gap)

@@ -149,7 +149,9 @@ class _Writer:
                 prefix = [self.value(item) for item in items]
                 return [{"type": "array", "prefixItems": prefix, "minItems": size, "maxItems": size}]
             case DictOf(key, item):
-                names = {"propertyNames": {"pattern": r"^-?\d+$"}} if key == Scalar(int) else {}
+                names: Schema = {"propertyNames": {"pattern": r"^-?\d+$"}} if key == Scalar(int) else {}
+                if isinstance(key, Choice):
+                    names = {"propertyNames": {"enum": list(key.values)}}
                 return [{"type": "object", "additionalProperties": self.value(item), **names}]
             case Component(kind, _):
                 return [{"$ref": self.kind(kind)}]
@@ -187,7 +189,7 @@ class _Writer:
         notes = [text] if text else []
         if parameter.value is not UNTOLD and _is_json(parameter.value):
             schema["default"] = _json(parameter.value)
-        elif parameter.default is not None:
+        elif parameter.default:
             notes.append(f"Default: {parameter.default}")
         if notes:
             schema["description"] = " ".join(notes)

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sgm_core.config.schema import POSITIONAL, AnyType, Either, Scalar, Type, options_of
-from sgm_plugins.tools.catalog.source.classes import Class, Order, dataclass_options, order_of
+from sgm_core.config.schema import ABSENT, POSITIONAL, AnyType, Either, Scalar, Type, options_of
+from sgm_plugins.tools.catalog.source.classes import TYPED_DICT, Class, Order, dataclass_options, order_of
 from sgm_plugins.tools.catalog.source.hints import Hint
 from sgm_plugins.tools.catalog.source.names import (
     Binding,
@@ -228,6 +228,8 @@ def _is(module: Module, reference: ast.expr, canonical: str) -> bool:
 
 def _of_class(cls: Definition, order: Order) -> StaticSignature:
     """The constructor that Python would find: the first `__new__` or `__init__` in the order of the bases."""
+    if any(base.canonical == TYPED_DICT for base in order.classes):
+        return _of_keys(order)
     for base in order.classes:
         _check_metaclass(base)
     for base in order.classes:
@@ -363,6 +365,23 @@ def _of_fields(order: Order, cls: Definition) -> StaticSignature:
     fields = [field for field in found.values() if field.init]
     fields.sort(key=lambda field: field.keyword_only)
     return StaticSignature({field.parameter.name: field.parameter for field in fields})
+
+
+def _of_keys(order: Order) -> StaticSignature:
+    """The keys of a TypedDict, those of its bases first."""
+    if order.gap:
+        raise UntoldError(order.gap)
+    found: dict[str, StaticParameter] = {}
+    for cls in (base for base in reversed(order.classes) if isinstance(base, Definition)):
+        assert isinstance(cls.node, ast.ClassDef)
+        total = next((literal(keyword.value) for keyword in cls.node.keywords if keyword.arg == "total"), True)
+        for parameter, _ in _annotated(cls):
+            hint = ast.parse(_text_of_hint(cls, parameter.name), mode="eval").body
+            mark = hint.value if isinstance(hint, ast.Subscript) else hint
+            marked = {name: _is(cls.module, mark, f"typing:{name}") for name in ("Required", "NotRequired")}
+            needed = marked["Required"] or (total and not marked["NotRequired"])
+            found[parameter.name] = parameter if needed else parameter._replace(default="", value=ABSENT)
+    return StaticSignature(found)
 
 
 def _dataclass_fields(cls: Definition, keyword_only: bool) -> Iterator[_Field]:
