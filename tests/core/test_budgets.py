@@ -30,9 +30,8 @@ ALLOWED_OVERRUN: dict[str, int] = {
     "checkpoints": 184,
     "training": 5,
     "runs": 19,
-    "cli": 59,
-    "together": 373,
-    "code": 65,
+    "together": 320,
+    "code": 41,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
