@@ -44,11 +44,13 @@ class Takes(NamedTuple):
         key: the parameter of its constructor that decides the width; empty where none does.
         width: channels of `x` (concatenated conditioning included), width of tokens or of a vector; None: takes none.
         needs: other keys, with values, that `key` needs to have its effect: {"num_classes": "sequential"}.
+        owner: who has the key; a declaration leaves it out. Of networks that wrap each other it is the innermost one.
     """
 
     key: str
     width: int | None
     needs: Mapping[str, Any] = {}
+    owner: Any = None
 
 
 def declaration(target: Any) -> Callable[..., Any] | None:

@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sgm_core.config.api import config_from
-from sgm_core.config.tree import parse, plain
+from sgm_core.config.tree import MAX_DEPTH, MAX_NODES, parse, plain
 from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index, install
 
 PROVENANCE_KEY = "sgm"
 """Where a checkpoint holds its `Provenance`: a key of a `.ckpt`, an entry of a `.safetensors` file's metadata."""
 
 LOCK = ("kind", "name", "distribution", "version")
-
-MOST_VALUES, DEEPEST = 100_000, 100
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,8 @@ def refuse_no_plain_data(data: Any) -> None:
     while waiting:
         value, depth = waiting.pop()
         seen += 1
-        if seen > MOST_VALUES or depth > DEEPEST:
-            raise ValueError(f"its config has over {MOST_VALUES} values, or a depth over {DEEPEST}")
+        if seen > MAX_NODES or depth > MAX_DEPTH:
+            raise ValueError(f"its config has over {MAX_NODES} values, or a depth over {MAX_DEPTH}")
         if isinstance(value, (dict, list, tuple)):
             waiting += [(child, depth + 1) for child in (value.values() if isinstance(value, dict) else value)]
         elif not isinstance(value, (str, int, float, bool, type(None))):

@@ -23,7 +23,10 @@ def said_by(plan: Plan | None) -> Callable[..., Any]:
         said = shapes(*inputs, **keywords(shapes, call))
         if not isinstance(said, Mapping):
             return said
-        return {name: _owned(takes, call) if isinstance(takes, Takes) else takes for name, takes in said.items()}
+        return {
+            name: takes._replace(owner=takes.owner or call) if isinstance(takes, Takes) else takes
+            for name, takes in said.items()
+        }
 
     return say
 
@@ -32,29 +35,6 @@ def keywords(say: Callable[..., Any], call: Call) -> dict[str, Any]:
     """The arguments of a constructor that a static method asks for, by name."""
     parameters = inspect.signature(say).parameters.values()
     return {p.name: _argument(call, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-class _Owned(Takes):
-    """With the component that has the key: the innermost one, where a network wraps another."""
-
-    owner: Call
-
-    def _replace(self, **changes: Any) -> _Owned:
-        return _owned(Takes(**{**self._asdict(), **changes}), self.owner)
-
-
-def _owned(takes: Takes, call: Call) -> _Owned:
-    if isinstance(takes, _Owned):
-        return takes
-    owned = _Owned(*takes)
-    owned.owner = call
-    return owned
-
-
-def owner_of(takes: Takes) -> Call:
-    """Who has the key, of what `said_by` told."""
-    assert isinstance(takes, _Owned)
-    return takes.owner
 
 
 def call_of(plan: Plan | None) -> Call | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sgm_core.config.api import Config
 from sgm_core.config.plan import Call, Items, Plan, Value
-from sgm_core.config.shapes import call_of, keywords, owner_of, said_by, told
+from sgm_core.config.shapes import call_of, keywords, said_by, told
 from sgm_core.config.tree import Origin, Problems, join
 from sgm_core.registry import did_you_mean
 from sgm_core.shapes import Shape, Takes, as_list, own_static
@@ -300,18 +300,18 @@ class Comparison:
         """`set model.network.num_classes to sequential and model.network.adm_in_channels to 128, or `."""
         if not takes.key or width == 0:
             return ""
-        path = _place(owner_of(takes)).path
+        path = _place(takes.owner).path
         settings = [(key, value) for key, value in takes.needs.items() if self._said(takes, key) != value]
         text = " and ".join(f"{join(path, key)} to {value}" for key, value in [*settings, (takes.key, width)])
         return f"set {text}, or "
 
     def _said(self, takes: Takes, key: str) -> Any:
-        return _argument_or(owner_of(takes).arguments, key, None)
+        return _argument_or(takes.owner.arguments, key, None)
 
     def _mismatch(self, takes: Takes, message: str, lines: Sequence[str]) -> None:
         """At the line of the key that decides, or of the network where the config does not have it."""
-        place = _place(owner_of(takes))
-        keys = [key for key in (takes.key, *takes.needs) if key in owner_of(takes).arguments]
+        place = _place(takes.owner)
+        keys = [key for key in (takes.key, *takes.needs) if key in takes.owner.arguments]
         origin = self._origin(place, keys[0]) if keys else place.origin
         path = join(place.path, takes.key) if takes.key else place.path
         text = "".join(f"\n  {line}" for line in lines)
