@@ -33,12 +33,8 @@ class BadFileError(ValueError):
 
 
 def open_regular(path: Path, most: int) -> BinaryIO:
-    """A regular file, for reading. Nothing else is opened: a pipe would wait for ever.
-
-    Raises:
-        OSError: it cannot be read now.
-        BadFileError: no regular file, or one of more than `most` bytes.
-    """
+    """A regular file, for reading; BadFileError for another one, or for more than `most` bytes: a pipe would wait for
+    ever. OSError if it cannot be read now."""
     found = path.stat()
     if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # that of a folder fails by itself
         raise BadFileError(path, "not a regular file")
@@ -60,10 +56,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 def as_text(content: bytes, name: object) -> str:
     r"""UTF-8, or UTF-16 that begins with a byte order mark. Every line ends in "\n", so `split("\n")` gives the lines.
-
-    Raises:
-        BadFileError: of another encoding, or with control characters.
-    """
+    BadFileError for another encoding, or for control characters."""
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = content.decode(encoding)

@@ -180,10 +180,7 @@ class Sampler(ABC):
 
     def schedule(self, num_steps: int | None = None) -> Tensor:
         """The levels of a sample: where it begins, and one more for each step; the last is 0 unless a part is left out.
-
-        Raises:
-            ValueError: no number of steps was given, or it is below 1.
-        """
+        ValueError if no number of steps was given, or it is below 1."""
         num_steps = self.num_steps if num_steps is None else num_steps
         if num_steps is None or num_steps < 1:
             raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")

@@ -139,11 +139,8 @@ class EmbedderSlot:
         return self.trainable or getattr(module, "adapted", False)
 
     def embed(self, module: nn.Module, entries: Sequence[Any]) -> tuple[Tensor, ...]:
-        """The embedder's outputs; a trainable one builds a graph where the caller's grad mode lets it.
-
-        Raises:
-            ValueError: it gave something else than one tensor or several, or it cannot take what is no tensor.
-        """
+        """The embedder's outputs; a trainable one builds a graph where the caller's grad mode lets it. ValueError if it
+        gave something else than one tensor or several, or cannot take what is no tensor."""
         try:
             with torch.set_grad_enabled(self.trains(module) and torch.is_grad_enabled()), computing(module):
                 outputs = module(*entries)
@@ -184,10 +181,7 @@ class EmbedderSlot:
 
     def substitute(self, entries: Sequence[Any], keep: Tensor | None = None) -> list[Any]:
         """Copies of the entries, with `ucg_value` for the samples that are not kept; without `keep`, for all.
-
-        Raises:
-            ValueError: the value cannot stand in for a row of the entry.
-        """
+        ValueError if the value cannot stand in for a row of the entry."""
         if keep is None:
             rows, device = count_samples(entries)
             keep = torch.zeros(rows, dtype=torch.bool, device=device)
@@ -209,14 +203,9 @@ class EmbedderSlot:
 
     @staticmethod
     def blank(output: Tensor, keep: Tensor, null: Tensor | None = None) -> Tensor:
-        """An output (b * k, ...) with zeros for the samples that are not kept (b,): all k rows of a sample go together.
-
-        Args:
-            null: what stands there in place of zeros, without the batch.
-
-        Raises:
-            ValueError: the output has no whole number of rows per sample; null is of another shape.
-        """
+        """An output (b * k, ...) with zeros for the samples that are not kept (b,), or with `null`, which has no batch:
+        all k rows of a sample go together. ValueError if there is no whole number of rows per sample, or null has
+        another shape."""
         samples, rows = keep.shape[0], output.shape[0]
         if rows % samples:
             raise ValueError(f"its output is {describe(output)} for {samples} samples, so none of them can be dropped")
@@ -255,11 +244,8 @@ def refuse_uncached(part: Any, kind: str) -> None:
 
 
 def null_outputs(module: nn.Module, n: int) -> Sequence[Tensor | None]:
-    """What an embedder gives for a dropped sample in each of its n outputs; None is zeros.
-
-    Raises:
-        ValueError: it has not as many as outputs.
-    """
+    """What an embedder gives for a dropped sample in each of its n outputs; None is zeros. ValueError if it has not as
+    many."""
     given = getattr(module, "null_outputs", None)
     if given is None:
         return [None] * n
@@ -280,11 +266,8 @@ def like(output: Tensor, null: Tensor) -> Tensor:
 
 
 def count_samples(entries: Sequence[Any]) -> tuple[int, torch.device]:
-    """How many samples the entries hold, and the device to draw on: the CPU if any of them is a list.
-
-    Raises:
-        ValueError: an entry without a row for each sample, or entries of several sizes.
-    """
+    """How many samples the entries hold, and the device to draw on: the CPU if any of them is a list. ValueError for an
+    entry without a row for each sample, or entries of several sizes."""
     for entry in entries:
         if not (isinstance(entry, (list, tuple)) or (isinstance(entry, Tensor) and entry.ndim > 0)) or not len(entry):
             raise ValueError(

@@ -52,11 +52,8 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run.
-
-    Raises:
-        CheckpointError: no such file, truncated, not a checkpoint, or holding more than plain data.
-    """
+    """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run. CheckpointError if there is no
+    such file, or it is truncated, no checkpoint, or holds more than plain data."""
     refuse_url(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
@@ -110,10 +107,7 @@ def _what_it_is(path: Path) -> str | None:
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The contents of a `.ckpt`, and the weights in it, mapped. Whatever is no plain data is an `Inert`.
-
-    Raises:
-        CheckpointError: it holds no weights.
-    """
+    CheckpointError if it holds no weights."""
     with _reading(path, "not a readable checkpoint"):
         data = _load(path)
     weights = data.get("state_dict", data) if isinstance(data, dict) else None
@@ -145,12 +139,9 @@ def _stand_in(name: str) -> type[Inert]:
 
 
 def _load(path: Path) -> Any:
-    """As `torch.load` for plain data; neither a class nor a function that the file names is looked up.
-
-    Raises:
-        CheckpointError: its parts are compressed, which torch never does, or its list of objects is too long.
-        Exception: of many types, for a broken file.
-    """
+    """As `torch.load` for plain data; neither a class nor a function that the file names is looked up. CheckpointError
+    if its parts are compressed, which torch never does, or its list of objects is too long; exceptions of many types if
+    it is broken."""
     zipped = zipfile.is_zipfile(path)  # as torch writes since 1.6; only such a file can be mapped
     if zipped:
         with zipfile.ZipFile(path) as archive:
@@ -166,12 +157,7 @@ def _load(path: Path) -> Any:
 
 def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
     """Export the state dict as one `.safetensors` file that `load_engine` reads, with its provenance as metadata.
-
-    `model_ema.shadow.NAME` is the average of the raw NAME.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    `model_ema.shadow.NAME` is the average of the raw NAME. OSError if it cannot be written."""
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
     for key, value in (engine.state_dict() if isinstance(engine, nn.Module) else engine).items():
@@ -199,10 +185,6 @@ def refuse_url(path: Path | str) -> None:
 
 
 def read_step(path: Path) -> int:
-    """The optimizer step at which a `.ckpt` was written.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
+    """The optimizer step at which a `.ckpt` was written. CheckpointError if it cannot be read."""
     with _reading(path, "not a checkpoint to resume from"):
         return int(_load(path)["global_step"])

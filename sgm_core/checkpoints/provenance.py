@@ -60,10 +60,7 @@ class Provenance:
 
     @staticmethod
     def from_dict(data: Any) -> Provenance:
-        """
-        Raises:
-            ValueError: it is not what `to_dict` gives.
-        """
+        """ValueError unless it is what `to_dict` gives."""
         refuse_no_plain_data(data)
         config, components, shape = data.get("config"), data.get("components") or [], data.get("latent_shape")
         rows: list[Any] = components if isinstance(components, list) else [None]
@@ -114,11 +111,8 @@ class Provenance:
 
 
 def refuse_no_plain_data(data: Any) -> None:
-    """Look at data of a stranger before anything walks through it, which a list that holds itself makes endless.
-
-    Raises:
-        ValueError: it is no mapping of plain values, too large, or too deep.
-    """
+    """Raise ValueError for data of a stranger that is no mapping of plain values, too large or too deep, before
+    anything walks through it: a list that holds itself would make that endless."""
     waiting, seen = [(data, 0)], 0
     while waiting:
         value, depth = waiting.pop()

@@ -30,18 +30,11 @@ class Config:
 
     def __getitem__(self, path: str) -> Any:
         """The value at a path, as plain data: `cfg["trainer.max_steps"]`, `cfg["model.embedders[0].input_key"]`.
-
-        Raises:
-            KeyError: there is nothing.
-        """
+        KeyError if there is nothing."""
         return plain(self.node(path))
 
     def node(self, path: str) -> Node:
-        """The value at a path, with its origin.
-
-        Raises:
-            KeyError: there is nothing.
-        """
+        """The value at a path, with its origin. KeyError if there is nothing."""
         node = self.tree
         try:
             for step in split_path(path):
@@ -65,11 +58,8 @@ class Config:
         return result
 
     def to_yaml(self) -> str:
-        """One YAML file with everything merged in; loading it gives this config again.
-
-        Raises:
-            ConfigError: it holds objects that Python code put there.
-        """
+        """One YAML file with everything merged in; loading it gives this config again. ConfigError if it holds objects
+        that Python code put there."""
         objects = [
             Problem(node.origin, path, f"an object of the type {type(node.value).__name__} cannot be saved")
             for path, node in leaves(self.tree)
@@ -86,11 +76,8 @@ class Config:
 
     @functools.cached_property
     def components(self) -> list[Entry]:
-        """The components it uses, after checking it. None of them is imported, nor is torch.
-
-        Raises:
-            ConfigError: everything that is wrong, in one error.
-        """
+        """The components it uses, after checking it: ConfigError has everything that is wrong. None of them is
+        imported, nor is torch."""
         if not self.is_plain:
             return self.checked[1]
         checker = self._check_source()
@@ -98,11 +85,7 @@ class Config:
         return sorted(set(checker.entries))
 
     def check(self) -> None:
-        """Check it; nothing is imported.
-
-        Raises:
-            ConfigError: everything that is wrong, in one error.
-        """
+        """Check it: ConfigError has everything that is wrong. Nothing is imported."""
         self.components  # noqa: B018 - what it gives is not needed
 
     def _check_source(self) -> Checker:
@@ -112,11 +95,8 @@ class Config:
 
     @functools.cached_property
     def checked(self) -> tuple[Call, list[Entry]]:
-        """The plan to build from, and the components it uses; they are imported.
-
-        Raises:
-            ConfigError: everything that is wrong, in one error.
-        """
+        """The plan to build from, and the components it uses; they are imported. ConfigError has everything that is
+        wrong."""
         if self.is_plain and "lightning.pytorch" not in sys.modules:
             self.check()  # a mistake should not have to wait for the imports
         checker = Checker(root=self.tree)
@@ -126,12 +106,8 @@ class Config:
         return plan, sorted(set(checker.entries))
 
     def build(self, key: str) -> Any:
-        """Build one top-level part (`model`, `data`, ...) or give its default, after checking all of them.
-
-        Raises:
-            ConfigError, BuildError.
-            KeyError: there is no such part.
-        """
+        """Build one top-level part (`model`, `data`, ...) or give its default, after checking all of them. KeyError if
+        there is no such part; else ConfigError or BuildError."""
         plan, _ = self.checked
         sections = plan.schema.parameters
         if key not in sections:
@@ -179,11 +155,8 @@ def config_from(data: Config | dict[str, Any] | Any, source: str = "config") -> 
 
 
 def check(config: Config | dict[str, Any]) -> list[Entry]:
-    """Check a whole config; gives the components it uses. See `Config.components`.
-
-    Raises:
-        ConfigError: everything that is wrong, in one error.
-    """
+    """Check a whole config; gives the components it uses: see `Config.components`. ConfigError has everything that is
+    wrong."""
     return config_from(config).components
 
 

@@ -51,11 +51,7 @@ class Planned:
 
 
 def build_plan(plan: Plan) -> Any:
-    """Construct what a checked plan describes.
-
-    Raises:
-        BuildError: a constructor raised.
-    """
+    """Construct what a checked plan describes. BuildError if a constructor raised."""
     match plan:
         case Value(value):
             return value

@@ -318,11 +318,8 @@ class Checker:
 
 
 def _imported(node: Node, type_: Component, path: str, root: Node | None) -> Call:
-    """The plan to build from of a part that was checked from source.
-
-    Raises:
-        ConfigError: it does not take what its source seemed to take.
-    """
+    """The plan to build from of a part that was checked from source. ConfigError if it does not take what its source
+    seemed to."""
     checker = Checker(root=root)
     plan = checker.check(node, type_, path)
     checker.problems.raise_if_any()

@@ -31,9 +31,7 @@ def compose(
     """The merged tree of config files (or names of shipped configs), patches and overrides, interpolations resolved.
 
     With it what is wrong so far: the rest of the tree can be checked all the same, so that one run reports everything.
-
-    Raises:
-        ConfigError: a file that cannot be read at all.
+    ConfigError for a file that cannot be read at all.
     """
     problems = Problems()
     tree = Node({}, Origin("config"))
@@ -51,11 +49,8 @@ def compose(
 
 
 def find_config(source: str | Path) -> Path:
-    """A path as it is, a bare name such as `digits` among the configs that installed packages ship.
-
-    Raises:
-        ConfigError: neither.
-    """
+    """A path as it is; a bare name such as `digits` among the configs that installed packages ship. ConfigError if it
+    is neither."""
     path = Path(source)
     if path.suffix in (".yaml", ".yml") or len(path.parts) != 1 or path.is_file():
         return path

@@ -25,13 +25,10 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 109,
-    "config": 7,
-    "checkpoints": 184,
-    "training": 5,
-    "runs": 19,
-    "together": 320,
-    "code": 41,
+    "root": 56,
+    "checkpoints": 124,
+    "together": 65,
+    "code": 22,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
