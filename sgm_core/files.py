@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import re
 import stat
@@ -11,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 MOST_BYTES = 2**24
 """The most that is read of a text, 16 MiB, unless its reader allows another size."""
@@ -72,14 +71,6 @@ def as_text(content: bytes, name: object) -> str:
     )
 
 
-def parse_json(text: str, name: object) -> Any:
-    """A JSON value. Raises BadFileError for anything else, and for what is nested too deeply."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadFileError(name, f"no JSON: {error}") from error
-
-
 def inside(folder: Path, name: object, root: Path | None = None) -> Path:
     """The file that somebody else's text names in a folder. BadFileError if it is elsewhere, by its name or by a link.
 
@@ -125,15 +116,6 @@ def sweep(folder: Path) -> None:
     for path in folder.iterdir():
         if is_temporary(path):
             path.unlink(missing_ok=True)
-
-
-def links_out(folder: Path) -> Iterator[Path]:
-    """Every symbolic link below a folder that leads out of it. No link is followed."""
-    root = os.path.realpath(folder)
-    for parent, folders, files in os.walk(folder):
-        for path in (Path(parent, name) for name in (*folders, *files)):
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):  # realpath takes loops
-                yield path
 
 
 class Tolerant(AbstractContextManager["Tolerant", bool]):

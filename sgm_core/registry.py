@@ -136,10 +136,7 @@ def _read(path: str) -> str:
     except OSError:
         return ""
     try:
-        parts = []
-        while part := os.read(file, 1 << 16):
-            parts.append(part)
-        return b"".join(parts).decode("utf-8").replace("\r\n", "\n")
+        return os.read(file, os.fstat(file).st_size).decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError):
         return ""
     finally:

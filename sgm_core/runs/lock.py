@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from sgm_core.errors import SgmError
-from sgm_core.files import links_out, replacing
+from sgm_core.files import replacing
 
 FILE = ".running.json"
 """Who runs here, for people and for other hosts."""
@@ -52,11 +52,14 @@ def refuse_held(folder: Path) -> None:
 
 
 def _acquired(folder: Path) -> BaseFileLock:
-    for link in links_out(folder):  # a run writes into its files: those of a folder that somebody else has made, too
-        raise SgmError(
-            f"{link}: a link that leads out of the run's folder; a run writes into its own folder only. "
-            "Replace it with what it points to"
-        )
+    root = os.path.realpath(folder)  # a run writes into its files: those of a folder that somebody else has made, too
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):  # realpath takes loops
+                raise SgmError(
+                    f"{path}: a link that leads out of the run's folder; a run writes into its own folder only. "
+                    "Replace it with what it points to"
+                )
     lock, path = FileLock(folder / LOCK), folder / FILE
     try:
         lock.acquire(blocking=False)
