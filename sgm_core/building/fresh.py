@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.config.api import Config, config_from
+from sgm_core.config.provenance import Provenance
 from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.session import hook_entries
 from sgm_core.roles import Engine

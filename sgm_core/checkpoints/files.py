@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.checkpoints.seal import OPEN_SEAL, SEAL, seal
+from sgm_core.config.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 

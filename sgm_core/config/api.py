@@ -29,8 +29,7 @@ class Config:
         self.tree = tree
 
     def __getitem__(self, path: str) -> Any:
-        """The value at a path, as plain data: `cfg["trainer.max_steps"]`, `cfg["model.embedders[0].input_key"]`.
-        KeyError if there is nothing."""
+        """The value at a path as plain data: `cfg["model.embedders[0].input_key"]`. KeyError if there is nothing."""
         return plain(self.node(path))
 
     def node(self, path: str) -> Node:
@@ -58,8 +57,7 @@ class Config:
         return result
 
     def to_yaml(self) -> str:
-        """One YAML file with everything merged in; loading it gives this config again. ConfigError if it holds objects
-        that Python code put there."""
+        """One YAML file that loads as this config. ConfigError for objects that Python code put there."""
         objects = [
             Problem(node.origin, path, f"an object of the type {type(node.value).__name__} cannot be saved")
             for path, node in leaves(self.tree)
@@ -76,8 +74,7 @@ class Config:
 
     @functools.cached_property
     def components(self) -> list[Entry]:
-        """The components it uses, after checking it: ConfigError has everything that is wrong. None of them is
-        imported, nor is torch."""
+        """The components it uses, after `check`. None of them is imported, nor is torch."""
         if not self.is_plain:
             return self.checked[1]
         checker = self._check_source()
@@ -95,8 +92,7 @@ class Config:
 
     @functools.cached_property
     def checked(self) -> tuple[Call, list[Entry]]:
-        """The plan to build from, and the components it uses; they are imported. ConfigError has everything that is
-        wrong."""
+        """The plan to build from, and the components it uses, after `check`. They are imported."""
         if self.is_plain and "lightning.pytorch" not in sys.modules:
             self.check()  # a mistake should not have to wait for the imports
         checker = Checker(root=self.tree)
@@ -106,8 +102,7 @@ class Config:
         return plan, sorted(set(checker.entries))
 
     def build(self, key: str) -> Any:
-        """Build one top-level part (`model`, `data`, ...) or give its default, after checking all of them. KeyError if
-        there is no such part; else ConfigError or BuildError."""
+        """One top-level part (`model`, `data`, ...) or its default, built. KeyError for no part; else BuildError."""
         plan, _ = self.checked
         sections = plan.schema.parameters
         if key not in sections:
@@ -121,12 +116,9 @@ class Config:
 def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read config files (paths, or names of shipped configs), merged from left to right, then the overrides.
 
-    Nothing in it is run. `Config.checked` and the build functions check it; where reading already found something
-    wrong, this does, so that one error has everything. In a session the plugins may propose patches.
-
-    Raises:
-        ConfigError: a file cannot be read, an override or interpolation is wrong.
-        SgmError: plugins contradict each other, or one of them refuses the config.
+    Nothing in it is run. ConfigError if a file cannot be read, or an override or interpolation is wrong; it then has
+    all that checking the rest finds. In a session the plugins may propose patches: SgmError if these contradict each
+    other, or one of them refuses the config.
     """
     overrides = list(overrides)
     config = _composed(sources, overrides)
@@ -155,8 +147,7 @@ def config_from(data: Config | dict[str, Any] | Any, source: str = "config") -> 
 
 
 def check(config: Config | dict[str, Any]) -> list[Entry]:
-    """Check a whole config; gives the components it uses: see `Config.components`. ConfigError has everything that is
-    wrong."""
+    """Check a whole config; gives the components it uses. ConfigError has everything that is wrong."""
     return config_from(config).components
 
 
@@ -164,11 +155,8 @@ def build(kind: str, spec: Any) -> Any:
     """Build one component from a bare name or a `use:` mapping; values may be built objects too.
 
     A late-built kind (optimizers, lr_schedules) gives a callable that takes the parameters or the optimizer.
-
-    Raises:
-        RegistryError: unknown kind.
-        ConfigError: everything that is wrong with `spec`.
-        BuildError: a constructor refused its arguments.
+    RegistryError for an unknown kind, ConfigError with everything that is wrong with `spec`, BuildError if a
+    constructor refused its arguments.
     """
     return build_plan(_planned(kind, spec)[0])
 

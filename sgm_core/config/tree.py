@@ -122,8 +122,7 @@ def split_path(path: str) -> list[str]:
 
 
 def key_of(container: dict[Any, Node] | list[Node], step: str) -> Any:
-    """The key or position in a container that a step of a path means; a number may be a key that is one. KeyError if a
-    list has no such position."""
+    """The key or position that a step of a path means; a number may be a key that is one. KeyError for no position."""
     if isinstance(container, dict):
         number = int(step) if step.isdecimal() else None
         return number if number in container and step not in container else step
@@ -149,8 +148,7 @@ def plain(node: Node, text: Callable[[Any], Any] | None = None) -> Any:
 
 
 def from_plain(value: Any, origin: Origin) -> Node:
-    """A tree of dicts, lists and tuples (OmegaConf's too), all of one origin. ConfigError for an interpolation of
-    OmegaConf that fails."""
+    """A tree of dicts, lists and tuples of one origin. ConfigError if an interpolation of OmegaConf fails."""
     kind = type(value)
     if kind in _SCALARS:
         return Node(value, origin)
@@ -213,8 +211,7 @@ _PLAIN_TAGS = {"Scalar": {*SCALARS, "str"}, "Sequence": {"seq"}, "Mapping": {"ma
 
 
 def _scalar(text: str, kind: str | None) -> Any:
-    """The value of a scalar of this kind; None finds the kind by the form. ValueError if the text has not the form of
-    the kind."""
+    """The value of a scalar of this kind, None finds it by the form. ValueError if the text has another form."""
     if kind is None:
         kind = next((name for name, (form, _) in SCALARS.items() if form.fullmatch(text)), "str")
     elif kind != "str" and not SCALARS[kind][0].fullmatch(text):
@@ -379,16 +376,13 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str]:
 
 
 def parse(text: str, source: str, *, located: bool = True, problems: Problems | None = None) -> Node:
-    """YAML text as a tree; an empty text is null.
+    """YAML text as a tree; an empty text is null. ConfigError if it is no YAML, or its aliases explode.
 
     Args:
         source: what stands before the line number in messages.
         located: False for a text without lines of its own, such as a command line override.
         problems: collects what does not keep the rest from being read (a tag that is not plain data, a key
             written twice); by default these raise too.
-
-    Raises:
-        ConfigError: not YAML, aliases that explode.
     """
     collected = Problems() if problems is None else problems
     start = Origin(source, 1, 1) if located else Origin(source)

@@ -37,9 +37,9 @@ from lightning.pytorch.loggers import Logger
 
 from sgm_core.checkpoints.files import read_checkpoint, read_step, refuse_url, save_weights
 from sgm_core.checkpoints.manifest import candidates, newest_valid
-from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
+from sgm_core.config.provenance import Provenance
 from sgm_core.errors import SgmError, StopRun, tell
 from sgm_core.files import is_temporary, replacing, sweep
 from sgm_core.hooks.callbacks import Compartments, added_callbacks

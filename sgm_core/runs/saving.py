@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from sgm_core.checkpoints.manifest import SUFFIX, step_path, steps, write_manifest
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
+from sgm_core.config.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.config.sections import Checkpointing
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing

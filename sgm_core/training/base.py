@@ -17,7 +17,7 @@ from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.load import load_into
 from sgm_core.checkpoints.manifest import to_load
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
+from sgm_core.config.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.randomness.samples import SampleDraws, sample_draws
 from sgm_core.roles import Adapter, Average, LRScheduleFactory, OptimizerFactory

@@ -25,10 +25,7 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 56,
-    "checkpoints": 124,
-    "together": 65,
-    "code": 22,
+    "root": 32,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 

@@ -36,9 +36,7 @@ class Provenance:
     @staticmethod
     def of_engine(engine: object, whole: bool = True) -> Provenance | None:
         """The `provenance` of an engine with its present `latent_shape`. None if it was not built from a config.
-
-        Without `whole` its config is that of the model alone: weights are shared, and the rest has paths and keys.
-        """
+        Without `whole` its config is that of the model alone: weights are shared, and the rest has paths and keys."""
         found: Provenance | None = getattr(engine, "provenance", None)
         shape = getattr(engine, "latent_shape", None)
         if found is None:
