@@ -407,7 +407,8 @@ class DiffusionEngine(TrainingEngine):
         generator: Generators = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Latents (batch_size, *shape) from noise, with the live weights.
+        """Latents (batch_size, *shape) from noise, with the live weights. ValueError if there is no sampler, or no
+        shape known.
 
         Args:
             cond, uncond: what guidance moves towards and away from.
@@ -415,9 +416,6 @@ class DiffusionEngine(TrainingEngine):
             num_steps: default the sampler's.
             generator: source of all noise.
             progress: called as progress(step, num_steps).
-
-        Raises:
-            ValueError: no sampler, or no shape known.
         """
         if self.sampler is None:
             raise ValueError("this model has no sampler: add model.sampler to its config to sample from it")
@@ -439,10 +437,11 @@ class DiffusionEngine(TrainingEngine):
         num_steps: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Images (n, c, h, w) in [-1, 1], sampled with the averaged weights.
+        """Images (n, c, h, w) in [-1, 1], sampled with the averaged weights. ValueError if entries are missing, cannot
+        be embedded or are not n of each, or there is no sampler, or no shape known.
 
-        Sample i depends on its own seed alone, not on the others in the batch. Neither torch's random state nor
-        the training mode changes.
+        Sample i depends on its own seed alone, not on the others in the batch. Neither torch's random state nor the
+        training mode changes.
 
         Args:
             batch: what to draw: the conditioner's entries, n values each (tensors or lists).
@@ -451,9 +450,6 @@ class DiffusionEngine(TrainingEngine):
             uncond: entries that guidance moves away from (a negative prompt); default the unconditional state.
             shape: (c, *grid) of a latent; default the shape met in training.
             num_steps: default the sampler's.
-
-        Raises:
-            ValueError: entries missing, not embeddable or not n of each; no sampler; no shape known.
         """
         entries = {key: as_entry(value) for key, value in (batch or {}).items()}
         n = batch_size_of(entries, n)
@@ -479,9 +475,8 @@ class DiffusionEngine(TrainingEngine):
     def log_images(
         self, batch: Batch, n: int = 8, *, sample: bool = True, ucg_keys: Iterable[str] | None = None, seed: int = 0
     ) -> dict[str, Tensor]:
-        """Pictures of the first n entries of a batch, each (n, c, h, w) in [-1, 1].
-
-        Training is not affected: random state, modes and weights are as before.
+        """Pictures of the first n entries of a batch, each (n, c, h, w) in [-1, 1]. Training is not affected: random
+        state, modes and weights are as before.
 
         Args:
             sample: whether to draw `samples` beside `inputs` and `reconstructions`.

@@ -72,10 +72,8 @@ def as_text(content: bytes, name: object) -> str:
 
 
 def inside(folder: Path, name: object, root: Path | None = None) -> Path:
-    """The file that somebody else's text names in a folder. BadFileError if it is elsewhere, by its name or by a link.
-
-    Links may lead to what is in `root`, by default the folder.
-    """
+    """The file that somebody else's text names in a folder. BadFileError if it is elsewhere, by its name or by a link;
+    links may lead to what is in `root`, by default the folder."""
     with suppress(OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
         if isinstance(name, str) and (folder / name).resolve().is_relative_to((root or folder).resolve()):
             return folder / name

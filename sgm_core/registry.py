@@ -93,10 +93,8 @@ def normalize(distribution: str) -> str:
 
 
 def _metadata_folders(paths: Iterable[object]) -> Iterator[tuple[str, str]]:
-    """(folder that describes a distribution, its base name), in the order in which Python would import.
-
-    In one place a dist-info goes before an egg-info, which an older installation may have left there.
-    """
+    """(folder that describes a distribution, its base name), in the order in which Python would import. In one place a
+    dist-info goes before an egg-info, which an older installation may have left there."""
     for path in paths:
         if not isinstance(path, str) or not path:  # no text: Python's own import skips it; "": the working folder,
             continue  # which may be anybody's
@@ -161,11 +159,9 @@ def _entry_points(text: str) -> dict[tuple[str, str], str]:
 
 
 def scan(paths: Iterable[object] | None = None) -> list[Entry]:
-    """Every `sgm.*` entry point of the distributions on `paths` (default: `sys.path`).
-
-    A distribution that is seen twice (a stale egg-info beside the dist-info, say) counts once, where it stands first:
-    that one's modules are the ones that an import finds.
-    """
+    """Every `sgm.*` entry point of the distributions on `paths` (default: `sys.path`). A distribution that is seen
+    twice (a stale egg-info beside the dist-info, say) counts once, where it stands first: an import finds the modules
+    of that one."""
     entries: list[Entry] = []
     seen: set[str] = set()
     for folder, base in _metadata_folders(sys.path if paths is None else paths):

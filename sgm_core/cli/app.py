@@ -145,7 +145,7 @@ def run_file(file: str) -> None:
 def message_of(error: Exception, given: Sequence[str]) -> str:
     """What the user reads of an error. What is no mistake of theirs is a bug, of sgm or of a plugin."""
     match error:
-        case SgmError() | ValueError(place=_, reason=_):  # a BadFileError
+        case ValueError() if isinstance(error, SgmError) or hasattr(error, "place"):  # or a BadFileError
             return str(error)
         case MemoryError():
             return "not enough memory"
