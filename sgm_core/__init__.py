@@ -24,20 +24,8 @@ if TYPE_CHECKING:
     from sgm_core.hooks.session import session
     from sgm_core.hooks.specs import hookimpl
 
-__all__ = [
-    "API",
-    "Lazy",
-    "build",
-    "build_engine",
-    "check",
-    "hookimpl",
-    "load_config",
-    "load_engine",
-    "names",
-    "register",
-    "resolve",
-    "session",
-]
+__all__ = ["API", "Lazy", "build", "build_engine", "check", "hookimpl", "load_config", "load_engine"]
+__all__ += ["names", "register", "resolve", "session"]
 
 names = _index.names
 resolve = _index.resolve

@@ -48,10 +48,8 @@ class DiffusionModel(nn.Module):
         self.diffusion_model = cast(nn.Module, network)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Conditioning) -> Tensor:
-        """x (b, c, *grid), c_noise (b,) -> (b, c_out, *grid) like x; `concat` joins x on the channels.
-
-        A network in half precision gets its inputs so, except c_noise, whose fine steps it would lose.
-        """
+        """x (b, c, *grid), c_noise (b,) -> (b, c_out, *grid) like x; `concat` joins x on the channels. A network in
+        half precision gets its inputs so, except c_noise, whose fine steps it would lose."""
         joined = x if cond.concat is None else torch.cat([x, cond.concat.type_as(x)], dim=1)
         weight = next(self.diffusion_model.parameters(), None)
         if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
@@ -338,12 +336,11 @@ class DiffusionEngine(TrainingEngine):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One forward pass of each sample, at one of the noise levels and with noise of its own; a second one with the
-        averaged weights, if there is an average.
+        averaged weights, if there is an average. Training is not affected.
 
         The level and the noise of a sample depend on its position in the validation data alone: not on the epoch, the
-        seed, the batch size or the device, nor, where the data are shared by processes as `EpochBatches` does, on
-        their number. Nothing is dropped. Parts that draw without a generator draw the same in every epoch. Training is
-        not affected.
+        seed, the batch size or the device, nor, where the data are shared by processes as `EpochBatches` does, on their
+        number. Nothing is dropped. Parts that draw without a generator draw the same in every epoch.
         """
         at = (batch_idx, self.global_rank)
         with self.isolated():

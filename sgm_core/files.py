@@ -19,12 +19,8 @@ _CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
 
 
 class BadFileError(ValueError):
-    """A file that is not what it should be.
-
-    Args:
-        place: the file, with line and column where they are known.
-        reason: what is wrong.
-    """
+    """A file that is not what it should be: `place` is the file, with line and column where they are known, `reason`
+    what is wrong."""
 
     def __init__(self, place: object, reason: str) -> None:
         super().__init__(f"{place}: {reason}")
@@ -117,14 +113,8 @@ def sweep(folder: Path) -> None:
 
 
 class Tolerant(AbstractContextManager["Tolerant", bool]):
-    """Makes a write that fails a warning, once until one succeeds again: training must not end for it.
-
-        with self.tolerant:
-            file.write(line)
-
-    Args:
-        what: is written, for the warning.
-    """
+    """Makes a write in its `with` block that fails a warning, which names `what` is written, once until one succeeds
+    again: training must not end for it."""
 
     def __init__(self, what: str) -> None:
         self.what = what

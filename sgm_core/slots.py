@@ -28,14 +28,15 @@ _NETWORK_ARGUMENTS = {
 
 @dataclass(frozen=True, eq=False)  # nothing about a slot changes after it is made; each is a place of its own
 class EmbedderSlot:
-    """One embedder of a conditioner: what it reads, whether it trains, how it drops, where its outputs go.
+    """One embedder of a conditioner: what it reads, whether it trains, how it drops, where its outputs go. ValueError
+    for arguments that contradict each other, or the embedder.
 
-    The embedder is a plain `nn.Module` that knows none of this. A conditioner owns the modules and applies the
-    slot to them with `settle`, `embed` and, for dropping, `draw`, `substitute` and `blank`.
+    The embedder is a plain `nn.Module` that knows none of this. A conditioner owns the modules and applies the slot to
+    them with `settle`, `embed` and, for dropping, `draw`, `substitute` and `blank`.
 
-    A dropped sample is what classifier-free guidance moves away from (Ho and Salimans 2022, arXiv:2207.12598):
-    its embedding is that of `ucg_value` where there is one, else what the embedder's method `null_outputs` gives, a
-    tensor without the batch for each output, else zeros.
+    A dropped sample is what classifier-free guidance moves away from (Ho and Salimans 2022, arXiv:2207.12598): its
+    embedding is that of `ucg_value` where there is one, else what the embedder's method `null_outputs` gives, a tensor
+    without the batch for each output, else zeros.
 
     Attributes:
         embedder: turns the entries into one tensor or several.
@@ -54,9 +55,6 @@ class EmbedderSlot:
             What is dropped, and when, stays the same.
         output: where the outputs go. None leaves it to their rank; a name that is not one of the three is a
             keyword argument of the network.
-
-    Raises:
-        ValueError: arguments that contradict each other, or the embedder.
     """
 
     embedder: Annotated[Embedder, FixedWeights(cached="cache", unless="trainable")]
@@ -126,11 +124,9 @@ class EmbedderSlot:
         return self.ucg_rate > 0 or self.ucg_value is not None
 
     def settle(self, module: nn.Module) -> None:
-        """Put the embedder in the state that the slot asks for.
-
-        Called from the conditioner's `train`, which every `train()` of a parent passes through: so frozen outlives
-        Lightning's switches between training and evaluation, and no method of the embedder is replaced.
-        """
+        """Put the embedder in the state that the slot asks for. Called from the conditioner's `train`, which every
+        `train()` of a parent passes through: so frozen outlives Lightning's switches between training and
+        evaluation."""
         if not self.trains(module):
             module.eval().requires_grad_(False)
 
@@ -171,11 +167,9 @@ class EmbedderSlot:
                     raise ValueError(f"its ucg_value {self.ucg_value!r} cannot be embedded: {error}") from error
 
     def draw(self, entries: Sequence[Any], generator: torch.Generator | None = None) -> Tensor:
-        """Which samples keep their condition, (b,) bool: one Bernoulli(1 - ucg_rate) draw for the whole slot.
-
-        Drawn on the generator's device, without one where the entries are (lists are on the CPU), and moved there. With
-        the entries of all slots of a `drop_group`, the draw is for the group.
-        """
+        """Which samples keep their condition, (b,) bool: one Bernoulli(1 - ucg_rate) draw for the whole slot, or with
+        the entries of all slots of a `drop_group` for the group. Drawn on the generator's device, without one where the
+        entries are (lists are on the CPU)."""
         rows, device = count_samples(entries)
         return bernoulli(1.0 - self.ucg_rate, (rows,), generator, device=device)
 
@@ -244,8 +238,7 @@ def refuse_uncached(part: Any, kind: str) -> None:
 
 
 def null_outputs(module: nn.Module, n: int) -> Sequence[Tensor | None]:
-    """What an embedder gives for a dropped sample in each of its n outputs; None is zeros. ValueError if it has not as
-    many."""
+    """What an embedder gives for a dropped sample in each of its n outputs, or ValueError; None is zeros."""
     given = getattr(module, "null_outputs", None)
     if given is None:
         return [None] * n

@@ -118,7 +118,7 @@ def draws_of(key: Sequence[int | str], device: torch.device) -> Iterator[None]:
     the global state would give the numbers of the noise to the first dropout too.
 
     Args:
-        key: say seed, step and rank. Keys that differ, in length too, give other numbers.
+        key: say seed, step and rank; see `seed_of`.
         device: where is drawn, beside the CPU.
     """
     seed = seed_of(key)
