@@ -240,27 +240,20 @@ class Index:
         """What may be used, and what may not with the reason: the one place that decides it, for components and
         for modules of hooks."""
         switch = os.environ.get("SGM_PLUGINS", "")
-        filtered = self._filtered
-        if filtered is None or filtered[0] != switch:
-            allowed = plugin_filter(switch)
-            table: Table = {}
-            blocked: Blocked = []
-            with self._lock:
-                for entry in self._all():
+        with self._lock:
+            if self._filtered is None or self._filtered[0] != switch:
+                allowed = plugin_filter(switch)
+                table: Table = {}
+                blocked: Blocked = []
+                self._scanned = scan() if self._scanned is None else self._scanned
+                for entry in self._scanned:
                     reason = outside_window(entry) if allowed(entry.distribution) else f"SGM_PLUGINS is '{switch}'"
                     if reason:
                         blocked.append((entry, reason))
                     else:
                         table.setdefault((entry.kind, entry.name), []).append(entry)
-                filtered = self._filtered = (switch, table, blocked)
-        return filtered[1:]
-
-    def _all(self) -> list[Entry]:
-        """The installed ones, before SGM_PLUGINS."""
-        with self._lock:
-            if self._scanned is None:
-                self._scanned = scan()
-            return self._scanned
+                self._filtered = switch, table, blocked
+            return self._filtered[1:]
 
     def refresh(self) -> None:
         """Forget the scan: the next look-up reads the installed metadata again."""
@@ -321,7 +314,7 @@ class Index:
         offers = [found for found in self.unavailable(kind) if found[0].name == bare]
         if qualified:
             offers = [found for found in offers if found[0].distribution == normalize(distribution)]
-            if normalize(distribution) not in {entry.distribution for entry in self._all()} | {LOCAL}:
+            if normalize(distribution) not in {entry.distribution for entry in self._scanned or ()} | {LOCAL}:
                 message += f"\n(no distribution {distribution[:60]!r} with components is installed: "
                 message += f"{install(distribution)}, or the folder of its source)"
         for entry, reason in offers:
