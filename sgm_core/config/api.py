@@ -158,17 +158,8 @@ def build(kind: str, spec: Any) -> Any:
     RegistryError for an unknown kind, ConfigError with everything that is wrong with `spec`, BuildError if a
     constructor refused its arguments.
     """
-    return build_plan(_planned(kind, spec)[0])
-
-
-def components(kind: str, spec: Any) -> list[Entry]:
-    """The components that `build` takes for this, from the same checks."""
-    return sorted(set(_planned(kind, spec)[1]))
-
-
-def _planned(kind: str, spec: Any) -> tuple[Any, list[Entry]]:
     check_kind(kind)
     checker = Checker()
     plan = checker.check(from_plain(spec, Origin("config")), Component(kind), "")
     checker.problems.raise_if_any()
-    return plan, checker.entries
+    return build_plan(plan)
