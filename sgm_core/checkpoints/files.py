@@ -127,15 +127,10 @@ class Inert:
 
 
 class InertMapping(Inert):
-    """The same for a kind of mapping, which torch's reader fills only if it is a dict."""
+    """The same for what has the name of a mapping, which torch's reader fills only if it is a dict."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return {}
-
-
-def _stand_in(name: str) -> type[Inert]:
-    """What stands for a class or function that a file names."""
-    return InertMapping if re.search(r"[dD]ict$", name) else Inert
 
 
 def _load(path: Path) -> Any:
@@ -151,7 +146,9 @@ def _load(path: Path) -> Any:
                 if part.filename.endswith(".pkl") and part.file_size > MOST_OBJECTS:
                     raise CheckpointError(f"{path}: its list of objects has {part.file_size} bytes, above the limit")
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
-    with torch.serialization.safe_globals([(_stand_in(name), name) for name in named]):
+    with torch.serialization.safe_globals(
+        [(InertMapping if re.search(r"[dD]ict$", name) else Inert, name) for name in named]
+    ):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
