@@ -23,8 +23,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from sgm_core.cli.app import parser_of, summaries
+from sgm_core.cli.app import parser_of
 from sgm_core.config.schema import describe
+from sgm_core.hooks.commands import summaries
 from sgm_core.kinds import KINDS, Kind
 from sgm_core.registry import BUILTIN, index
 from sgm_plugins.tools.catalog.source.component import Described, component_of

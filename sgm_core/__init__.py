@@ -24,32 +24,17 @@ if TYPE_CHECKING:
     from sgm_core.hooks.session import session
     from sgm_core.hooks.specs import hookimpl
 
-__all__ = [
-    "API",
-    "Lazy",
-    "build",
-    "build_engine",
-    "check",
-    "hookimpl",
-    "load_config",
-    "load_engine",
-    "names",
-    "register",
-    "resolve",
-    "session",
-]
+__all__ = ["API", "Lazy", "build", "build_engine", "check", "hookimpl", "load_config", "load_engine"]
+__all__ += ["names", "register", "resolve", "session"]
 
 names = _index.names
 resolve = _index.resolve
 register = _index.register
 
-_LAZY = {
+_LAZY = dict.fromkeys(("build", "check", "load_config"), "sgm_core.config.api") | {
     "Lazy": "sgm_core.config.lazy",
-    "build": "sgm_core.config.api",
     "build_engine": "sgm_core.building.fresh",
-    "check": "sgm_core.config.api",
     "hookimpl": "sgm_core.hooks.specs",
-    "load_config": "sgm_core.config.api",
     "load_engine": "sgm_core.building.loaded",
     "session": "sgm_core.hooks.session",
 }

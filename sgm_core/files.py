@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import re
 import stat
@@ -11,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 MOST_BYTES = 2**24
 """The most that is read of a text, 16 MiB, unless its reader allows another size."""
@@ -20,12 +19,8 @@ _CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
 
 
 class BadFileError(ValueError):
-    """A file that is not what it should be.
-
-    Args:
-        place: the file, with line and column where they are known.
-        reason: what is wrong.
-    """
+    """A file that is not what it should be: `place` is the file, with line and column where they are known, `reason`
+    what is wrong."""
 
     def __init__(self, place: object, reason: str) -> None:
         super().__init__(f"{place}: {reason}")
@@ -33,12 +28,8 @@ class BadFileError(ValueError):
 
 
 def open_regular(path: Path, most: int) -> BinaryIO:
-    """A regular file, for reading. Nothing else is opened: a pipe would wait for ever.
-
-    Raises:
-        OSError: it cannot be read now.
-        BadFileError: no regular file, or one of more than `most` bytes.
-    """
+    """A regular file, for reading; BadFileError for another one, or for more than `most` bytes: a pipe would wait for
+    ever. OSError if it cannot be read now."""
     found = path.stat()
     if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # that of a folder fails by itself
         raise BadFileError(path, "not a regular file")
@@ -60,10 +51,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 def as_text(content: bytes, name: object) -> str:
     r"""UTF-8, or UTF-16 that begins with a byte order mark. Every line ends in "\n", so `split("\n")` gives the lines.
-
-    Raises:
-        BadFileError: of another encoding, or with control characters.
-    """
+    BadFileError for another encoding, or for control characters."""
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = content.decode(encoding)
@@ -79,19 +67,9 @@ def as_text(content: bytes, name: object) -> str:
     )
 
 
-def parse_json(text: str, name: object) -> Any:
-    """A JSON value. Raises BadFileError for anything else, and for what is nested too deeply."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadFileError(name, f"no JSON: {error}") from error
-
-
 def inside(folder: Path, name: object, root: Path | None = None) -> Path:
-    """The file that somebody else's text names in a folder. BadFileError if it is elsewhere, by its name or by a link.
-
-    Links may lead to what is in `root`, by default the folder.
-    """
+    """The file that somebody else's text names in a folder. BadFileError if it is elsewhere, by its name or by a link;
+    links may lead to what is in `root`, by default the folder."""
     with suppress(OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
         if isinstance(name, str) and (folder / name).resolve().is_relative_to((root or folder).resolve()):
             return folder / name
@@ -134,24 +112,9 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def links_out(folder: Path) -> Iterator[Path]:
-    """Every symbolic link below a folder that leads out of it. No link is followed."""
-    root = os.path.realpath(folder)
-    for parent, folders, files in os.walk(folder):
-        for path in (Path(parent, name) for name in (*folders, *files)):
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):  # realpath takes loops
-                yield path
-
-
 class Tolerant(AbstractContextManager["Tolerant", bool]):
-    """Makes a write that fails a warning, once until one succeeds again: training must not end for it.
-
-        with self.tolerant:
-            file.write(line)
-
-    Args:
-        what: is written, for the warning.
-    """
+    """Makes a write in its `with` block that fails a warning, which names `what` is written, once until one succeeds
+    again: training must not end for it."""
 
     def __init__(self, what: str) -> None:
         self.what = what

@@ -6,9 +6,9 @@ from typing import NamedTuple
 class Kind(NamedTuple):
     """A role that a component can fill, with the entry-point group `sgm.NAME`.
 
-    `role` is the type that stands for the kind in a constructor's hints, as `module:attribute`.
-    `late` names the leading parameters that the engine supplies when it builds the part: such a component
-    is checked at once but called later, e.g. an optimizer when the parameters exist.
+    `role` is the type that stands for the kind in a constructor's hints, as `module:attribute`. `late` names the
+    leading parameters that the engine supplies when it builds the part, e.g. the parameters of an optimizer: such a
+    component is checked at once and called later.
     """
 
     name: str

@@ -93,10 +93,8 @@ def normalize(distribution: str) -> str:
 
 
 def _metadata_folders(paths: Iterable[object]) -> Iterator[tuple[str, str]]:
-    """(folder that describes a distribution, its base name), in the order in which Python would import.
-
-    In one place a dist-info goes before an egg-info, which an older installation may have left there.
-    """
+    """(folder that describes a distribution, its base name), in the order in which Python would import. In one place a
+    dist-info goes before an egg-info, which an older installation may have left there."""
     for path in paths:
         if not isinstance(path, str) or not path:  # no text: Python's own import skips it; "": the working folder,
             continue  # which may be anybody's
@@ -136,10 +134,7 @@ def _read(path: str) -> str:
     except OSError:
         return ""
     try:
-        parts = []
-        while part := os.read(file, 1 << 16):
-            parts.append(part)
-        return b"".join(parts).decode("utf-8").replace("\r\n", "\n")
+        return os.read(file, os.fstat(file).st_size).decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError):
         return ""
     finally:
@@ -164,11 +159,9 @@ def _entry_points(text: str) -> dict[tuple[str, str], str]:
 
 
 def scan(paths: Iterable[object] | None = None) -> list[Entry]:
-    """Every `sgm.*` entry point of the distributions on `paths` (default: `sys.path`).
-
-    A distribution that is seen twice (a stale egg-info beside the dist-info, say) counts once, where it stands first:
-    that one's modules are the ones that an import finds.
-    """
+    """Every `sgm.*` entry point of the distributions on `paths` (default: `sys.path`). A distribution that is seen
+    twice (a stale egg-info beside the dist-info, say) counts once, where it stands first: an import finds the modules
+    of that one."""
     entries: list[Entry] = []
     seen: set[str] = set()
     for folder, base in _metadata_folders(sys.path if paths is None else paths):
@@ -210,13 +203,8 @@ def outside_window(entry: Entry) -> str:
 
 
 def plugin_filter(switch: str) -> Callable[[str], bool]:
-    """The rule behind `SGM_PLUGINS` and `--plugins`: which distributions may be used.
-
-    `off` leaves the built-ins, `only:a,b` leaves those and the built-ins, `-a,-b` leaves out a and b.
-
-    Raises:
-        RegistryError: none of these forms.
-    """
+    """The rule behind `SGM_PLUGINS` and `--plugins`: which distributions may be used. `off` leaves the built-ins,
+    `only:a,b` leaves those and the built-ins, `-a,-b` leaves out a and b. RegistryError for another form."""
     switch = switch.strip()
     if not switch:
         return lambda distribution: True
@@ -252,27 +240,20 @@ class Index:
         """What may be used, and what may not with the reason: the one place that decides it, for components and
         for modules of hooks."""
         switch = os.environ.get("SGM_PLUGINS", "")
-        filtered = self._filtered
-        if filtered is None or filtered[0] != switch:
-            allowed = plugin_filter(switch)
-            table: Table = {}
-            blocked: Blocked = []
-            with self._lock:
-                for entry in self._all():
+        with self._lock:
+            if self._filtered is None or self._filtered[0] != switch:
+                allowed = plugin_filter(switch)
+                table: Table = {}
+                blocked: Blocked = []
+                self._scanned = scan() if self._scanned is None else self._scanned
+                for entry in self._scanned:
                     reason = outside_window(entry) if allowed(entry.distribution) else f"SGM_PLUGINS is '{switch}'"
                     if reason:
                         blocked.append((entry, reason))
                     else:
                         table.setdefault((entry.kind, entry.name), []).append(entry)
-                filtered = self._filtered = (switch, table, blocked)
-        return filtered[1:]
-
-    def _all(self) -> list[Entry]:
-        """The installed ones, before SGM_PLUGINS."""
-        with self._lock:
-            if self._scanned is None:
-                self._scanned = scan()
-            return self._scanned
+                self._filtered = switch, table, blocked
+            return self._filtered[1:]
 
     def refresh(self) -> None:
         """Forget the scan: the next look-up reads the installed metadata again."""
@@ -302,11 +283,7 @@ class Index:
         )
 
     def find(self, kind: str, name: str) -> Entry:
-        """The entry that a name stands for; imports nothing.
-
-        Raises:
-            UnknownNameError, AmbiguousNameError.
-        """
+        """The entry that a name stands for, or UnknownNameError or AmbiguousNameError; imports nothing."""
         check_kind(kind, GROUPS)
         distribution, qualified, bare = name.rpartition(":")
         found = list(self._sorted_out()[0].get((kind, bare), ()))
@@ -337,7 +314,7 @@ class Index:
         offers = [found for found in self.unavailable(kind) if found[0].name == bare]
         if qualified:
             offers = [found for found in offers if found[0].distribution == normalize(distribution)]
-            if normalize(distribution) not in {entry.distribution for entry in self._all()} | {LOCAL}:
+            if normalize(distribution) not in {entry.distribution for entry in self._scanned or ()} | {LOCAL}:
                 message += f"\n(no distribution {distribution[:60]!r} with components is installed: "
                 message += f"{install(distribution)}, or the folder of its source)"
         for entry, reason in offers:
@@ -347,12 +324,8 @@ class Index:
         return message
 
     def resolve(self, kind: str, name: str) -> Any:
-        """The object that a name stands for. Imports its module, and no other plugin's.
-
-        Raises:
-            UnknownNameError, AmbiguousNameError: see `find`.
-            BrokenComponentError: its module cannot be imported; the message has the reason.
-        """
+        """The object that a name stands for. Imports its module, and no other plugin's. Errors are those of `find`, and
+        BrokenComponentError with the reason why the module cannot be imported."""
         return self.load(self.find(kind, name))
 
     def load(self, entry: Entry) -> Any:
@@ -360,13 +333,8 @@ class Index:
         return load(entry) if entry.path else self._local[entry.kind, entry.name]
 
     def register(self, kind: str, name: str) -> Callable[[T], T]:
-        """Decorator: offer a class or function of this process, for notebooks and tests.
-
-        Running the same definition again replaces it.
-
-        Raises:
-            RegistryError: not a kind; not a name; a built-in has it; something else was registered under it.
-        """
+        """Decorator: offer a class or function of this process, for notebooks and tests. Running the same definition
+        again replaces it. RegistryError if it is no kind, no name, a name of a built-in, or something else has it."""
         check_kind(kind)
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise RegistryError(f"'{name}' is not a component name: use snake_case, e.g. 'my_embedder'")
@@ -423,12 +391,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def load(entry: Entry) -> Any:
-    """Import the entry's module and give the object.
-
-    Raises:
-        BrokenComponentError: the import failed, whatever it raised (a plugin may even call `sys.exit`), or the
-            object is not there.
-    """
+    """Import the entry's module and give the object. BrokenComponentError if the import failed, whatever it raised (a
+    plugin may even call `sys.exit`), or the object is not there."""
     module, _, attribute = entry.value.partition(":")
     try:
         obj = import_module(module)

@@ -34,7 +34,7 @@ def _bugs_are_failures(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         def fail(error: BaseException, given: Sequence[str]) -> int:
             raise error
 
-        monkeypatch.setattr("sgm_core.cli.bug.report_bug", fail)
+        monkeypatch.setattr("sgm_core.cli.app.report_bug", fail)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

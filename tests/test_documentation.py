@@ -8,8 +8,8 @@ from support.import_graph import FLOORS
 from support.places import ROOT
 
 import sgm_core as sgm
-from sgm_core.cli.app import summaries
 from sgm_core.hooks import specs
+from sgm_core.hooks.commands import summaries
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BUILTIN, index
 from sgm_plugins.tools.catalog.source.component import component_of

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.config.api import Config, config_from
+from sgm_core.config.provenance import Provenance
 from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.session import hook_entries
 from sgm_core.roles import Engine
 
 
 def build_engine(config: Config | dict[str, Any]) -> Engine:
-    """The model of a config, on the CPU with fresh weights drawn from torch's random state.
-
-    It knows the config, for its checkpoints, unless that holds objects that Python code put there.
-
-    Raises:
-        ConfigError, BuildError.
-    """
+    """The model of a config, on the CPU with fresh weights drawn from torch's random state, or ConfigError or
+    BuildError. It knows the config, for its checkpoints, unless that holds objects that Python code put there."""
     config = config_from(config)
     check_with_plugins(config, training=False)  # before any weight is allocated
     engine: Engine = config.build("model")

@@ -89,11 +89,8 @@ def remembering(engine: DiffusionEngine, checkpoint: Checkpoint) -> DiffusionEng
 
 
 def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
-    """The engine of a checkpoint, with weights of its own, in training mode. It caches nothing.
-
-    Raises:
-        CheckpointError, ConfigError, BuildError: as `load_engine`.
-    """
+    """The engine of a checkpoint, with weights of its own, in training mode. It caches nothing. Errors are those of
+    `load_engine`."""
     engine = built(choose_config(checkpoint, None))
     load_into(engine, checkpoint)
     return remembering(engine, checkpoint)
@@ -117,11 +114,8 @@ def in_our_form(checkpoint: Checkpoint) -> Checkpoint:
 
 def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | str | Path | None) -> Config:
     """The config of a file: what is given, else what it holds, else that of the public model that its keys say it is.
-
-    Raises:
-        CheckpointError: components are missing; no config is given, held or known, or several would do.
-        ConfigError: the one that is given cannot be read.
-    """
+    CheckpointError if components are missing, no config is given, held or known, or several would do; ConfigError if
+    the given one cannot be read."""
     path, provenance = checkpoint.path, checkpoint.provenance
     if isinstance(config, (str, Path)):
         return load_config(config)

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.checkpoints.seal import OPEN_SEAL, SEAL, seal
+from sgm_core.config.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
 
@@ -52,11 +52,8 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run.
-
-    Raises:
-        CheckpointError: no such file, truncated, not a checkpoint, or holding more than plain data.
-    """
+    """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run. CheckpointError if there is no
+    such file, or it is truncated, no checkpoint, or holds more than plain data."""
     refuse_url(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
@@ -110,10 +107,7 @@ def _what_it_is(path: Path) -> str | None:
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The contents of a `.ckpt`, and the weights in it, mapped. Whatever is no plain data is an `Inert`.
-
-    Raises:
-        CheckpointError: it holds no weights.
-    """
+    CheckpointError if it holds no weights."""
     with _reading(path, "not a readable checkpoint"):
         data = _load(path)
     weights = data.get("state_dict", data) if isinstance(data, dict) else None
@@ -133,24 +127,16 @@ class Inert:
 
 
 class InertMapping(Inert):
-    """The same for a kind of mapping, which torch's reader fills only if it is a dict."""
+    """The same for what has the name of a mapping, which torch's reader fills only if it is a dict."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return {}
 
 
-def _stand_in(name: str) -> type[Inert]:
-    """What stands for a class or function that a file names."""
-    return InertMapping if re.search(r"[dD]ict$", name) else Inert
-
-
 def _load(path: Path) -> Any:
-    """As `torch.load` for plain data; neither a class nor a function that the file names is looked up.
-
-    Raises:
-        CheckpointError: its parts are compressed, which torch never does, or its list of objects is too long.
-        Exception: of many types, for a broken file.
-    """
+    """As `torch.load` for plain data; neither a class nor a function that the file names is looked up. CheckpointError
+    if its parts are compressed, which torch never does, or its list of objects is too long; exceptions of many types if
+    it is broken."""
     zipped = zipfile.is_zipfile(path)  # as torch writes since 1.6; only such a file can be mapped
     if zipped:
         with zipfile.ZipFile(path) as archive:
@@ -160,18 +146,15 @@ def _load(path: Path) -> Any:
                 if part.filename.endswith(".pkl") and part.file_size > MOST_OBJECTS:
                     raise CheckpointError(f"{path}: its list of objects has {part.file_size} bytes, above the limit")
     named = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
-    with torch.serialization.safe_globals([(_stand_in(name), name) for name in named]):
+    with torch.serialization.safe_globals(
+        [(InertMapping if re.search(r"[dD]ict$", name) else Inert, name) for name in named]
+    ):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
     """Export the state dict as one `.safetensors` file that `load_engine` reads, with its provenance as metadata.
-
-    `model_ema.shadow.NAME` is the average of the raw NAME.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    `model_ema.shadow.NAME` is the average of the raw NAME. OSError if it cannot be written."""
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
     for key, value in (engine.state_dict() if isinstance(engine, nn.Module) else engine).items():
@@ -199,10 +182,6 @@ def refuse_url(path: Path | str) -> None:
 
 
 def read_step(path: Path) -> int:
-    """The optimizer step at which a `.ckpt` was written.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
+    """The optimizer step at which a `.ckpt` was written. CheckpointError if it cannot be read."""
     with _reading(path, "not a checkpoint to resume from"):
         return int(_load(path)["global_step"])

@@ -20,11 +20,7 @@ AT_ONCE = 2**27
 
 
 def load_into(engine: nn.Module, checkpoint: Checkpoint) -> LoadReport:
-    """Load all weights or none; which ones, says `match`.
-
-    Raises:
-        CheckpointError: keys or shapes differ; the model is unchanged.
-    """
+    """Load all weights or none; which ones, says `match`. CheckpointError if keys or shapes differ."""
     names, notes = match(engine, checkpoint)
     engine.load_state_dict({name: checkpoint.weights[key] for name, key in names.items()}, strict=False)
     has_average = any(name.startswith(SHADOW) for name in names)
@@ -42,12 +38,8 @@ def fill(
     first_stage_dtype: torch.dtype | None,
     device: torch.device,
 ) -> None:
-    """Give an engine the weights of a file, in eval mode.
-
-    Raises:
-        CheckpointError: they do not fit.
-        BuildError: the engine has to be built with memory for its weights.
-    """
+    """Give an engine the weights of a file, in eval mode. CheckpointError if they do not fit; BuildError if the engine
+    has to be built with memory for its weights."""
     names, _ = match(engine, checkpoint, take_average)
     training = engine if isinstance(engine, Trainable) else None
     if first_stage_dtype is None and (training is None or training.first_stage_autocast):

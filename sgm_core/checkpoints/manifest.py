@@ -44,17 +44,14 @@ def sha256(path: Path) -> str:
 
 
 def refuse_damaged(checkpoint: Path, verify: bool | None = True) -> None:
-    """Compare a checkpoint with its manifest, or an export with its seal, if it has one.
+    """Compare a checkpoint with its manifest, or an export with its seal, if it has one: DamagedError if they differ,
+    UnreadableNowError if the machine cannot read it, CheckpointError for a `last.ckpt` that does not even tell its
+    step.
 
     `last.ckpt` is a second name, or a copy, of a `step-*.ckpt`, and has the manifest of that.
 
     Args:
         verify: whether the content is compared, not only the size; None does so up to `READ_ANYWAY` bytes.
-
-    Raises:
-        DamagedError: they differ.
-        UnreadableNowError: the machine cannot read it.
-        CheckpointError: `last.ckpt` does not even tell its step.
     """
     try:
         size = checkpoint.stat().st_size
@@ -90,13 +87,8 @@ def _read(manifest: Path) -> dict[str, Any]:
 
 
 def fault(checkpoint: Path, verify: bool | None = True) -> CheckpointError | None:
-    """Why training cannot resume from a checkpoint; None if it can. No code in it is ever run.
-
-    A checkpoint without a manifest, of an older version, is only read. See `refuse_damaged` for `verify`.
-
-    Raises:
-        UnreadableNowError: the machine cannot read it.
-    """
+    """Why training cannot resume from a checkpoint; None if it can. No code in it is ever run. A checkpoint without a
+    manifest, of an older version, is only read. `verify` and UnreadableNowError are those of `refuse_damaged`."""
     try:
         refuse_damaged(checkpoint, verify)
         read_step(checkpoint)
@@ -107,10 +99,7 @@ def fault(checkpoint: Path, verify: bool | None = True) -> CheckpointError | Non
 
 def to_load(path: Path, verify: bool | None = None) -> Path:
     """The file to load weights from: of a run folder the newest valid one, with a warning for each that is skipped.
-
-    Raises:
-        CheckpointError: nothing valid is there; the file is not what its manifest says.
-    """
+    CheckpointError if nothing valid is there, or the file is not what its manifest says."""
     refuse_url(path)
     if not path.is_dir():
         if path.is_file():
@@ -131,12 +120,7 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
 
 def newest_valid(run: Path, say: Callable[[str], None], verify: bool | None = True) -> tuple[Path, list[Path]]:
     """The newest valid checkpoint of a run, and the newer ones that differ from their manifests. `say` gives the reason
-    of each that is skipped.
-
-    Raises:
-        CheckpointError: there is none.
-        UnreadableNowError: the machine cannot read one of them.
-    """
+    of each that is skipped. CheckpointError if there is none, UnreadableNowError if the machine cannot read one."""
     there = candidates(run)
     if not there:
         raise CheckpointError(f"{run}: it has weights ({_others(run).name}) but no checkpoint to resume from")
@@ -171,11 +155,7 @@ def step_path(folder: Path, step: int) -> Path:
 
 
 def _others(folder: Path) -> Path:
-    """The weights in a folder without `checkpoints/`.
-
-    Raises:
-        CheckpointError: it has none.
-    """
+    """The weights in a folder without `checkpoints/`. CheckpointError if it has none."""
     for path in (folder / "last.ckpt", folder / "model.safetensors"):
         if path.is_file():
             return path

@@ -29,19 +29,11 @@ class Config:
         self.tree = tree
 
     def __getitem__(self, path: str) -> Any:
-        """The value at a path, as plain data: `cfg["trainer.max_steps"]`, `cfg["model.embedders[0].input_key"]`.
-
-        Raises:
-            KeyError: there is nothing.
-        """
+        """The value at a path as plain data: `cfg["model.embedders[0].input_key"]`. KeyError if there is nothing."""
         return plain(self.node(path))
 
     def node(self, path: str) -> Node:
-        """The value at a path, with its origin.
-
-        Raises:
-            KeyError: there is nothing.
-        """
+        """The value at a path, with its origin. KeyError if there is nothing."""
         node = self.tree
         try:
             for step in split_path(path):
@@ -65,11 +57,7 @@ class Config:
         return result
 
     def to_yaml(self) -> str:
-        """One YAML file with everything merged in; loading it gives this config again.
-
-        Raises:
-            ConfigError: it holds objects that Python code put there.
-        """
+        """One YAML file that loads as this config. ConfigError for objects that Python code put there."""
         objects = [
             Problem(node.origin, path, f"an object of the type {type(node.value).__name__} cannot be saved")
             for path, node in leaves(self.tree)
@@ -86,11 +74,7 @@ class Config:
 
     @functools.cached_property
     def components(self) -> list[Entry]:
-        """The components it uses, after checking it. None of them is imported, nor is torch.
-
-        Raises:
-            ConfigError: everything that is wrong, in one error.
-        """
+        """The components it uses, after `check`. None of them is imported, nor is torch."""
         if not self.is_plain:
             return self.checked[1]
         checker = self._check_source()
@@ -98,11 +82,7 @@ class Config:
         return sorted(set(checker.entries))
 
     def check(self) -> None:
-        """Check it; nothing is imported.
-
-        Raises:
-            ConfigError: everything that is wrong, in one error.
-        """
+        """Check it: ConfigError has everything that is wrong. Nothing is imported."""
         self.components  # noqa: B018 - what it gives is not needed
 
     def _check_source(self) -> Checker:
@@ -112,11 +92,7 @@ class Config:
 
     @functools.cached_property
     def checked(self) -> tuple[Call, list[Entry]]:
-        """The plan to build from, and the components it uses; they are imported.
-
-        Raises:
-            ConfigError: everything that is wrong, in one error.
-        """
+        """The plan to build from, and the components it uses, after `check`. They are imported."""
         if self.is_plain and "lightning.pytorch" not in sys.modules:
             self.check()  # a mistake should not have to wait for the imports
         checker = Checker(root=self.tree)
@@ -126,12 +102,7 @@ class Config:
         return plan, sorted(set(checker.entries))
 
     def build(self, key: str) -> Any:
-        """Build one top-level part (`model`, `data`, ...) or give its default, after checking all of them.
-
-        Raises:
-            ConfigError, BuildError.
-            KeyError: there is no such part.
-        """
+        """One top-level part (`model`, `data`, ...) or its default, built. KeyError for no part; else BuildError."""
         plan, _ = self.checked
         sections = plan.schema.parameters
         if key not in sections:
@@ -145,12 +116,9 @@ class Config:
 def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read config files (paths, or names of shipped configs), merged from left to right, then the overrides.
 
-    Nothing in it is run. `Config.checked` and the build functions check it; where reading already found something
-    wrong, this does, so that one error has everything. In a session the plugins may propose patches.
-
-    Raises:
-        ConfigError: a file cannot be read, an override or interpolation is wrong.
-        SgmError: plugins contradict each other, or one of them refuses the config.
+    Nothing in it is run. ConfigError if a file cannot be read, or an override or interpolation is wrong; it then has
+    all that checking the rest finds. In a session the plugins may propose patches: SgmError if these contradict each
+    other, or one of them refuses the config.
     """
     overrides = list(overrides)
     config = _composed(sources, overrides)
@@ -179,11 +147,7 @@ def config_from(data: Config | dict[str, Any] | Any, source: str = "config") -> 
 
 
 def check(config: Config | dict[str, Any]) -> list[Entry]:
-    """Check a whole config; gives the components it uses. See `Config.components`.
-
-    Raises:
-        ConfigError: everything that is wrong, in one error.
-    """
+    """Check a whole config; gives the components it uses. ConfigError has everything that is wrong."""
     return config_from(config).components
 
 
@@ -191,23 +155,11 @@ def build(kind: str, spec: Any) -> Any:
     """Build one component from a bare name or a `use:` mapping; values may be built objects too.
 
     A late-built kind (optimizers, lr_schedules) gives a callable that takes the parameters or the optimizer.
-
-    Raises:
-        RegistryError: unknown kind.
-        ConfigError: everything that is wrong with `spec`.
-        BuildError: a constructor refused its arguments.
+    RegistryError for an unknown kind, ConfigError with everything that is wrong with `spec`, BuildError if a
+    constructor refused its arguments.
     """
-    return build_plan(_planned(kind, spec)[0])
-
-
-def components(kind: str, spec: Any) -> list[Entry]:
-    """The components that `build` takes for this, from the same checks."""
-    return sorted(set(_planned(kind, spec)[1]))
-
-
-def _planned(kind: str, spec: Any) -> tuple[Any, list[Entry]]:
     check_kind(kind)
     checker = Checker()
     plan = checker.check(from_plain(spec, Origin("config")), Component(kind), "")
     checker.problems.raise_if_any()
-    return plan, checker.entries
+    return build_plan(plan)

@@ -26,11 +26,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def read_config(arguments: list[str]) -> Config:
-    """The merged config of a command line.
-
-    Raises:
-        SgmError: no config among the arguments; anything that `load_config` raises.
-    """
+    """The merged config of a command line. SgmError if it names none, and for whatever `load_config` refuses."""
     from sgm_core.config.api import load_config
     from sgm_core.errors import SgmError
 

@@ -28,8 +28,7 @@ class Planned:
     """A part of a config that is built when it is called, see `Lazy`: at its place there, which errors name.
 
     Attributes:
-        keywords: the arguments that the config gives to a part which waits for more (an optimizer, the trainer); what
-            is in them is built already. None for a part that waits for nothing: nothing in it is built.
+        keywords: the arguments of a part that waits for more (an optimizer, the trainer), built already; else None.
     """
 
     def __init__(self, plan: Call) -> None:
@@ -51,11 +50,7 @@ class Planned:
 
 
 def build_plan(plan: Plan) -> Any:
-    """Construct what a checked plan describes.
-
-    Raises:
-        BuildError: a constructor raised.
-    """
+    """Construct what a checked plan describes. BuildError if a constructor raised."""
     match plan:
         case Value(value):
             return value

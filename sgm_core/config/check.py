@@ -14,6 +14,7 @@ from sgm_core.config.lazy import Lazy
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.reader import Objects, Reader, source_reader
 from sgm_core.config.schema import (
+    LIMITS,
     AnyType,
     Arguments,
     Bounded,
@@ -155,11 +156,9 @@ class Checker:
         return plan
 
     def _either(self, node: Node, options: tuple[Type, ...], type_: Type, path: str) -> Plan:
-        """The option that fits, else the problems of the one that was most likely meant.
-
-        An exact type goes first: 3 is an integer in `float | int` too. The order of a union means nothing, for
-        `typing` does not keep it (`list[int | float]` may give back an earlier `list[float | int]`).
-        """
+        """The option that fits, else the problems of the one that was most likely meant. An exact type goes first: 3 is
+        an integer in `float | int` too. The order of a union means nothing, for `typing` does not keep it (`list[int |
+        float]` may give back an earlier `list[float | int]`)."""
         value = node.value
         kind = type(value)
         if kind is not str and Scalar(kind) in options:  # a string could be a name or a choice as well
@@ -325,11 +324,7 @@ class Checker:
 
 
 def _imported(node: Node, type_: Component, path: str, root: Node | None) -> Call:
-    """The plan to build from of a part that was checked from source.
-
-    Raises:
-        ConfigError: it does not take what its source seemed to take.
-    """
+    """The plan to build from of a part that was checked from source. ConfigError if the two differ."""
     checker = Checker(root=root)
     plan = checker.check(node, type_, path)
     checker.problems.raise_if_any()
@@ -344,19 +339,8 @@ def _misfit(trial: tuple[Checker, Plan]) -> tuple[int, int]:
     return -len(plan.arguments) if isinstance(plan, Call) else 0, len(checker.problems.found)
 
 
-_HOLDS: dict[str, Callable[[Any, Any], Any]] = {
-    "ge": operator.ge,
-    "gt": operator.gt,
-    "le": operator.le,
-    "lt": operator.lt,
-    "min_length": lambda value, limit: len(value) >= limit,
-    "max_length": lambda value, limit: len(value) <= limit,
-    "multiple_of": lambda value, limit: value % limit == 0,
-}
-
-
 def _within(value: Any, name: str, limit: Any) -> bool:
     try:
-        return bool(_HOLDS[name](value, limit))
+        return bool(LIMITS[name][1](value, limit))
     except TypeError:  # the limit is of another option of a union: null, or a string among numbers
         return True

@@ -14,11 +14,7 @@ class Reader(Protocol):
     """How a check looks at what a config names. A target is opaque: the reader's own."""
 
     def target(self, entry: Entry) -> Any:
-        """What an entry stands for.
-
-        Raises:
-            BrokenComponentError: it cannot be read, or is nothing that can be called.
-        """
+        """What an entry stands for. BrokenComponentError if it cannot be read, or is nothing that can be called."""
 
     def named(self, name: str) -> Any:
         """The class or function at `module:attribute`."""

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import operator
 import sys
 import types
 import typing
@@ -84,10 +85,8 @@ class FixedWeights(NamedTuple):
 
 
 class Component(NamedTuple):
-    """A part looked up by name in the registry; `of` is the hint, for parts that must be a certain class.
-
-    `lazy`: it is handed over unbuilt, see `Lazy`.
-    """
+    """A part looked up by name in the registry. `of` is the hint, for parts that must be a certain class; `lazy` ones
+    are handed over unbuilt, see `Lazy`."""
 
     kind: str
     of: Any = None
@@ -98,9 +97,8 @@ class Component(NamedTuple):
 class Arguments(NamedTuple):
     """Annotation marker and type: a mapping of keyword arguments for `target` (`module:attribute`), called later.
 
-    `trainer: Annotated[TrainerFactory, Arguments("lightning.pytorch:Trainer")]`
-
-    `taken` are the parameters that the caller itself gives: a config cannot.
+    `trainer: Annotated[TrainerFactory, Arguments("lightning.pytorch:Trainer")]`. A config cannot give those that the
+    caller gives, `taken`.
     """
 
     target: str
@@ -133,15 +131,16 @@ Type = _Leaf | ListOf | TupleOf | DictOf | Bounded | Either
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
 _BY_NAME = "by name or 'use:'"
 _PLURALS = {int: "integers", float: "numbers", str: "strings"}
-_LIMITS = {
-    "ge": ">=",
-    "gt": ">",
-    "le": "<=",
-    "lt": "<",
-    "min_length": "length >=",
-    "max_length": "length <=",
-    "multiple_of": "a multiple of",
+LIMITS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "ge": (">=", operator.ge),
+    "gt": (">", operator.gt),
+    "le": ("<=", operator.le),
+    "lt": ("<", operator.lt),
+    "min_length": ("length >=", lambda value, limit: len(value) >= limit),
+    "max_length": ("length <=", lambda value, limit: len(value) <= limit),
+    "multiple_of": ("a multiple of", lambda value, limit: value % limit == 0),
 }
+"""By the attribute of a mark in `Annotated`: how it is called, and whether a value keeps it."""
 
 
 def describe(type_: Type) -> str:
@@ -174,7 +173,7 @@ def describe(type_: Type) -> str:
         case Arguments(target, _):
             return f"a mapping of arguments of {target.replace(':', '.')}"
         case Bounded(inner, limits):
-            return f"{describe(inner)} ({', '.join(f'{_LIMITS[name]} {limit}' for name, limit in limits)})"
+            return f"{describe(inner)} ({', '.join(f'{LIMITS[name][0]} {limit}' for name, limit in limits)})"
         case Either(options):
             # what only Python can give is no help to the author of a file, unless there is nothing else
             shown: list[Type] = [option for option in options if not isinstance(option, Opaque)] or [*options]
@@ -387,7 +386,7 @@ def _annotated(type_: Type, metadata: tuple[Any, ...]) -> Type:
         (name, limit)
         for mark in itertools.chain(*groups)
         if isinstance(mark, annotated_types.BaseMetadata)  # other libraries' marks say nothing to us
-        for name in _LIMITS
+        for name in LIMITS
         if (limit := getattr(mark, name, None)) is not None and (name, limit) != ("min_length", 0)
     )
     return Bounded(type_, limits) if limits else type_

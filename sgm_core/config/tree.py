@@ -115,22 +115,14 @@ _STEP = re.compile(r"[^.\[\]]+")
 
 
 def split_path(path: str) -> list[str]:
-    """The steps of `model.embedders[0]`, which may also be written `model.embedders.0`.
-
-    Raises:
-        ValueError: not of this form.
-    """
+    """The steps of `model.embedders[0]`, which may also be written `model.embedders.0`. ValueError for another form."""
     if not _PATH.fullmatch(path):
         raise ValueError(f"'{path}' is not a path such as trainer.max_steps or embedders[0].input_key")
     return _STEP.findall(path)
 
 
 def key_of(container: dict[Any, Node] | list[Node], step: str) -> Any:
-    """The key or position in a container that a step of a path means; a number may be a key that is one.
-
-    Raises:
-        KeyError: a list without that position.
-    """
+    """The key or position that a step of a path means; a number may be a key that is one. KeyError for no position."""
     if isinstance(container, dict):
         number = int(step) if step.isdecimal() else None
         return number if number in container and step not in container else step
@@ -156,11 +148,7 @@ def plain(node: Node, text: Callable[[Any], Any] | None = None) -> Any:
 
 
 def from_plain(value: Any, origin: Origin) -> Node:
-    """A tree of dicts, lists and tuples (OmegaConf's too), all of one origin.
-
-    Raises:
-        ConfigError: an OmegaConf container with an interpolation that fails.
-    """
+    """A tree of dicts, lists and tuples of one origin. ConfigError if an interpolation of OmegaConf fails."""
     kind = type(value)
     if kind in _SCALARS:
         return Node(value, origin)
@@ -223,11 +211,7 @@ _PLAIN_TAGS = {"Scalar": {*SCALARS, "str"}, "Sequence": {"seq"}, "Mapping": {"ma
 
 
 def _scalar(text: str, kind: str | None) -> Any:
-    """The value of a scalar of this kind; None finds the kind by the form.
-
-    Raises:
-        ValueError: the text has not the form of the kind.
-    """
+    """The value of a scalar of this kind, None finds it by the form. ValueError if the text has another form."""
     if kind is None:
         kind = next((name for name, (form, _) in SCALARS.items() if form.fullmatch(text)), "str")
     elif kind != "str" and not SCALARS[kind][0].fullmatch(text):
@@ -392,16 +376,13 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str]:
 
 
 def parse(text: str, source: str, *, located: bool = True, problems: Problems | None = None) -> Node:
-    """YAML text as a tree; an empty text is null.
+    """YAML text as a tree; an empty text is null. ConfigError if it is no YAML, or its aliases explode.
 
     Args:
         source: what stands before the line number in messages.
         located: False for a text without lines of its own, such as a command line override.
         problems: collects what does not keep the rest from being read (a tag that is not plain data, a key
             written twice); by default these raise too.
-
-    Raises:
-        ConfigError: not YAML, aliases that explode.
     """
     collected = Problems() if problems is None else problems
     start = Origin(source, 1, 1) if located else Origin(source)
@@ -424,11 +405,8 @@ def parse(text: str, source: str, *, located: bool = True, problems: Problems | 
 
 
 def read_file(path: Path, problems: Problems | None = None) -> Node:
-    """A YAML file whose top level is a mapping; an empty file is an empty mapping.
-
-    Raises:
-        ConfigError: no such file (with near names), not readable, no text, not YAML, no mapping.
-    """
+    """A YAML file whose top level is a mapping; an empty file is an empty mapping. ConfigError if there is no such file
+    (with near names), or it cannot be read, or is no text, no YAML or no mapping."""
     fail = (problems or Problems()).fatal
     try:
         text = read_text(path)

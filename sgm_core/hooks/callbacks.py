@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
+from sgm_core.config.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.hooks.session import current
 from sgm_core.hooks.specs import RunParts
 
@@ -66,13 +66,8 @@ class Compartments(Callback):
 
 
 def plain_copy(value: Any, place: str = "it") -> Any:
-    """The same dicts, lists, tuples, scalars and tensors anew; the tensors share their memory.
-
-    No bytes: torch cannot read empty ones again.
-
-    Raises:
-        ValueError: there is something else in it, which `torch.load(weights_only=True)` would not read.
-    """
+    """The same dicts, lists, tuples, scalars and tensors anew; the tensors share their memory. ValueError for anything
+    else, which `torch.load(weights_only=True)` would not read; bytes too, since torch cannot read empty ones again."""
     if type(value) in SCALARS:
         return value
     if type(value) in (Tensor, nn.Parameter):

@@ -10,14 +10,11 @@ from sgm_core.hooks.session import Session, current
 
 
 def check_with_plugins(config: Config, *, training: bool = True) -> list[str]:
-    """Ask the plugins; gives notes on what could not be compared. Outside a session only built-in plugins are asked.
+    """Check a config, then ask the plugins; gives notes on what could not be compared. ConfigError has everything that
+    is wrong, each with its line. Outside a session only built-in plugins are asked.
 
     Args:
-        config: it is checked first.
         training: whether the config's own `data` will be used.
-
-    Raises:
-        ConfigError: everything that is wrong, each with its line.
     """
     config.check()
     session = current() or Session(builtin_only=True)

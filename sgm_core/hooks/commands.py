@@ -1,15 +1,51 @@
-"""Sub-commands that the hook `commands` brings. New plugins name theirs as an entry point, `[sgm.commands]`."""
+"""Which sub-commands there are: entry points, `[sgm.commands]`, and what plugins bring by the hook `commands`.
+
+Importing this costs next to nothing, and so does a listing: no command is imported for it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sgm_core.errors import SgmError
-from sgm_core.hooks.loading import Plugin
-from sgm_core.hooks.session import Session
-from sgm_core.hooks.specs import Command
+from sgm_core.registry import BUILTIN, Entry, index
+
+if TYPE_CHECKING:
+    from sgm_core.hooks.loading import Plugin
+    from sgm_core.hooks.session import Session
+    from sgm_core.hooks.specs import Command
+
+GROUP = "commands"
+
+
+def summaries() -> dict[str, str]:
+    """The first line of each command's docstring. SgmError if the metadata know no commands of ours, as after an
+    update of an editable install."""
+    if not any(entry.builtin for entry in index.entries(GROUP)):
+        raise SgmError(
+            f"the metadata of {BUILTIN} list no commands: install it again (in a checkout: pip install -e .)"
+        )
+    return {name: summary_of(index.find(GROUP, name)) for name in index.names(GROUP)}
+
+
+def summary_of(entry: Entry) -> str:
+    """The first line of the docstring of an entry's module, from its source: nothing is imported. Empty where it cannot
+    be read."""
+    from importlib.machinery import PathFinder
+    from importlib.util import find_spec
+
+    top, *rest = entry.value.partition(":")[0].split(".")
+    try:
+        spec: Any = find_spec(top)
+        for name in rest:
+            spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+        with open(spec.origin, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs more
+            found = re.match(r'\s*[rR]?"""\s*(.*?)\s*(?:\n|""")', file.read(2000))
+    except (ImportError, AttributeError, TypeError, OSError, ValueError):
+        return ""
+    return found[1] if found else ""
 
 
 class Offer(NamedTuple):
@@ -50,11 +86,7 @@ def listing_of(offers: list[Offer]) -> dict[str, str]:
 
 
 def find(offers: list[Offer], name: str) -> Offer | None:
-    """The command of a name, which may be written `distribution:name`.
-
-    Raises:
-        SgmError: several plugins offer it.
-    """
+    """The command of a name, which may be written `distribution:name`. SgmError if several plugins offer it."""
     found = [offer for offer in offers if name in (offer.name, offer.qualified)]
     if len(found) > 1:
         plugins = " and ".join(str(offer.plugin) for offer in found)

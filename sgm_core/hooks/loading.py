@@ -57,11 +57,8 @@ def leave_out(entry: Entry, reason: str, error: BaseException | None = None) -> 
 
 
 def implementations(entry: Entry, offered: Any) -> dict[str, HookImpl]:
-    """The hooks that a module, or an object, implements.
-
-    Raises:
-        ValueError: it implements none, or one wrongly; the message says what would be right.
-    """
+    """The hooks that a module, or an object, implements. ValueError if it implements none, or one wrongly: it says what
+    would be right."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", entry.name):
         raise ValueError("the name of a plugin is made of letters, digits, '_' and '-'")
     if inspect.isclass(offered):

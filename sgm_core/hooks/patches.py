@@ -25,11 +25,7 @@ class Patch(NamedTuple):
 
 def agreed(answers: Iterable[tuple[Plugin, Mapping[str, Any]]], overrides: Sequence[str]) -> list[Patch]:
     """The patches of all plugins, to apply below the overrides of the command line. Where one of these sets the same
-    key, the user is told.
-
-    Raises:
-        SgmError: two of them contradict each other; all such pairs are named.
-    """
+    key, the user is told. SgmError names all pairs of patches that contradict each other."""
     patches = [
         Patch(path, from_plain(value, Origin(str(plugin))))
         for plugin, found in answers
@@ -37,21 +33,17 @@ def agreed(answers: Iterable[tuple[Plugin, Mapping[str, Any]]], overrides: Seque
     ]
     kept = []
     for patch in patches:
-        touching = [text for text in overrides if _touch(_path_of(text), patch.path)]
+        touching = {text: path for text in overrides if _touch(path := text.partition("=")[0], patch.path)}
         for text in touching:
             tell(f"note: '{text}' of the command line is used; {patch}")
         # an override that sets a part of the patch leaves the rest of it
-        if all(len(split_path(_path_of(text))) > len(split_path(patch.path)) for text in touching):
+        if all(len(split_path(path)) > len(split_path(patch.path)) for path in touching.values()):
             kept.append(patch)
     contradictions = [f"{one}\n{other}" for one, other in combinations(kept, 2) if _touch(one.path, other.path)]
     if contradictions:
         advice = "Set the key on the command line, or leave a plugin out (--plugins)."
         raise SgmError("\n".join(["plugins contradict each other:", *contradictions, advice]))
     return kept
-
-
-def _path_of(override: str) -> str:
-    return override.partition("=")[0]
 
 
 def _touch(one: str, other: str) -> bool:

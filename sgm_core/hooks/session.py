@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Session:
-    """Loads the hook plugins, calls them, and leaves out those that fail.
+    """Loads the hook plugins, calls them, and leaves out those that fail: with `SGM_PLUGINS_STRICT=1` by an SgmError.
 
     Args:
         builtin_only: leave out third parties.
@@ -24,9 +24,6 @@ class Session:
     Attributes:
         loaded: every plugin that could be loaded, in the order in which they are called.
         exit_code: what `session_finish` is told where nothing was raised.
-
-    Raises:
-        SgmError: with `SGM_PLUGINS_STRICT=1`, for a plugin that cannot be loaded.
     """
 
     def __init__(self, builtin_only: bool = False) -> None:
@@ -50,14 +47,12 @@ class Session:
     def call(
         self, hook: str, arguments: Callable[[], Mapping[str, Any]], accept: Callable[[Any], T] | None = None
     ) -> list[tuple[Plugin, T]]:
-        """What each plugin gives that gives something, in the fixed order.
+        """What each plugin gives that gives something, in the fixed order. SgmError if a plugin raised one; with
+        `SGM_PLUGINS_STRICT=1` for any failure of a plugin.
 
         Args:
             arguments: makes the arguments anew for each plugin, so that none sees what another one did to them.
             accept: turns a result into the form in which it is used, or raises ValueError. None ignores the results.
-
-        Raises:
-            SgmError: a plugin raised one; any failure of a plugin with `SGM_PLUGINS_STRICT=1`.
         """
         found = [(plugin, self.attempt(plugin, hook, arguments(), accept)) for plugin in self.implementing(hook)]
         return [(plugin, result) for plugin, result in found if result is not None]
@@ -143,14 +138,12 @@ def session(command: str = "python", opened: Session | None = None) -> Iterator[
     """Load the hook plugins (group `sgm.plugins`) and call their hooks until the end of the block.
 
     The commands `train`, `sample` and `explain` do this. Without a session no hook module is ever imported. A process
-    has one session at a time: while one is running, this gives that one.
+    has one session at a time: while one is running, this gives that one. SgmError if a plugin refused; with
+    `SGM_PLUGINS_STRICT=1` also where one is broken.
 
     Args:
         command: what the plugins are told.
         opened: a session whose plugins are loaded already.
-
-    Raises:
-        SgmError: a plugin refused; with `SGM_PLUGINS_STRICT=1` also where one is broken.
     """
     global _current
     if _current is not None:

@@ -20,14 +20,12 @@ torch's global random state.
 
 
 def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | None = None) -> Tensor:
-    """Standard normal noise of `shape`, on the device and of the dtype of `like`, or float32.
+    """Standard normal noise of `shape`, on the device and of the dtype of `like`, or float32. ValueError unless there
+    is one generator, or `shape[0]` of them.
 
-    A generator on another device (a CPU generator, say, for noise that is equal on every machine) draws
-    there; the noise is then moved, without waiting for it. In a training step, without a generator, each sample has
-    numbers of its own, whatever shares its batch; not so inside activation checkpoints, which draw again later.
-
-    Raises:
-        ValueError: the number of per-sample generators is not `shape[0]`.
+    A generator on another device (a CPU generator, say, for noise that is equal on every machine) draws there; the
+    noise is then moved, without waiting for it. In a training step, without a generator, each sample has numbers of its
+    own, whatever shares its batch; not so inside activation checkpoints, which draw again later.
     """
     device = like.device if like is not None else torch.device("cpu")
     dtype = like.dtype if like is not None else torch.float32
@@ -120,7 +118,7 @@ def draws_of(key: Sequence[int | str], device: torch.device) -> Iterator[None]:
     the global state would give the numbers of the noise to the first dropout too.
 
     Args:
-        key: say seed, step and rank. Keys that differ, in length too, give other numbers.
+        key: say seed, step and rank; see `seed_of`.
         device: where is drawn, beside the CPU.
     """
     seed = seed_of(key)

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from sgm_core.errors import SgmError
-from sgm_core.files import links_out, replacing
+from sgm_core.files import replacing
 
 FILE = ".running.json"
 """Who runs here, for people and for other hosts."""
@@ -23,14 +23,12 @@ LOCK = ".running.lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for as long as the block runs.
+    """Hold the folder for as long as the block runs. SgmError if another run holds it, with which one and the way out,
+    or if a link in it leads out of it.
 
     `.running.json` names host and process. On this host the lock alone decides. On a file system that several hosts
     share, a lock may not reach the others: a file that names another host refuses, since nobody here can know whether
     that process still runs.
-
-    Raises:
-        SgmError: another run holds it; the message says which, and the way out. A link in it leads out of it.
     """
     lock, path = _acquired(folder), folder / FILE
     own = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
@@ -47,21 +45,21 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def refuse_held(folder: Path) -> None:
-    """Refuse a folder that another run holds now, before anything in it is read: what is there changes meanwhile.
-
-    Raises:
-        SgmError: as `locked`.
-    """
+    """Refuse, as `locked` does, a folder that another run holds now: before anything in it is read, which changes
+    meanwhile."""
     if (folder / FILE).exists():
         _acquired(folder).release()
 
 
 def _acquired(folder: Path) -> BaseFileLock:
-    for link in links_out(folder):  # a run writes into its files: those of a folder that somebody else has made, too
-        raise SgmError(
-            f"{link}: a link that leads out of the run's folder; a run writes into its own folder only. "
-            "Replace it with what it points to"
-        )
+    root = os.path.realpath(folder)  # a run writes into its files: those of a folder that somebody else has made, too
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):  # realpath takes loops
+                raise SgmError(
+                    f"{path}: a link that leads out of the run's folder; a run writes into its own folder only. "
+                    "Replace it with what it points to"
+                )
     lock, path = FileLock(folder / LOCK), folder / FILE
     try:
         lock.acquire(blocking=False)

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from sgm_core.checkpoints.manifest import SUFFIX, step_path, steps, write_manifest
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
+from sgm_core.config.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.config.sections import Checkpointing
 from sgm_core.errors import SgmError
 from sgm_core.files import replacing
@@ -48,11 +48,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def write_torch(content: Any, path: Path) -> None:
-    """As `torch.save`.
-
-    Raises:
-        OSError: it cannot be written. Torch's own writer makes a RuntimeError of it that does not tell why.
-    """
+    """As `torch.save`, but with an OSError if it cannot be written: torch's own writer makes a RuntimeError of it that
+    does not tell why."""
     try:
         with path.open("wb") as file:
             torch.save(content, file)
@@ -125,14 +122,7 @@ class Saver(Checkpoint):
         return self.rules.keep_every_n_steps is not None and step % self.rules.keep_every_n_steps == 0
 
     def save(self, trainer: Trainer, ends: bool) -> None:
-        """Save this step, once.
-
-        Args:
-            ends: the run, with this one.
-
-        Raises:
-            SgmError: it ends, and the checkpoint could not be written.
-        """
+        """Save this step, once. Where the run `ends` with it, SgmError if the checkpoint could not be written."""
         step = trainer.global_step
         if step == self.saved_step:
             return

@@ -56,7 +56,7 @@ def check_takes(subject: Subject, network: Any, arguments: Mapping[str, Any]) ->
         subject.expect(
             isinstance(takes, Takes) and takes.width == width,
             promise,
-            f"it says {takes} of '{name}', and is called with width {width}",
+            f"it says {getattr(takes, 'width', takes)} of '{name}', and is called with width {width}",
             ADVICE,
         )
 

@@ -17,7 +17,7 @@ from sgm_core.checkpoints.files import read_checkpoint
 from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.load import load_into
 from sgm_core.checkpoints.manifest import to_load
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
+from sgm_core.config.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.randomness import draws_of, own_random_state
 from sgm_core.randomness.samples import SampleDraws, sample_draws
 from sgm_core.roles import Adapter, Average, LRScheduleFactory, OptimizerFactory
@@ -251,12 +251,8 @@ class TrainingEngine(LightningModule, ABC):
 
     def load_weights(self, path: Path | str) -> LoadReport:
         """Take the weights of a `.ckpt` or `.safetensors` file or of a run folder, strictly. If it has no average, that
-        starts from them.
-
-        Raises:
-            CheckpointError: the file cannot be read or is not what its manifest says, or its keys or shapes are not
-                those of this model.
-        """
+        starts from them. CheckpointError if the file cannot be read or is not what its manifest says, or its keys or
+        shapes are not those of this model."""
         return load_into(self, read_checkpoint(to_load(Path(path), verify=True)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -166,7 +166,7 @@ def test_no_attribute_of_an_engine_is_guessed():
         for name, call in calls(path)
         if name in ("getattr", "hasattr") and ast.unparse(call.args[0]) in engines
     ]
-    assert [where for where in guessed if not where.startswith("sgm_core/checkpoints/provenance.py")] == []
+    assert [where for where in guessed if not where.startswith("sgm_core/config/provenance.py")] == []
 
 
 def test_nothing_waits_for_a_signal_that_windows_lacks():

@@ -7,6 +7,7 @@ import pytest
 
 from sgm_core.cli import app
 from sgm_core.cli.app import main
+from sgm_core.files import BadFileError
 
 pytestmark = pytest.mark.reports_bugs
 
@@ -43,6 +44,15 @@ def test_it_is_one_line_and_the_file_has_traceback_versions_and_command_without_
 def test_debug_shows_the_traceback(broken):
     with pytest.raises(KeyError):
         main(["train", "--debug"])
+
+
+def test_a_bad_file_is_told_without_the_name_of_the_error(monkeypatch, capsys):
+    def fail(given):
+        raise BadFileError("data/a.json:3", "no JSON: it ends in a comma")
+
+    monkeypatch.setattr(app, "dispatch", fail)
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == "data/a.json:3: no JSON: it ends in a comma\n"
 
 
 def test_no_memory_is_no_bug(monkeypatch, capsys):

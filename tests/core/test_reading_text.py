@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sgm_core.files import BadFileError, as_text, parse_json, read_bytes, read_text
+from sgm_core.files import BadFileError, as_text, read_bytes, read_text
+from sgm_plugins.reading import parse_json
 
 TEXT = "a fox, été, 狐\nthe second line\n"
 

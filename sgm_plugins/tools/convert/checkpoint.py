@@ -10,9 +10,9 @@ from sgm_core.checkpoints.family import Family, Form, expanded
 from sgm_core.checkpoints.files import Checkpoint, read_checkpoint, save_weights, shapes_of
 from sgm_core.checkpoints.layouts import AVERAGE, OWN, harmless
 from sgm_core.checkpoints.manifest import to_load
-from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.recognise import own_names, recognise
 from sgm_core.config.api import Config, load_config
+from sgm_core.config.provenance import Provenance
 from sgm_core.errors import SgmError
 from sgm_core.training.base import TrainingEngine
 from sgm_plugins.tools.convert.folder import INDEX, read_folder, save, write_folder

@@ -212,8 +212,8 @@ def _provenance(contents: Contents) -> dict[str, Any]:
     held = contents.extras.get(PROVENANCE_KEY)
     if not isinstance(held, dict) or not isinstance(held.get("config"), dict):
         return {}
-    from sgm_core.checkpoints.provenance import refuse_no_plain_data
     from sgm_core.config.api import config_from
+    from sgm_core.config.provenance import refuse_no_plain_data
 
     try:
         refuse_no_plain_data(held)

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 
 from sgm_core.building.loaded import rebuilt
 from sgm_core.checkpoints.files import Checkpoint, CheckpointError
-from sgm_core.checkpoints.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.config.api import config_from
+from sgm_core.config.provenance import PROVENANCE_KEY, Provenance
 from sgm_core.errors import SgmError
 from sgm_core.training.base import SEED_KEY, TrainingEngine
 from sgm_plugins.tools.dry_run.live_memory import tensors_in

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sgm_core.config.api import build, components
+from sgm_core.config.api import build
 from sgm_core.config.build import BuildError
+from sgm_core.config.plan import Call, walk
+from sgm_core.config.recipes import recipe_of
 from sgm_core.errors import SgmError
 from sgm_core.randomness import randn
 from sgm_core.registry import index
@@ -129,7 +131,8 @@ class Drawing:
 
     def _components(self) -> list[list[str]]:
         """(kind, name, distribution, version) of the model, the refiner and the samplers, each once."""
-        entries = [entry for spec in self._configs for entry in components("samplers", spec)]
+        recipes = filter(None, map(recipe_of, self.samplers))
+        entries = [part.entry for recipe in recipes for part in walk(recipe) if isinstance(part, Call) and part.entry]
         rows = {(entry.kind, entry.name, entry.distribution, entry.version) for entry in entries}
         for pipeline in (self._pipeline, self.refiner):
             provenance = None if pipeline is None else pipeline.model.engine.provenance

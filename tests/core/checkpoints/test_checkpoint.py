@@ -15,7 +15,7 @@ from support.tiny_model import equal, fit, make_engine, snapshot
 import sgm_core as sgm
 from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints.files import CheckpointError, open_torch, read_checkpoint, save_weights
-from sgm_core.checkpoints.provenance import Provenance
+from sgm_core.config.provenance import Provenance
 from sgm_plugins.averages.ema import EMA
 
 SMALL = [

@@ -7,8 +7,8 @@ from support.broken_files import flips
 
 from sgm_core.checkpoints.files import CheckpointError, save_weights
 from sgm_core.checkpoints.manifest import to_load
-from sgm_core.checkpoints.provenance import Provenance
 from sgm_core.checkpoints.seal import is_broken
+from sgm_core.config.provenance import Provenance
 
 WEIGHTS = {"a": torch.arange(60.0).reshape(3, 20), "b": torch.ones(7, dtype=torch.bfloat16)}
 

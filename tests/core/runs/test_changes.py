@@ -149,7 +149,7 @@ def test_a_mistake_is_told_before_what_it_changes(trained):
 
 
 def test_another_version_of_a_component_is_said_and_no_reason_to_refuse(trained, monkeypatch, capsys):
-    from sgm_core.checkpoints.provenance import Provenance
+    from sgm_core.config.provenance import Provenance
 
     monkeypatch.setattr(Provenance, "changed", lambda self: ["sgm-minilm was 1.0 then, and is 1.1 here"])
     assert isinstance(resume_run(trained), Run)

@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sgm_core.config.api import config_from
-from sgm_core.config.tree import parse, plain
+from sgm_core.config.tree import MAX_DEPTH, MAX_NODES, parse, plain
 from sgm_core.registry import BUILTIN, LOCAL, Entry, RegistryError, index, install
 
 PROVENANCE_KEY = "sgm"
 """Where a checkpoint holds its `Provenance`: a key of a `.ckpt`, an entry of a `.safetensors` file's metadata."""
 
 LOCK = ("kind", "name", "distribution", "version")
-
-MOST_VALUES, DEEPEST = 100_000, 100
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,7 @@ class Provenance:
     @staticmethod
     def of_engine(engine: object, whole: bool = True) -> Provenance | None:
         """The `provenance` of an engine with its present `latent_shape`. None if it was not built from a config.
-
-        Without `whole` its config is that of the model alone: weights are shared, and the rest has paths and keys.
-        """
+        Without `whole` its config is that of the model alone: weights are shared, and the rest has paths and keys."""
         found: Provenance | None = getattr(engine, "provenance", None)
         shape = getattr(engine, "latent_shape", None)
         if found is None:
@@ -62,10 +58,7 @@ class Provenance:
 
     @staticmethod
     def from_dict(data: Any) -> Provenance:
-        """
-        Raises:
-            ValueError: it is not what `to_dict` gives.
-        """
+        """ValueError unless it is what `to_dict` gives."""
         refuse_no_plain_data(data)
         config, components, shape = data.get("config"), data.get("components") or [], data.get("latent_shape")
         rows: list[Any] = components if isinstance(components, list) else [None]
@@ -116,17 +109,14 @@ class Provenance:
 
 
 def refuse_no_plain_data(data: Any) -> None:
-    """Look at data of a stranger before anything walks through it, which a list that holds itself makes endless.
-
-    Raises:
-        ValueError: it is no mapping of plain values, too large, or too deep.
-    """
+    """Raise ValueError for data of a stranger that is no mapping of plain values, too large or too deep, before
+    anything walks through it: a list that holds itself would make that endless."""
     waiting, seen = [(data, 0)], 0
     while waiting:
         value, depth = waiting.pop()
         seen += 1
-        if seen > MOST_VALUES or depth > DEEPEST:
-            raise ValueError(f"its config has over {MOST_VALUES} values, or a depth over {DEEPEST}")
+        if seen > MAX_NODES or depth > MAX_DEPTH:
+            raise ValueError(f"its config has over {MAX_NODES} values, or a depth over {MAX_DEPTH}")
         if isinstance(value, (dict, list, tuple)):
             waiting += [(child, depth + 1) for child in (value.values() if isinstance(value, dict) else value)]
         elif not isinstance(value, (str, int, float, bool, type(None))):
