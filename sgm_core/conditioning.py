@@ -47,8 +47,11 @@ class Conditioning:
 
     @staticmethod
     def cat(parts: Iterable[Conditioning]) -> Conditioning:
-        """Join batches of samples, in order; all parts have the same entries. ValueError if an entry is present in some
-        parts only, or a value that is no tensor differs."""
+        """Join batches of samples, in order; all parts have the same entries.
+
+        Raises:
+            ValueError: an entry is present in some parts only, or a value that is no tensor differs.
+        """
         parts = list(parts)
         first = parts[0]
         if any(part.extras.keys() != first.extras.keys() for part in parts):
@@ -69,8 +72,11 @@ class Conditioning:
 
 
 def as_entry(value: Any) -> Any:
-    """A batch entry as the conditioner expects it: numbers become a tensor, strings stay a list. ValueError for
-    anything else, such as nothing at all, lists of several lengths, or a number above 64 bits."""
+    """A batch entry as the conditioner expects it: numbers become a tensor, strings stay a list.
+
+    Raises:
+        ValueError: what is neither, such as nothing at all, lists of several lengths, or a number above 64 bits.
+    """
     if isinstance(value, Tensor):
         return value
     values = list(value)

@@ -48,8 +48,10 @@ class DiffusionModel(nn.Module):
         self.diffusion_model = cast(nn.Module, network)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Conditioning) -> Tensor:
-        """x (b, c, *grid), c_noise (b,) -> (b, c_out, *grid) like x; `concat` joins x on the channels. A network in
-        half precision gets its inputs so, except c_noise, whose fine steps it would lose."""
+        """x (b, c, *grid), c_noise (b,) -> (b, c_out, *grid) like x; `concat` joins x on the channels.
+
+        A network in half precision gets its inputs so, except c_noise, whose fine steps it would lose.
+        """
         joined = x if cond.concat is None else torch.cat([x, cond.concat.type_as(x)], dim=1)
         weight = next(self.diffusion_model.parameters(), None)
         if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
@@ -343,11 +345,12 @@ class DiffusionEngine(TrainingEngine):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """One forward pass of each sample, at one of the noise levels and with noise of its own; a second one with the
-        averaged weights, if there is an average. Training is not affected.
+        averaged weights, if there is an average.
 
         The level and the noise of a sample depend on its position in the validation data alone: not on the epoch, the
-        seed, the batch size or the device, nor, where the data are shared by processes as `EpochBatches` does, on their
-        number. Nothing is dropped. Parts that draw without a generator draw the same in every epoch.
+        seed, the batch size or the device, nor, where the data are shared by processes as `EpochBatches` does, on
+        their number. Nothing is dropped. Parts that draw without a generator draw the same in every epoch. Training is
+        not affected.
         """
         at = (batch_idx, self.global_rank)
         with self.isolated():
@@ -412,8 +415,7 @@ class DiffusionEngine(TrainingEngine):
         generator: Generators = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Latents (batch_size, *shape) from noise, with the live weights. ValueError if there is no sampler, or no
-        shape known.
+        """Latents (batch_size, *shape) from noise, with the live weights.
 
         Args:
             cond, uncond: what guidance moves towards and away from.
@@ -421,6 +423,9 @@ class DiffusionEngine(TrainingEngine):
             num_steps: default the sampler's.
             generator: source of all noise.
             progress: called as progress(step, num_steps).
+
+        Raises:
+            ValueError: no sampler, or no shape known.
         """
         if self.sampler is None:
             raise ValueError("this model has no sampler: add model.sampler to its config to sample from it")
@@ -448,11 +453,10 @@ class DiffusionEngine(TrainingEngine):
         num_steps: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Images (n, c, h, w) in [-1, 1], sampled with the averaged weights. ValueError if entries are missing, cannot
-        be embedded or are not n of each, or there is no sampler, or no shape known.
+        """Images (n, c, h, w) in [-1, 1], sampled with the averaged weights.
 
-        Sample i depends on its own seed alone, not on the others in the batch. Neither torch's random state nor the
-        training mode changes.
+        Sample i depends on its own seed alone, not on the others in the batch. Neither torch's random state nor
+        the training mode changes.
 
         Args:
             batch: what to draw: the conditioner's entries, n values each (tensors or lists).
@@ -461,6 +465,9 @@ class DiffusionEngine(TrainingEngine):
             uncond: entries that guidance moves away from (a negative prompt); default the unconditional state.
             shape: (c, *grid) of a latent; default the shape met in training.
             num_steps: default the sampler's.
+
+        Raises:
+            ValueError: entries missing, not embeddable or not n of each; no sampler; no shape known.
         """
         entries = {key: as_entry(value) for key, value in (batch or {}).items()}
         n = batch_size_of(entries, n)
@@ -486,8 +493,9 @@ class DiffusionEngine(TrainingEngine):
     def log_images(
         self, batch: Batch, n: int = 8, *, sample: bool = True, ucg_keys: Iterable[str] | None = None, seed: int = 0
     ) -> dict[str, Tensor]:
-        """Pictures of the first n entries of a batch, each (n, c, h, w) in [-1, 1]. Training is not affected: random
-        state, modes and weights are as before.
+        """Pictures of the first n entries of a batch, each (n, c, h, w) in [-1, 1].
+
+        Training is not affected: random state, modes and weights are as before.
 
         Args:
             sample: whether to draw `samples` beside `inputs` and `reconstructions`.

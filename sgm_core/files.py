@@ -19,8 +19,12 @@ _CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
 
 
 class BadFileError(ValueError):
-    """A file that is not what it should be: `place` is the file, with line and column where they are known, `reason`
-    what is wrong."""
+    """A file that is not what it should be.
+
+    Args:
+        place: the file, with line and column where they are known.
+        reason: what is wrong.
+    """
 
     def __init__(self, place: object, reason: str) -> None:
         super().__init__(f"{place}: {reason}")
@@ -28,8 +32,12 @@ class BadFileError(ValueError):
 
 
 def open_regular(path: Path, most: int) -> BinaryIO:
-    """A regular file, for reading; BadFileError for another one, or for more than `most` bytes: a pipe would wait for
-    ever. OSError if it cannot be read now."""
+    """A regular file, for reading. Nothing else is opened: a pipe would wait for ever.
+
+    Raises:
+        OSError: it cannot be read now.
+        BadFileError: no regular file, or one of more than `most` bytes.
+    """
     found = path.stat()
     if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # that of a folder fails by itself
         raise BadFileError(path, "not a regular file")
@@ -51,7 +59,10 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 def as_text(content: bytes, name: object) -> str:
     r"""UTF-8, or UTF-16 that begins with a byte order mark. Every line ends in "\n", so `split("\n")` gives the lines.
-    BadFileError for another encoding, or for control characters."""
+
+    Raises:
+        BadFileError: of another encoding, or with control characters.
+    """
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = content.decode(encoding)
@@ -68,8 +79,10 @@ def as_text(content: bytes, name: object) -> str:
 
 
 def inside(folder: Path, name: object, root: Path | None = None) -> Path:
-    """The file that somebody else's text names in a folder. BadFileError if it is elsewhere, by its name or by a link;
-    links may lead to what is in `root`, by default the folder."""
+    """The file that somebody else's text names in a folder. BadFileError if it is elsewhere, by its name or by a link.
+
+    Links may lead to what is in `root`, by default the folder.
+    """
     with suppress(OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
         if isinstance(name, str) and (folder / name).resolve().is_relative_to((root or folder).resolve()):
             return folder / name
@@ -113,8 +126,14 @@ def sweep(folder: Path) -> None:
 
 
 class Tolerant(AbstractContextManager["Tolerant", bool]):
-    """Makes a write in its `with` block that fails a warning, which names `what` is written, once until one succeeds
-    again: training must not end for it."""
+    """Makes a write that fails a warning, once until one succeeds again: training must not end for it.
+
+        with self.tolerant:
+            file.write(line)
+
+    Args:
+        what: is written, for the warning.
+    """
 
     def __init__(self, what: str) -> None:
         self.what = what

@@ -17,8 +17,13 @@ HELD_IN = "held_in"
 
 
 def hold(module: nn.Module, precision: Half) -> bool:
-    """Keep the parameters of a frozen module, and what stands for one whose outputs are cached, in half precision;
-    gives whether there were any. Buffers stay: tables of positions and statistics are small, and need their digits."""
+    """Keep the parameters of a frozen module, and what stands for one whose outputs are cached, in half precision.
+
+    Buffers stay: tables of positions and statistics are small, and need their digits.
+
+    Returns:
+        Whether there was anything to keep so.
+    """
     dtype = DTYPES[precision]
     tensors = [tensor for tensor in (*module.parameters(), *_anchors(module)) if tensor.is_floating_point()]
     for tensor in tensors:

@@ -159,9 +159,11 @@ def _entry_points(text: str) -> dict[tuple[str, str], str]:
 
 
 def scan(paths: Iterable[object] | None = None) -> list[Entry]:
-    """Every `sgm.*` entry point of the distributions on `paths` (default: `sys.path`). A distribution that is seen
-    twice (a stale egg-info beside the dist-info, say) counts once, where it stands first: an import finds the modules
-    of that one."""
+    """Every `sgm.*` entry point of the distributions on `paths` (default: `sys.path`).
+
+    A distribution that is seen twice (a stale egg-info beside the dist-info, say) counts once, where it stands first:
+    that one's modules are the ones that an import finds.
+    """
     entries: list[Entry] = []
     seen: set[str] = set()
     for folder, base in _metadata_folders(sys.path if paths is None else paths):
@@ -203,8 +205,13 @@ def outside_window(entry: Entry) -> str:
 
 
 def plugin_filter(switch: str) -> Callable[[str], bool]:
-    """The rule behind `SGM_PLUGINS` and `--plugins`: which distributions may be used. `off` leaves the built-ins,
-    `only:a,b` leaves those and the built-ins, `-a,-b` leaves out a and b. RegistryError for another form."""
+    """The rule behind `SGM_PLUGINS` and `--plugins`: which distributions may be used.
+
+    `off` leaves the built-ins, `only:a,b` leaves those and the built-ins, `-a,-b` leaves out a and b.
+
+    Raises:
+        RegistryError: none of these forms.
+    """
     switch = switch.strip()
     if not switch:
         return lambda distribution: True
@@ -324,8 +331,12 @@ class Index:
         return message
 
     def resolve(self, kind: str, name: str) -> Any:
-        """The object that a name stands for. Imports its module, and no other plugin's. Errors are those of `find`, and
-        BrokenComponentError with the reason why the module cannot be imported."""
+        """The object that a name stands for. Imports its module, and no other plugin's.
+
+        Raises:
+            UnknownNameError, AmbiguousNameError: see `find`.
+            BrokenComponentError: its module cannot be imported; the message has the reason.
+        """
         return self.load(self.find(kind, name))
 
     def load(self, entry: Entry) -> Any:
@@ -333,8 +344,13 @@ class Index:
         return load(entry) if entry.path else self._local[entry.kind, entry.name]
 
     def register(self, kind: str, name: str) -> Callable[[T], T]:
-        """Decorator: offer a class or function of this process, for notebooks and tests. Running the same definition
-        again replaces it. RegistryError if it is no kind, no name, a name of a built-in, or something else has it."""
+        """Decorator: offer a class or function of this process, for notebooks and tests.
+
+        Running the same definition again replaces it.
+
+        Raises:
+            RegistryError: not a kind; not a name; a built-in has it; something else was registered under it.
+        """
         check_kind(kind)
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise RegistryError(f"'{name}' is not a component name: use snake_case, e.g. 'my_embedder'")
@@ -391,8 +407,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def load(entry: Entry) -> Any:
-    """Import the entry's module and give the object. BrokenComponentError if the import failed, whatever it raised (a
-    plugin may even call `sys.exit`), or the object is not there."""
+    """Import the entry's module and give the object.
+
+    Raises:
+        BrokenComponentError: the import failed, whatever it raised (a plugin may even call `sys.exit`), or the
+            object is not there.
+    """
     module, _, attribute = entry.value.partition(":")
     try:
         obj = import_module(module)

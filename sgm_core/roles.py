@@ -380,34 +380,42 @@ class Regularizer(nn.Module, ABC):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Images -> what a regularizer makes latents of: any `nn.Module` with this call, (b, c, h, w) in [-1, 1] -> (b, c',
-    h', w'). To be used in tiles it has an attribute `factor`, h / h'."""
+    """Images -> what a regularizer makes latents of; any `nn.Module` with this call.
+
+    (b, c, h, w) in [-1, 1] -> (b, c', h', w'). To be used in tiles it has an attribute `factor`, h / h'.
+    """
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Latents -> images: any `nn.Module` with this call, (b, z, h', w') -> (b, c, h, w). One whose class says `asks =
-    ("frames",)` mixes the frames of a clip: it is called with latents (clips * frames, z, h', w'), frames fastest, and
-    the number of frames. To be used in tiles it has an attribute `factor`, h / h'; to be trained against a
-    discriminator `last_layer`, its last weight."""
+    """Latents -> images, any `nn.Module` with this call.
+
+    (b, z, h', w') -> (b, c, h, w). One whose class says `asks = ("frames",)` mixes the frames of a clip: it is called
+    with latents (clips * frames, z, h', w'), frames fastest, and the number of frames. To be used in tiles it has an
+    attribute `factor`, h / h'; to be trained against a discriminator `last_layer`, its last weight.
+    """
 
     def __call__(self, z: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class Discriminator(Protocol):
-    """How real images look, high for real ones: any `nn.Module` with this call, (b, c, *grid) in [-1, 1] -> logits (b,
-    1, *patches)."""
+    """How real images look, any `nn.Module` with this call.
+
+    (b, c, *grid) in [-1, 1] -> logits (b, 1, *patches), high for real ones.
+    """
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class FeatureNetwork(Protocol):
-    """What a perceptual distance compares of images: any `nn.Module` with this call, (b, c, h, w) in [-1, 1] ->
-    features (b, c_k, h_k, w_k), k = 0, 1, ..."""
+    """What a perceptual distance compares of images, any `nn.Module` with this call.
+
+    (b, c, h, w) in [-1, 1] -> features (b, c_k, h_k, w_k), k = 0, 1, ...
+    """
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]: ...
 
@@ -510,12 +518,15 @@ class Adapter(ABC):
 
     @abstractmethod
     def adapt(self, parts: Mapping[str, nn.Module]) -> None:
-        """Freeze these parts of a model, and put new weights into them, the only ones that require a gradient. Until
-        these are trained, outputs stay as they are. State dicts keep their keys, and gain those of new weights.
-        ValueError if there is nothing to adapt.
+        """Freeze these parts of a model, and put new weights into them, the only ones that require a gradient.
+
+        Until these are trained, outputs stay as they are. State dicts keep their keys, and gain those of new weights.
 
         Args:
             parts: by the beginning of their names in the model's state dict, without the dot.
+
+        Raises:
+            ValueError: there is nothing to adapt.
         """
 
     @abstractmethod

@@ -68,9 +68,11 @@ def as_list(outputs: Shape | list[Shape] | None) -> list[Shape] | None:
 
 
 def only_measured() -> bool:
-    """Whether what is being built is only measured, on the meta device, where tensors have shapes and no values. A
-    constructor that reads weights from files then reads none: `sgm explain` says how large a model is before anyone has
-    it."""
+    """Whether what is being built is only measured, on the meta device, where tensors have shapes and no values.
+
+    A constructor that reads weights from files then reads none, and downloads nothing: `sgm explain` says how large a
+    model is before anyone has it.
+    """
     import torch
 
     return torch.get_default_device().type == "meta"

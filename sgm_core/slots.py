@@ -28,15 +28,14 @@ _NETWORK_ARGUMENTS = {
 
 @dataclass(frozen=True, eq=False)  # nothing about a slot changes after it is made; each is a place of its own
 class EmbedderSlot:
-    """One embedder of a conditioner: what it reads, whether it trains, how it drops, where its outputs go. ValueError
-    for arguments that contradict each other, or the embedder.
+    """One embedder of a conditioner: what it reads, whether it trains, how it drops, where its outputs go.
 
-    The embedder is a plain `nn.Module` that knows none of this. A conditioner owns the modules and applies the slot to
-    them with `settle`, `embed` and, for dropping, `draw`, `substitute` and `blank`.
+    The embedder is a plain `nn.Module` that knows none of this. A conditioner owns the modules and applies the
+    slot to them with `settle`, `embed` and, for dropping, `draw`, `substitute` and `blank`.
 
-    A dropped sample is what classifier-free guidance moves away from (Ho and Salimans 2022, arXiv:2207.12598): its
-    embedding is that of `ucg_value` where there is one, else what the embedder's method `null_outputs` gives, a tensor
-    without the batch for each output, else zeros.
+    A dropped sample is what classifier-free guidance moves away from (Ho and Salimans 2022, arXiv:2207.12598):
+    its embedding is that of `ucg_value` where there is one, else what the embedder's method `null_outputs` gives, a
+    tensor without the batch for each output, else zeros.
 
     Attributes:
         embedder: turns the entries into one tensor or several.
@@ -55,6 +54,9 @@ class EmbedderSlot:
             What is dropped, and when, stays the same.
         output: where the outputs go. None leaves it to their rank; a name that is not one of the three is a
             keyword argument of the network.
+
+    Raises:
+        ValueError: arguments that contradict each other, or the embedder.
     """
 
     embedder: Annotated[Embedder, FixedWeights(cached="cache", unless="trainable")]
@@ -124,9 +126,11 @@ class EmbedderSlot:
         return self.ucg_rate > 0 or self.ucg_value is not None
 
     def settle(self, module: nn.Module) -> None:
-        """Put the embedder in the state that the slot asks for. Called from the conditioner's `train`, which every
-        `train()` of a parent passes through: so frozen outlives Lightning's switches between training and
-        evaluation."""
+        """Put the embedder in the state that the slot asks for.
+
+        Called from the conditioner's `train`, which every `train()` of a parent passes through: so frozen outlives
+        Lightning's switches between training and evaluation, and no method of the embedder is replaced.
+        """
         if not self.trains(module):
             module.eval().requires_grad_(False)
 
@@ -135,8 +139,11 @@ class EmbedderSlot:
         return self.trainable or getattr(module, "adapted", False)
 
     def embed(self, module: nn.Module, entries: Sequence[Any]) -> tuple[Tensor, ...]:
-        """The embedder's outputs; a trainable one builds a graph where the caller's grad mode lets it. ValueError if it
-        gave something else than one tensor or several, or cannot take what is no tensor."""
+        """The embedder's outputs; a trainable one builds a graph where the caller's grad mode lets it.
+
+        Raises:
+            ValueError: it gave something else than one tensor or several, or it cannot take what is no tensor.
+        """
         try:
             with torch.set_grad_enabled(self.trains(module) and torch.is_grad_enabled()), computing(module):
                 outputs = module(*entries)
@@ -167,15 +174,20 @@ class EmbedderSlot:
                     raise ValueError(f"its ucg_value {self.ucg_value!r} cannot be embedded: {error}") from error
 
     def draw(self, entries: Sequence[Any], generator: torch.Generator | None = None) -> Tensor:
-        """Which samples keep their condition, (b,) bool: one Bernoulli(1 - ucg_rate) draw for the whole slot, or with
-        the entries of all slots of a `drop_group` for the group. Drawn on the generator's device, without one where the
-        entries are (lists are on the CPU)."""
+        """Which samples keep their condition, (b,) bool: one Bernoulli(1 - ucg_rate) draw for the whole slot.
+
+        Drawn on the generator's device, without one where the entries are (lists are on the CPU), and moved there. With
+        the entries of all slots of a `drop_group`, the draw is for the group.
+        """
         rows, device = count_samples(entries)
         return bernoulli(1.0 - self.ucg_rate, (rows,), generator, device=device)
 
     def substitute(self, entries: Sequence[Any], keep: Tensor | None = None) -> list[Any]:
         """Copies of the entries, with `ucg_value` for the samples that are not kept; without `keep`, for all.
-        ValueError if the value cannot stand in for a row of the entry."""
+
+        Raises:
+            ValueError: the value cannot stand in for a row of the entry.
+        """
         if keep is None:
             rows, device = count_samples(entries)
             keep = torch.zeros(rows, dtype=torch.bool, device=device)
@@ -197,9 +209,14 @@ class EmbedderSlot:
 
     @staticmethod
     def blank(output: Tensor, keep: Tensor, null: Tensor | None = None) -> Tensor:
-        """An output (b * k, ...) with zeros for the samples that are not kept (b,), or with `null`, which has no batch:
-        all k rows of a sample go together. ValueError if there is no whole number of rows per sample, or null has
-        another shape."""
+        """An output (b * k, ...) with zeros for the samples that are not kept (b,): all k rows of a sample go together.
+
+        Args:
+            null: what stands there in place of zeros, without the batch.
+
+        Raises:
+            ValueError: the output has no whole number of rows per sample; null is of another shape.
+        """
         samples, rows = keep.shape[0], output.shape[0]
         if rows % samples:
             raise ValueError(f"its output is {describe(output)} for {samples} samples, so none of them can be dropped")
@@ -259,8 +276,11 @@ def like(output: Tensor, null: Tensor) -> Tensor:
 
 
 def count_samples(entries: Sequence[Any]) -> tuple[int, torch.device]:
-    """How many samples the entries hold, and the device to draw on: the CPU if any of them is a list. ValueError for an
-    entry without a row for each sample, or entries of several sizes."""
+    """How many samples the entries hold, and the device to draw on: the CPU if any of them is a list.
+
+    Raises:
+        ValueError: an entry without a row for each sample, or entries of several sizes.
+    """
     for entry in entries:
         if not (isinstance(entry, (list, tuple)) or (isinstance(entry, Tensor) and entry.ndim > 0)) or not len(entry):
             raise ValueError(

@@ -12,8 +12,13 @@ from sgm_core.roles import Engine
 
 
 def build_engine(config: Config | dict[str, Any]) -> Engine:
-    """The model of a config, on the CPU with fresh weights drawn from torch's random state, or ConfigError or
-    BuildError. It knows the config, for its checkpoints, unless that holds objects that Python code put there."""
+    """The model of a config, on the CPU with fresh weights drawn from torch's random state.
+
+    It knows the config, for its checkpoints, unless that holds objects that Python code put there.
+
+    Raises:
+        ConfigError, BuildError.
+    """
     config = config_from(config)
     check_with_plugins(config, training=False)  # before any weight is allocated
     engine: Engine = config.build("model")

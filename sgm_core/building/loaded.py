@@ -89,8 +89,11 @@ def remembering(engine: DiffusionEngine, checkpoint: Checkpoint) -> DiffusionEng
 
 
 def rebuilt(checkpoint: Checkpoint) -> DiffusionEngine:
-    """The engine of a checkpoint, with weights of its own, in training mode. It caches nothing. Errors are those of
-    `load_engine`."""
+    """The engine of a checkpoint, with weights of its own, in training mode. It caches nothing.
+
+    Raises:
+        CheckpointError, ConfigError, BuildError: as `load_engine`.
+    """
     engine = built(choose_config(checkpoint, None))
     load_into(engine, checkpoint)
     return remembering(engine, checkpoint)
@@ -114,8 +117,11 @@ def in_our_form(checkpoint: Checkpoint) -> Checkpoint:
 
 def choose_config(checkpoint: Checkpoint, config: Config | Mapping[str, Any] | str | Path | None) -> Config:
     """The config of a file: what is given, else what it holds, else that of the public model that its keys say it is.
-    CheckpointError if components are missing, no config is given, held or known, or several would do; ConfigError if
-    the given one cannot be read."""
+
+    Raises:
+        CheckpointError: components are missing; no config is given, held or known, or several would do.
+        ConfigError: the one that is given cannot be read.
+    """
     path, provenance = checkpoint.path, checkpoint.provenance
     if isinstance(config, (str, Path)):
         return load_config(config)

@@ -52,8 +52,11 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run. CheckpointError if there is no
-    such file, or it is truncated, no checkpoint, or holds more than plain data."""
+    """Read a `.safetensors` or `.ckpt` file, memory-mapped; no code in it is ever run.
+
+    Raises:
+        CheckpointError: no such file, truncated, not a checkpoint, or holding more than plain data.
+    """
     refuse_url(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
@@ -107,7 +110,10 @@ def _what_it_is(path: Path) -> str | None:
 
 def open_torch(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The contents of a `.ckpt`, and the weights in it, mapped. Whatever is no plain data is an `Inert`.
-    CheckpointError if it holds no weights."""
+
+    Raises:
+        CheckpointError: it holds no weights.
+    """
     with _reading(path, "not a readable checkpoint"):
         data = _load(path)
     weights = data.get("state_dict", data) if isinstance(data, dict) else None
@@ -154,7 +160,12 @@ def _load(path: Path) -> Any:
 
 def save_weights(engine: nn.Module | Mapping[str, Tensor], path: Path, provenance: Provenance | None) -> None:
     """Export the state dict as one `.safetensors` file that `load_engine` reads, with its provenance as metadata.
-    `model_ema.shadow.NAME` is the average of the raw NAME. OSError if it cannot be written."""
+
+    `model_ema.shadow.NAME` is the average of the raw NAME.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     weights: dict[str, Tensor] = {}
     storages: set[int] = set()
     for key, value in (engine.state_dict() if isinstance(engine, nn.Module) else engine).items():

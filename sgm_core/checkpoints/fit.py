@@ -29,8 +29,11 @@ class LoadReport(NamedTuple):
 
 
 def compare(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Compare the weights of a file with a model's own, both by the model's keys. Fractions of any precision fit. Where
-    keys, shapes or kinds of number differ, CheckpointError lists them by part."""
+    """Compare the weights of a file with a model's own, both by the model's keys. Fractions of any precision fit.
+
+    Raises:
+        CheckpointError: they differ in keys, shapes or kinds of number; the message lists them by part.
+    """
     both = [(key, own[key], weights[key]) for key in own if key in weights]
     found = {
         MISSING: [key for key in own if key not in weights],

@@ -38,8 +38,12 @@ def fill(
     first_stage_dtype: torch.dtype | None,
     device: torch.device,
 ) -> None:
-    """Give an engine the weights of a file, in eval mode. CheckpointError if they do not fit; BuildError if the engine
-    has to be built with memory for its weights."""
+    """Give an engine the weights of a file, in eval mode.
+
+    Raises:
+        CheckpointError: they do not fit.
+        BuildError: the engine has to be built with memory for its weights.
+    """
     names, _ = match(engine, checkpoint, take_average)
     training = engine if isinstance(engine, Trainable) else None
     if first_stage_dtype is None and (training is None or training.first_stage_autocast):

@@ -44,14 +44,17 @@ def sha256(path: Path) -> str:
 
 
 def refuse_damaged(checkpoint: Path, verify: bool | None = True) -> None:
-    """Compare a checkpoint with its manifest, or an export with its seal, if it has one: DamagedError if they differ,
-    UnreadableNowError if the machine cannot read it, CheckpointError for a `last.ckpt` that does not even tell its
-    step.
+    """Compare a checkpoint with its manifest, or an export with its seal, if it has one.
 
     `last.ckpt` is a second name, or a copy, of a `step-*.ckpt`, and has the manifest of that.
 
     Args:
         verify: whether the content is compared, not only the size; None does so up to `READ_ANYWAY` bytes.
+
+    Raises:
+        DamagedError: they differ.
+        UnreadableNowError: the machine cannot read it.
+        CheckpointError: `last.ckpt` does not even tell its step.
     """
     try:
         size = checkpoint.stat().st_size
@@ -87,8 +90,13 @@ def _read(manifest: Path) -> dict[str, Any]:
 
 
 def fault(checkpoint: Path, verify: bool | None = True) -> CheckpointError | None:
-    """Why training cannot resume from a checkpoint; None if it can. No code in it is ever run. A checkpoint without a
-    manifest, of an older version, is only read. `verify` and UnreadableNowError are those of `refuse_damaged`."""
+    """Why training cannot resume from a checkpoint; None if it can. No code in it is ever run.
+
+    A checkpoint without a manifest, of an older version, is only read. See `refuse_damaged` for `verify`.
+
+    Raises:
+        UnreadableNowError: the machine cannot read it.
+    """
     try:
         refuse_damaged(checkpoint, verify)
         read_step(checkpoint)
@@ -99,7 +107,10 @@ def fault(checkpoint: Path, verify: bool | None = True) -> CheckpointError | Non
 
 def to_load(path: Path, verify: bool | None = None) -> Path:
     """The file to load weights from: of a run folder the newest valid one, with a warning for each that is skipped.
-    CheckpointError if nothing valid is there, or the file is not what its manifest says."""
+
+    Raises:
+        CheckpointError: nothing valid is there; the file is not what its manifest says.
+    """
     refuse_url(path)
     if not path.is_dir():
         if path.is_file():
@@ -120,7 +131,12 @@ def to_load(path: Path, verify: bool | None = None) -> Path:
 
 def newest_valid(run: Path, say: Callable[[str], None], verify: bool | None = True) -> tuple[Path, list[Path]]:
     """The newest valid checkpoint of a run, and the newer ones that differ from their manifests. `say` gives the reason
-    of each that is skipped. CheckpointError if there is none, UnreadableNowError if the machine cannot read one."""
+    of each that is skipped.
+
+    Raises:
+        CheckpointError: there is none.
+        UnreadableNowError: the machine cannot read one of them.
+    """
     there = candidates(run)
     if not there:
         raise CheckpointError(f"{run}: it has weights ({_others(run).name}) but no checkpoint to resume from")

@@ -13,12 +13,15 @@ from sgm_core.errors import SgmError
 
 
 def translated(pieces: Iterable[Rule], weights: Mapping[str, Tensor], back: bool = False) -> dict[str, Tensor]:
-    """The tensors of a file by our keys, or with `back` those of a model by theirs. SgmError if a part of a tensor is
-    missing.
+    """The tensors of a file by our keys, or with `back` those of a model by theirs.
 
     Args:
         pieces: one for each tensor, or for each part of one: see `expanded`.
         weights: by their keys; by ours with `back`.
+        back: the direction.
+
+    Raises:
+        SgmError: a part of a tensor is missing.
     """
     found: dict[str, dict[Rows, Tensor]] = defaultdict(dict)
     for piece in pieces:

@@ -34,8 +34,10 @@ class Claim(NamedTuple):
 
 
 def ask(question: Callable[[str, Family], T]) -> Iterator[T]:
-    """The answer of each installed family, which is asked with its name in the registry: see `Claim`. A family of a
-    plugin that fails is left out, with a warning that names it."""
+    """The answer of each installed family, which is asked with its name in the registry: see `Claim`.
+
+    A family of a plugin that fails is left out, with a warning that names it.
+    """
     for entry in index.entries("families"):
         try:
             answer = question(entry.name if entry.distribution == BUILTIN else entry.qualified, index.load(entry)())

@@ -95,7 +95,9 @@ def parser_of(name: str, command: Any, provider: str) -> argparse.ArgumentParser
     """The parser of one command. Its own, so that `sgm train CONFIG --name x key=value` may mix options and values.
 
     A command whose options are those of plugins leaves the session that loaded them in it, as the default `_session`.
-    A command that lacks a function, or declares its options wrongly, raises SgmError with who provides it.
+
+    Raises:
+        SgmError: the command lacks a function or declares its options wrongly; the message names who provides it.
     """
     parser = argparse.ArgumentParser(
         prog=f"sgm {name}", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -102,7 +102,12 @@ class Config:
         return plan, sorted(set(checker.entries))
 
     def build(self, key: str) -> Any:
-        """One top-level part (`model`, `data`, ...) or its default, built. KeyError for no part; else BuildError."""
+        """Build one top-level part (`model`, `data`, ...) or give its default, after checking all of them.
+
+        Raises:
+            ConfigError, BuildError.
+            KeyError: there is no such part.
+        """
         plan, _ = self.checked
         sections = plan.schema.parameters
         if key not in sections:
@@ -116,9 +121,12 @@ class Config:
 def load_config(*sources: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read config files (paths, or names of shipped configs), merged from left to right, then the overrides.
 
-    Nothing in it is run. ConfigError if a file cannot be read, or an override or interpolation is wrong; it then has
-    all that checking the rest finds. In a session the plugins may propose patches: SgmError if these contradict each
-    other, or one of them refuses the config.
+    Nothing in it is run. `Config.checked` and the build functions check it; where reading already found something
+    wrong, this does, so that one error has everything. In a session the plugins may propose patches.
+
+    Raises:
+        ConfigError: a file cannot be read, an override or interpolation is wrong.
+        SgmError: plugins contradict each other, or one of them refuses the config.
     """
     overrides = list(overrides)
     config = _composed(sources, overrides)
@@ -155,8 +163,11 @@ def build(kind: str, spec: Any) -> Any:
     """Build one component from a bare name or a `use:` mapping; values may be built objects too.
 
     A late-built kind (optimizers, lr_schedules) gives a callable that takes the parameters or the optimizer.
-    RegistryError for an unknown kind, ConfigError with everything that is wrong with `spec`, BuildError if a
-    constructor refused its arguments.
+
+    Raises:
+        RegistryError: unknown kind.
+        ConfigError: everything that is wrong with `spec`.
+        BuildError: a constructor refused its arguments.
     """
     check_kind(kind)
     checker = Checker()

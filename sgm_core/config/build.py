@@ -28,7 +28,8 @@ class Planned:
     """A part of a config that is built when it is called, see `Lazy`: at its place there, which errors name.
 
     Attributes:
-        keywords: the arguments of a part that waits for more (an optimizer, the trainer), built already; else None.
+        keywords: the arguments that the config gives to a part which waits for more (an optimizer, the trainer); what
+            is in them is built already. None for a part that waits for nothing: nothing in it is built.
     """
 
     def __init__(self, plan: Call) -> None:

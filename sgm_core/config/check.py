@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path

@@ -29,8 +29,12 @@ def compose(
     sources: Iterable[str | Path], overrides: Iterable[str] = (), patches: Iterable[tuple[str, Node]] = ()
 ) -> tuple[Node, list[Problem]]:
     """The merged tree of config files (or names of shipped configs), patches and overrides, interpolations resolved.
+
     With it what is wrong so far: the rest of the tree can be checked all the same, so that one run reports everything.
-    ConfigError for a file that cannot be read at all."""
+
+    Raises:
+        ConfigError: a file that cannot be read at all.
+    """
     problems = Problems()
     tree = Node({}, Origin("config"))
     for source in sources:
@@ -74,8 +78,11 @@ def _shipped(name: str, origin: Origin, folder: Path) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name -> file, of the packages in the group `sgm.configs`. Imports none of them. As with components, a name that
-    two distributions ship is written `distribution:name`, and the built-in ones cannot be shadowed."""
+    """Name -> file, of the packages in the group `sgm.configs`. Imports none of them.
+
+    As with components, a name that two distributions ship is written `distribution:name`, and the built-in ones
+    cannot be shadowed.
+    """
     offers: dict[str, dict[str, Path]] = {}
     for entry in index.entries("configs"):
         for folder in _folders(entry):
@@ -141,9 +148,11 @@ def _base(path: Path, base: Node) -> Path:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """Mappings merge key by key; anything else is replaced. A mapping that names another component (`use:`) replaces
-    the one below it, whose arguments mean nothing to the new one. A mapping that names none adds to the one below it,
-    which may be in the short form (`sampler: euler_edm`)."""
+    """Mappings merge key by key; anything else is replaced.
+
+    A mapping that names another component (`use:`) replaces the one below it, whose arguments mean nothing to the new
+    one. A mapping that names none adds to the one below it, which may be in the short form (`sampler: euler_edm`).
+    """
     if not isinstance(over.value, dict):
         return over
     below = base.value
@@ -171,8 +180,10 @@ def _same(old: object, new: object) -> bool:
 
 
 def apply_override(tree: Node, text: str, problems: Problems) -> None:
-    """Set one `key.path=value` in `tree`; the value is YAML. List items are `key[0]` or `key.0`. It sets this one
-    value: `model.sampler.use=heun_edm` leaves the sampler's other keys as they are."""
+    """Set one `key.path=value` in `tree`; the value is YAML. List items are `key[0]` or `key.0`.
+
+    It sets this one value: `model.sampler.use=heun_edm` leaves the sampler's other keys as they are.
+    """
     path, separator, value_text = text.partition("=")
     origin = Origin(f"override '{text}'")
     try:

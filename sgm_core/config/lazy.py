@@ -21,4 +21,8 @@ class Lazy(Protocol[T]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> T:
         """Build it: equal objects, however often. What is given goes to the constructor, over what the config says.
-        ConfigError if it does not take what its source seemed to take, BuildError if it refused its arguments."""
+
+        Raises:
+            ConfigError: it does not take what its source seemed to take.
+            BuildError: its constructor refused its arguments.
+        """

@@ -85,8 +85,10 @@ class FixedWeights(NamedTuple):
 
 
 class Component(NamedTuple):
-    """A part looked up by name in the registry. `of` is the hint, for parts that must be a certain class; `lazy` ones
-    are handed over unbuilt, see `Lazy`."""
+    """A part looked up by name in the registry; `of` is the hint, for parts that must be a certain class.
+
+    `lazy`: it is handed over unbuilt, see `Lazy`.
+    """
 
     kind: str
     of: Any = None
@@ -97,8 +99,9 @@ class Component(NamedTuple):
 class Arguments(NamedTuple):
     """Annotation marker and type: a mapping of keyword arguments for `target` (`module:attribute`), called later.
 
-    `trainer: Annotated[TrainerFactory, Arguments("lightning.pytorch:Trainer")]`. A config cannot give those that the
-    caller gives, `taken`.
+    `trainer: Annotated[TrainerFactory, Arguments("lightning.pytorch:Trainer")]`
+
+    `taken` are the parameters that the caller itself gives: a config cannot.
     """
 
     target: str

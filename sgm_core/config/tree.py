@@ -376,13 +376,16 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str]:
 
 
 def parse(text: str, source: str, *, located: bool = True, problems: Problems | None = None) -> Node:
-    """YAML text as a tree; an empty text is null. ConfigError if it is no YAML, or its aliases explode.
+    """YAML text as a tree; an empty text is null.
 
     Args:
         source: what stands before the line number in messages.
         located: False for a text without lines of its own, such as a command line override.
         problems: collects what does not keep the rest from being read (a tag that is not plain data, a key
             written twice); by default these raise too.
+
+    Raises:
+        ConfigError: not YAML, aliases that explode.
     """
     collected = Problems() if problems is None else problems
     start = Origin(source, 1, 1) if located else Origin(source)
@@ -405,8 +408,11 @@ def parse(text: str, source: str, *, located: bool = True, problems: Problems | 
 
 
 def read_file(path: Path, problems: Problems | None = None) -> Node:
-    """A YAML file whose top level is a mapping; an empty file is an empty mapping. ConfigError if there is no such file
-    (with near names), or it cannot be read, or is no text, no YAML or no mapping."""
+    """A YAML file whose top level is a mapping; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: no such file (with near names), not readable, no text, not YAML, no mapping.
+    """
     fail = (problems or Problems()).fatal
     try:
         text = read_text(path)

@@ -119,8 +119,11 @@ def read_image(
 
 
 def read_header(file: Path | BinaryIO | Image.Image, max_pixels: int = WARNED_PIXELS) -> Header:
-    """What the beginning of a file says; its pixels are not looked at. BadImageError if it is no image, or above
-    `max_pixels`."""
+    """What the beginning of a file says; its pixels are not looked at.
+
+    Raises:
+        BadImageError: not an image, or above `max_pixels`.
+    """
     with opened(file, max_pixels) as image:
         profile = _profile_name(image.info.get("icc_profile"))
         return Header(image.format or "", _upright_size(image), image.mode, profile)
@@ -128,8 +131,11 @@ def read_header(file: Path | BinaryIO | Image.Image, max_pixels: int = WARNED_PI
 
 @contextmanager
 def opened(file: Path | BinaryIO | Image.Image, max_pixels: int = WARNED_PIXELS) -> Iterator[Image.Image]:
-    """Pillow's image of a file, of a known format and within the limits; not decoded yet. BadImageError for any other
-    file, and for whatever is wrong with it on decoding inside."""
+    """Pillow's image of a file, of a known format and within the limits; not decoded yet.
+
+    Raises:
+        BadImageError: any other file, and whatever is wrong with it on decoding inside.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs, refused below, and of what is odd and does no harm

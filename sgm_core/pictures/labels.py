@@ -17,7 +17,12 @@ SMALLEST_TILE = 64  # pixels; grids enlarge smaller images
 
 def to_pil(image: Tensor) -> Image.Image:
     """An image (c, h, w) in [-1, 1]: one channel is gray, three are RGB; of any other number the first or first three.
-    NaN and -inf are black, inf is white. ValueError if it is no (c, h, w)."""
+
+    NaN and -inf are black, inf is white.
+
+    Raises:
+        ValueError: no (c, h, w).
+    """
     if image.ndim != 3:
         raise ValueError(f"an image is (c, h, w), not {tuple(image.shape)}")
     image = image[:3] if len(image) >= 3 else image[:1]
@@ -34,11 +39,15 @@ def from_pil(image: Image.Image) -> Tensor:
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """One picture of images (n, c, h, w) in [-1, 1], row by row; ValueError if there are none, or it is no (n, c, h,
-    w). Images below 64 pixels are enlarged by a whole factor, so that single pixels show.
+    """One picture of images (n, c, h, w) in [-1, 1], row by row.
+
+    Images below 64 pixels are enlarged by a whole factor, so that single pixels show.
 
     Args:
         columns: images of a row; by default about as many as rows.
+
+    Raises:
+        ValueError: no images, or no (n, c, h, w).
     """
     if images.ndim != 4 or not len(images):
         raise ValueError(f"a grid shows images (n, c, h, w), at least one, not {tuple(images.shape)}")
@@ -63,7 +72,10 @@ def _columns(n: int) -> int:
 
 def save_image(image: Image.Image, path: Path) -> None:
     """Write an image file, its folder too if need be. The file is there whole or, if anything fails, as it was before.
-    ValueError if the suffix names no format that can be written."""
+
+    Raises:
+        ValueError: the suffix names no format that can be written.
+    """
     format_ = Image.registered_extensions().get(path.suffix.lower())
     if format_ is None:
         raise ValueError(f"{path}: '{path.suffix}' is no image format; .png is")

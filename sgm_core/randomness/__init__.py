@@ -20,12 +20,14 @@ torch's global random state.
 
 
 def randn(shape: Sequence[int], generator: Generators = None, *, like: Tensor | None = None) -> Tensor:
-    """Standard normal noise of `shape`, on the device and of the dtype of `like`, or float32. ValueError unless there
-    is one generator, or `shape[0]` of them.
+    """Standard normal noise of `shape`, on the device and of the dtype of `like`, or float32.
 
-    A generator on another device (a CPU generator, say, for noise that is equal on every machine) draws there; the
-    noise is then moved, without waiting for it. In a training step, without a generator, each sample has numbers of its
-    own, whatever shares its batch; not so inside activation checkpoints, which draw again later.
+    A generator on another device (a CPU generator, say, for noise that is equal on every machine) draws
+    there; the noise is then moved, without waiting for it. In a training step, without a generator, each sample has
+    numbers of its own, whatever shares its batch; not so inside activation checkpoints, which draw again later.
+
+    Raises:
+        ValueError: the number of per-sample generators is not `shape[0]`.
     """
     device = like.device if like is not None else torch.device("cpu")
     dtype = like.dtype if like is not None else torch.float32

@@ -61,8 +61,11 @@ def _train(options: argparse.Namespace, run: Run) -> int:
 
 
 def agreed_name(sources: list[str]) -> str:
-    """`digits-20261124-021500`, the same in all processes of a run; `digits-job-4711` in a SLURM job. SgmError if the
-    processes were started by something that tells them nothing."""
+    """`digits-20261124-021500`, the same in all processes of a run; `digits-job-4711` in a SLURM job.
+
+    Raises:
+        SgmError: the processes were started by something that tells them nothing.
+    """
     import time
 
     from sgm_core.runs.ranks import agreed, slurm_job

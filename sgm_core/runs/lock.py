@@ -23,12 +23,14 @@ LOCK = ".running.lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for as long as the block runs. SgmError if another run holds it, with which one and the way out,
-    or if a link in it leads out of it.
+    """Hold the folder for as long as the block runs.
 
     `.running.json` names host and process. On this host the lock alone decides. On a file system that several hosts
     share, a lock may not reach the others: a file that names another host refuses, since nobody here can know whether
     that process still runs.
+
+    Raises:
+        SgmError: another run holds it; the message says which, and the way out. A link in it leads out of it.
     """
     lock, path = _acquired(folder), folder / FILE
     own = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
@@ -45,8 +47,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def refuse_held(folder: Path) -> None:
-    """Refuse, as `locked` does, a folder that another run holds now: before anything in it is read, which changes
-    meanwhile."""
+    """Refuse a folder that another run holds now, before anything in it is read: what is there changes meanwhile.
+
+    Raises:
+        SgmError: as `locked`.
+    """
     if (folder / FILE).exists():
         _acquired(folder).release()
 

@@ -78,8 +78,12 @@ class Run:
     """Training has started in this process: a new run that fails before leaves nothing behind."""
 
     def train(self) -> int:
-        """Build, fit, export; gives the exit code. SgmError if the config is wrong, the folder cannot be written, or a
-        part refused its input. A new folder in which nothing was trained is removed."""
+        """Build, fit, export. Gives the exit code.
+
+        Raises:
+            SgmError: the config is wrong; the folder cannot be written; a part refused its input. A new folder
+                in which nothing was trained is removed.
+        """
         with session("train"):  # where none is running yet
             return self._held()
 
@@ -104,8 +108,11 @@ class Run:
             raise
 
     def check(self) -> None:
-        """Everything that can be known before anything is made. SgmError if the config is wrong, says nothing of data,
-        or has a strategy with which weights cannot be averaged."""
+        """Everything that can be known before anything is made.
+
+        Raises:
+            SgmError: the config is wrong, or says nothing of data; a strategy that averages do not work with.
+        """
         self.config.check()
         if self.config.to_dict().get("data") is None:
             raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
@@ -174,8 +181,11 @@ class Run:
                 say(str(error))  # the exit code of an interrupted run says that it was interrupted
 
     def record_data(self, data: Any, engine: LightningModule) -> None:
-        """Put what is found in the data (a datamodule's `facts()`) into the engine's provenance. SgmError if the
-        checkpoint was trained on other data, and that is not allowed."""
+        """Put what is found in the data (a datamodule's `facts()`) into the engine's provenance.
+
+        Raises:
+            SgmError: the checkpoint was trained on other data, and that is not allowed.
+        """
         if not isinstance(engine, TrainingEngine) or engine.provenance is None or not hasattr(data, "facts"):
             return
         engine.provenance = replace(engine.provenance, data=data.facts())
@@ -254,8 +264,11 @@ class Run:
             say(f"samples: {newest}")
 
     def export(self, trainer: Trainer, engine: LightningModule) -> None:
-        """Write `model.safetensors`, or raise SgmError: the checkpoints hold the same weights. All processes call this:
-        a sharded strategy gathers the weights."""
+        """Write `model.safetensors`. All processes call this: a sharded strategy gathers the weights.
+
+        Raises:
+            SgmError: it cannot be written; the checkpoints hold the same weights.
+        """
         weights = trainer.strategy.lightning_module_state_dict()
         if not trainer.is_global_zero:
             return
@@ -280,8 +293,11 @@ def start_run(config: Config, runs: Path, name: str) -> Run:
 
 
 def refuse_taken(folder: Path) -> None:
-    """Raise SgmError if there is something in the folder of a new run. What a run leaves that is killed before its
-    `config.yaml` is written does not count."""
+    """A new run has a new folder. What a run leaves that is killed before its `config.yaml` is written does not count.
+
+    Raises:
+        SgmError: there is something in it.
+    """
     if (folder / CONFIG).exists():
         raise SgmError(f"{folder} exists already: choose another --name, or resume it: --resume {folder}")
     if folder.exists() and not is_unused(folder):
@@ -296,7 +312,11 @@ def is_unused(folder: Path) -> bool:
 def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool = False) -> Run:
     """A run that resumes from its newest valid checkpoint, or from step 0 if none was saved yet. Says what is wrong
     with newer checkpoints. With `allow_change` also if overrides, or somebody who edited `config.yaml`, have changed
-    what is learnt; else that is an SgmError, and so is a folder of no run, or with nothing that can be read."""
+    what is learnt.
+
+    Raises:
+        SgmError: not a run folder, nothing saved in it that can be read, or its config was changed.
+    """
     refuse_url(folder)
     if not folder.exists():
         raise SgmError(f"--resume {folder}: not a run folder (there is no such run)")
@@ -326,8 +346,13 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
 
 
 def refuse_changes(config: Config, folder: Path, provenance: Provenance | None, allow: bool) -> None:
-    """Raise SgmError if the config has changed what is learnt since the checkpoint, and that is not allowed. Another
-    version of a component is no reason to refuse: a patch of a plugin would lock every run of it."""
+    """Compare what a run goes on with and what its checkpoint was trained with.
+
+    Another version of a component is no reason to refuse: a patch of a plugin would lock every run of it.
+
+    Raises:
+        SgmError: the config has changed what is learnt, and that is not allowed.
+    """
     if provenance is None:  # built from objects that Python code gave
         return
     for line in (*provenance.changed(), *provenance.missing_plugins()):

@@ -48,8 +48,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def write_torch(content: Any, path: Path) -> None:
-    """As `torch.save`, but with an OSError if it cannot be written: torch's own writer makes a RuntimeError of it that
-    does not tell why."""
+    """As `torch.save`.
+
+    Raises:
+        OSError: it cannot be written. Torch's own writer makes a RuntimeError of it that does not tell why.
+    """
     try:
         with path.open("wb") as file:
             torch.save(content, file)
@@ -122,7 +125,14 @@ class Saver(Checkpoint):
         return self.rules.keep_every_n_steps is not None and step % self.rules.keep_every_n_steps == 0
 
     def save(self, trainer: Trainer, ends: bool) -> None:
-        """Save this step, once. Where the run `ends` with it, SgmError if the checkpoint could not be written."""
+        """Save this step, once.
+
+        Args:
+            ends: the run, with this one.
+
+        Raises:
+            SgmError: it ends, and the checkpoint could not be written.
+        """
         step = trainer.global_step
         if step == self.saved_step:
             return

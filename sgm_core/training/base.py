@@ -251,8 +251,12 @@ class TrainingEngine(LightningModule, ABC):
 
     def load_weights(self, path: Path | str) -> LoadReport:
         """Take the weights of a `.ckpt` or `.safetensors` file or of a run folder, strictly. If it has no average, that
-        starts from them. CheckpointError if the file cannot be read or is not what its manifest says, or its keys or
-        shapes are not those of this model."""
+        starts from them.
+
+        Raises:
+            CheckpointError: the file cannot be read or is not what its manifest says, or its keys or shapes are not
+                those of this model.
+        """
         return load_into(self, read_checkpoint(to_load(Path(path), verify=True)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -13,13 +13,15 @@ from torch import nn
 
 
 def compile_network(network: nn.Module, backend: str | Callable[..., Any] = "inductor") -> list[nn.Module]:
-    """Compile a network in place: its parameters, their names and its state dict stay as they are. ValueError if the
-    default backend cannot work here, see `unquoted_path`.
+    """Compile a network in place: its parameters, their names and its state dict stay as they are.
 
     What is compiled are the modules of the types that its class names in `compile_regions`. Blocks of equal shapes
     share a graph, whatever their weights, so that compiling takes a fraction of what it takes for the network as a
     whole, again for each new shape of its input (`benchmarks/compiling.py`). A network that names none is compiled as a
     whole. Nothing is compiled before it is called. Gives the modules that are compiled on their own.
+
+    Raises:
+        ValueError: the default backend cannot work here, see `unquoted_path`.
     """
     if backend == "inductor" and (path := unquoted_path()) and not torch.accelerator.is_available():
         raise ValueError(
