@@ -52,6 +52,11 @@ class Takes(NamedTuple):
     owner: Any = None
 
 
+def declaration(target: Any) -> Callable[..., Any] | None:
+    """The `shapes` of a component, or None."""
+    return own_static(target, "shapes")
+
+
 def own_static(target: Any, name: str) -> Callable[..., Any] | None:
     """A static method of this class itself, or None. That of a base class does not count: the call may be another."""
     found = vars(target).get(name) if inspect.isclass(target) else None
