@@ -193,6 +193,10 @@ class TableSource:
             raise BadImageError(f"'{path}' lies outside of the dataset")
         return Path(path)
 
+    @property
+    def masks(self) -> None:
+        return None
+
     def entries(self, row: int) -> dict[str, Any]:
         if self._others is None:
             return {}

@@ -17,7 +17,7 @@ from sgm_plugins.datamodules.buckets import Buckets
 from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_shapes
 from sgm_plugins.datamodules.image_samples import Framing, Images
 from sgm_plugins.datamodules.sidecars import CAPTIONS, METADATA, Sidecars
-from sgm_plugins.datamodules.walk import pass_over_texts, suffixes, summary, walk
+from sgm_plugins.datamodules.walk import pass_over_texts, suffixes, summary, take_masks, walk
 
 
 class ImageFolder(ImageData):
@@ -61,6 +61,9 @@ class ImageFolder(ImageData):
         seed: of the order in which an epoch visits the images, and of crops and flips.
         follow_links: read links that lead out of the folder. By default they are passed over, for the folder of a
             stranger must not bring in other files of yours.
+        mask_suffix: give "mask", (b, 1, height, width) float32 from 0 to 1, the weights of pixels that `loss_fn.mask`
+            reads. With "-mask" NAME-mask.png is that of NAME.jpg: a gray picture of the image's size, white for 1 and
+            black for 0, which is cropped and mirrored with it. An image without a mask counts whole.
 
     Raises:
         ValueError: `size` does not go with the buckets' step; a column has the name of another entry.
@@ -88,6 +91,7 @@ class ImageFolder(ImageData):
         num_workers: Annotated[int, Ge(0)] = 0,
         seed: Annotated[int, Ge(0)] = 0,
         follow_links: bool = False,
+        mask_suffix: str | None = None,
     ) -> None:
         framing = Framing(size, channels, sizes, max_pixels, random_crop, flip, seed)
         super().__init__(framing, buckets, batch_size, train_fraction, max_bad, num_workers, seed)
@@ -95,7 +99,10 @@ class ImageFolder(ImageData):
         self.follow_links = follow_links
         self.labels = labels
         self.captions = captions
-        taken = (*(["cls"] if labels else []), *(["txt"] if captions else []))
+        self.mask_suffix = mask_suffix
+        if mask_suffix == "":
+            raise ValueError("mask_suffix is empty, so that a mask has the name of its image; '-mask' works")
+        taken = tuple(name for name, given in (("cls", labels), ("txt", captions), ("mask", mask_suffix)) if given)
         self.columns = check_columns(columns or {}, taken)
 
     @staticmethod
@@ -107,9 +114,12 @@ class ImageFolder(ImageData):
         captions: bool | str,
         columns: dict[str, str] | None,
         sizes: bool,
+        mask_suffix: str | None,
         buckets: Any,
     ) -> dict[str, Shape | None]:
         shapes = entry_shapes(size, channels, sizes, buckets, columns)
+        if mask_suffix:
+            shapes["mask"] = (1, *(shapes["image"] or ())[1:])
         if labels:
             shapes["cls"] = ()
         if captions:
@@ -132,8 +142,15 @@ class ImageFolder(ImageData):
             raise SgmError(
                 f"{self.title}: no images in it; looked, at any depth, for {', '.join(sorted(suffixes()))}{passed}"
             )
+        masks = None if self.mask_suffix is None else take_masks(found, self.root, self.mask_suffix)
+        if masks == {}:
+            first = found.images[0]
+            raise SgmError(
+                f"{self.title}: no image has a mask; looked, beside each, for such as "
+                f"{first.stem}{self.mask_suffix}{first.suffix}"
+            )
         sidecars = Sidecars(found.images, found.tables, found.texts) if used else Sidecars([], [], {})
-        source = FolderSource(self.root, found.images, sidecars, self.columns, found.passed)
+        source = FolderSource(self.root, found.images, sidecars, self.columns, found.passed, masks)
         if self.labels:
             source.label_with(self._classes(source))
         if self.captions:
@@ -186,6 +203,13 @@ class ImageFolder(ImageData):
                 f"an empty caption: {listing(missing)}",
                 stacklevel=2,
             )
+        if source.masks is not None and len(source.masks) < len(source.names):
+            missing = [name for row, name in enumerate(source.names) if row not in source.masks]
+            warnings.warn(
+                f"{self.title}: {len(missing)} of {len(source.names)} images have no mask and count whole: "
+                f"{listing(missing)}",
+                stacklevel=2,
+            )
         if source.sidecars.orphans:
             orphans = source.sidecars.orphans
             warnings.warn(f"{self.title}: no such image: {listing(orphans)}", stacklevel=2)
@@ -200,6 +224,7 @@ class FolderSource:
         sidecars: what stands beside them.
         columns: entry -> column of the sidecars.
         passed: reason -> names of the files and folders that are left out.
+        masks: of the rows that have one; None gives no masks.
     """
 
     def __init__(
@@ -209,12 +234,14 @@ class FolderSource:
         sidecars: Sidecars,
         columns: dict[str, str],
         passed: Mapping[str, list[str]],
+        masks: Mapping[int, Path] | None = None,
     ) -> None:
         self.root = root
         self.files = files
         self.sidecars = sidecars
         self.columns = columns
         self.passed = passed
+        self.masks = masks
         self.names = [path.relative_to(root).as_posix() for path in files]
         self._labels: list[int] | None = None
         self._captioned = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -40,6 +40,10 @@ class ImageSource(Protocol):
     def entries(self, row: int) -> dict[str, Any]:
         """What else the batch holds of it: texts, numbers, arrays. Raises BadSampleError where something is missing."""
 
+    @property
+    def masks(self) -> Mapping[int, Path] | None:
+        """The gray pictures that weigh the pixels of rows; rows without one count whole. None: no masks."""
+
 
 @dataclass(frozen=True)
 class Framing:
@@ -74,6 +78,24 @@ class Framing:
                 at = (down, right)
         return read_image(file, size, self.channels, at=at, mirrored=bool(mirrored), max_pixels=self.max_pixels)
 
+    def read_mask(self, mask: Path | None, picture: Picture, epoch: int, row: int) -> NDArray[np.float32]:
+        """The weights of a picture's pixels, (1, h, w) from 0 to 1, cropped and mirrored as it was; 1 without a mask.
+
+        Raises:
+            BadImageError: it cannot be read.
+            BadSampleError: it has another size than the image.
+        """
+        size = (picture.image.shape[1], picture.image.shape[2])
+        if mask is None:
+            return np.ones((1, *size), dtype=np.float32)
+        found = replace(self, channels=1).read(mask, size, epoch, row)
+        if found.original_size != picture.original_size:
+            sizes = " and ".join(
+                f"{height} x {width}" for height, width in (found.original_size, picture.original_size)
+            )
+            raise BadSampleError(f"the mask {mask.name} and its image have unlike heights and widths: {sizes}")
+        return ((found.image + 1) / 2).numpy().clip(0, 1)
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -103,6 +125,8 @@ class Judge:
                 raise BadSampleError(
                     f"batch entry '{entry}' is {kind}, and {self.like[entry]} in the first sample, {self.first}"
                 )
+        if (masks := self.source.masks) is not None:  # of the picture's size, which is not the same in all buckets
+            entries["mask"] = framing.read_mask(masks.get(row), picture, epoch, row)
         return picture, entries
 
 

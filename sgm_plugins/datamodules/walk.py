@@ -102,6 +102,24 @@ def pass_over_texts(found: Walk, root: Path, used: bool) -> None:
             _pass(found, UNUSED, path, root)
 
 
+def take_masks(found: Walk, root: Path, suffix: str) -> dict[int, Path]:
+    """Take the masks out of the images: NAME + suffix beside NAME, whatever their endings. By the number of the image
+    that they are of; those of no image, and second ones, are passed over."""
+    stems = {path.with_suffix("") for path in found.images}
+    masks: dict[Path, Path] = {}
+    images = []
+    for path in found.images:
+        image = path.with_name(path.stem.removesuffix(suffix))
+        if path.stem == suffix or not path.stem.endswith(suffix):
+            images.append(path)
+        elif image not in stems or image in masks:
+            _pass(found, "a second mask of an image" if image in masks else "a mask of no image", path, root)
+        else:
+            masks[image] = path
+    found.images[:] = images
+    return {row: masks[path.with_suffix("")] for row, path in enumerate(images) if path.with_suffix("") in masks}
+
+
 def summary(passed: Mapping[str, Sequence[str]]) -> str:
     """All reasons in one line: "12 (.eps is no picture that is read), 1 (cannot be read: Permission denied: b/)"."""
     parts = []

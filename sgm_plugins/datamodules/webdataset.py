@@ -139,6 +139,10 @@ class ShardSource:
                 return sample.open(field)
         raise BadImageError(f"no image among its fields: {', '.join(sample.members)}")
 
+    @property
+    def masks(self) -> None:
+        return None
+
     def entries(self, row: int) -> dict[str, Any]:
         return {entry: _field(self.samples[row], column) for entry, column in self.columns.items()}
 

@@ -392,3 +392,63 @@ def test_a_link_to_nothing_is_a_bad_file(ten):
     (ten / "cat" / "gone.png").symlink_to(ten / "nowhere.png")
     with pytest.warns(UserWarning, match=r"cat/gone.png \(.*No such file"):
         list(ImageFolder(ten, 4, batch_size=11).train_dataloader())
+
+
+# --- masks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def masked(tmp_path) -> Path:
+    """Six gradients, each with a mask that is the same picture, and one without."""
+    ramp = np.linspace(0, 255, 12 * 20).reshape(12, 20).astype(np.uint8)
+    for i in range(6):
+        Image.fromarray(np.roll(ramp, i, axis=1)).save(tmp_path / f"{i}.png")
+        Image.fromarray(np.roll(ramp, i, axis=1)).save(tmp_path / f"{i}-mask.bmp")
+    return tmp_path
+
+
+@pytest.mark.parametrize("buckets", [None, Buckets(step=4)])
+def test_a_mask_is_cropped_and_mirrored_with_its_image(masked, buckets):
+    data = ImageFolder(
+        masked, size=8, batch_size=3, channels=1, mask_suffix="-mask", random_crop=True, flip=0.5, buckets=buckets
+    )
+    for _ in range(2):
+        for batch in data.train_dataloader():
+            assert batch["mask"].dtype == torch.float32
+            assert batch["mask"].shape == batch["image"].shape
+            torch.testing.assert_close(batch["mask"], (batch["image"] + 1) / 2)
+    assert [path.name for path in data.files] == [f"{i}.png" for i in range(6)]
+
+
+def test_an_image_without_a_mask_counts_whole_and_a_mask_without_an_image_is_passed_over(masked):
+    gray(masked / "other.png", 0, (20, 12))
+    gray(masked / "gone-mask.png", 0)
+    gray(masked / "0-mask.png", 0)
+    data = ImageFolder(masked, size=8, batch_size=7, mask_suffix="-mask")
+    with pytest.warns(UserWarning, match=r"1 of 7 images have no mask and count whole: other\.png"):
+        [batch] = data.train_dataloader()
+    whole = (batch["mask"] == 1).flatten(1).all(dim=1)
+    assert whole.sum() == 1
+    assert (batch["image"][whole] == -1).all()
+    assert data.passed_over["a mask of no image"] == ["gone-mask.png"]
+    assert data.passed_over["a second mask of an image"] == ["0-mask.png"]
+
+
+def test_a_mask_of_another_size_makes_a_bad_sample(masked):
+    gray(masked / "2-mask.bmp", 255, (20, 20))
+    data = ImageFolder(masked, size=8, batch_size=2, mask_suffix="-mask")
+    report = data.report()
+    assert list(report.bad) == ["2.png"]
+    assert "2-mask.bmp and its image have unlike heights and widths: 20 x 20 and 12 x 20" in report.bad["2.png"]
+
+
+def test_a_folder_without_masks_and_an_empty_suffix_are_refused(ten):
+    with pytest.raises(SgmError, match=r"no image has a mask; looked, beside each, for such as 0-mask\.png"):
+        ImageFolder(ten, size=4, mask_suffix="-mask").setup("fit")
+    with pytest.raises(ValueError, match="mask_suffix is empty"):
+        ImageFolder(ten, size=4, mask_suffix="")
+    with pytest.raises(ValueError, match="'mask' is an entry that this data makes itself"):
+        ImageFolder(ten, size=4, mask_suffix="-mask", columns={"mask": "m"})
+    assert ImageFolder.shapes(
+        size=8, channels=3, labels=False, captions=False, columns=None, sizes=False, mask_suffix="-mask", buckets=None
+    ) == {"image": (3, 8, 8), "mask": (1, 8, 8)}
