@@ -16,9 +16,9 @@ class BlockRequests:
 
     Args:
         places: the modules that can be named, in the order in which they run.
-        perturbed: names of those among them that can be perturbed: transformer blocks.
-        perturb: {"mode": ..., "layers": [...]}. A layer is the name of a transformer block, of a module that holds
-            some (`middle_block`), or the number of a transformer block, from 0 in the order in which they run.
+        perturbed: names of those among them that can be perturbed: transformer blocks, or layers of attention.
+        perturb: {"mode": ..., "layers": [...]}. A layer is the name of one of these, of a module that holds some
+            (`middle_block`), or a number, from 0 in the order in which they run.
         taps: a dict whose keys are names of modules; each gets its module's output, (b, tokens, d), as its value.
 
     Raises:
@@ -51,7 +51,7 @@ class BlockRequests:
             self._perturbed = {id(places[name]) for name in chosen}
 
     def mode_of(self, block: nn.Module) -> Mode | None:
-        """How this transformer block is perturbed, if it is."""
+        """How this block is perturbed, if it is."""
         return self.mode if id(block) in self._perturbed else None
 
     def keep(self, block: nn.Module, h: Tensor) -> None:
@@ -61,12 +61,12 @@ class BlockRequests:
 
 
 def _chosen(layer: int | str, perturbed: Sequence[str]) -> list[str]:
-    """The transformer blocks that a layer of `perturb` stands for."""
+    """The blocks that a layer of `perturb` stands for."""
     if isinstance(layer, int):
         found = [name for i, name in enumerate(perturbed) if i == layer]
     else:
         found = [name for name in perturbed if f"{name}.".startswith(f"{layer}.")]
     if not found:
         known = ", ".join(f"{i} ({name})" for i, name in enumerate(perturbed)) or "none"
-        raise ValueError(f"perturb: there is no layer {layer!r}; transformer blocks: {known}")
+        raise ValueError(f"perturb: there is no layer {layer!r}; there are {known}")
     return found

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from support.guided import COND, D_C, SIGMA, UNCOND, Counting, X
+from torch import Tensor, nn
 
 from sgm_core import build, load_config
 from sgm_core.config.tree import ConfigError
+from sgm_core.errors import SgmError
 from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.testing import check_component
 from sgm_plugins.guidance.perturbed import PerturbedGuidance
+from sgm_plugins.guidance.stack import StackedGuidance
+from sgm_plugins.guiders import ClassifierFreeGuidance
+from sgm_plugins.tools.sampling.drawing import check_extras
 
 
 def test_it_moves_away_from_the_perturbed_network() -> None:
@@ -74,13 +82,19 @@ model:
         - {use: cfg, scale: 3.0}
         - {use: perturbed, scale: 2.0, mode: pag, layers: [middle_block]}
 """
-DDPM = "ddpm_unet, ch: 32, out_ch: 1, num_res_blocks: 1, attn_resolutions: [], in_channels: 1, resolution: 8"
 UNET = "unet, in_channels: 1, model_channels: 32, out_channels: 1, num_res_blocks: 1, attention_resolutions: []"
 
 
-def test_a_network_without_the_argument_is_refused_with_the_lines_of_both(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_network_without_the_argument_is_refused_with_the_lines_of_both(tmp_path: Path, register: Any) -> None:
+    @register("networks", "unaware")
+    class Unaware(nn.Module):
+        """Takes no extra."""
+
+        def forward(self, x: Tensor, timesteps: Tensor, context: Any = None, y: Any = None) -> Tensor:
+            return x
+
     file = tmp_path / "a.yaml"
-    file.write_text(CONFIG.replace("NETWORK", DDPM), encoding="utf-8")
+    file.write_text(CONFIG.replace("NETWORK", "unaware"), encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         check_with_plugins(load_config(file))
     text = str(error.value)
@@ -90,3 +104,7 @@ def test_a_network_without_the_argument_is_refused_with_the_lines_of_both(tmp_pa
     assert f"{file}:4:" in text
     file.write_text(CONFIG.replace("NETWORK", UNET), encoding="utf-8")
     check_with_plugins(load_config(file))
+    check_extras(ClassifierFreeGuidance(2.0), Unaware())
+    stack = StackedGuidance([ClassifierFreeGuidance(2.0), PerturbedGuidance(2.0, "pag", [0])])
+    with pytest.raises(SgmError, match=r"PerturbedGuidance needs a network .* 'perturb', and Unaware has none"):
+        check_extras(stack, Unaware())
