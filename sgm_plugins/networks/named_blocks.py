@@ -18,7 +18,8 @@ class BlockRequests:
         places: the modules that can be named, in the order in which they run.
         perturbed: names of those among them that can be perturbed: transformer blocks, or layers of attention.
         perturb: {"mode": ..., "layers": [...]}. A layer is the name of one of these, of a module that holds some
-            (`middle_block`), or a number, from 0 in the order in which they run.
+            (`middle_block`), or a number, from 0 in the order in which they run; but for slg also the name of a
+            block's self-attention, `attn1`.
         taps: a dict whose keys are names of modules; each gets its module's output, (b, tokens, d), as its value.
 
     Raises:
@@ -43,7 +44,7 @@ class BlockRequests:
             if perturb.get("mode") not in get_args(Mode):
                 raise ValueError(f"perturb: mode is {perturb.get('mode')!r}; known: {', '.join(get_args(Mode))}")
             self.mode = perturb["mode"]
-            chosen = [name for layer in perturb["layers"] for name in _chosen(layer, perturbed)]
+            chosen = [name for layer in perturb["layers"] for name in _chosen(layer, perturbed, self.mode)]
             if self.mode != "slg" and all(getattr(places[name], "disable_self_attn", False) for name in chosen):
                 raise ValueError(
                     f"perturb: {', '.join(chosen)}: there is no self-attention for {self.mode!r}; take slg"
@@ -60,11 +61,13 @@ class BlockRequests:
             self._taps[name] = h if h.ndim == 3 else h.flatten(2).transpose(1, 2)
 
 
-def _chosen(layer: int | str, perturbed: Sequence[str]) -> list[str]:
+def _chosen(layer: int | str, perturbed: Sequence[str], mode: Mode | None) -> list[str]:
     """The blocks that a layer of `perturb` stands for."""
     if isinstance(layer, int):
         found = [name for i, name in enumerate(perturbed) if i == layer]
     else:
+        if mode != "slg":  # the self-attention of a transformer block, which is what these modes change of it
+            layer = layer.removesuffix(".attn1")
         found = [name for name in perturbed if f"{name}.".startswith(f"{layer}.")]
     if not found:
         known = ", ".join(f"{i} ({name})" for i, name in enumerate(perturbed)) or "none"

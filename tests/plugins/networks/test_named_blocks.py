@@ -122,6 +122,9 @@ def test_numbers_and_names_of_modules_stand_for_the_same_blocks() -> None:
 
     assert torch.equal(perturbed(*range(8)), perturbed("input_blocks", "middle_block", "output_blocks"))
     assert torch.equal(perturbed(2, 3), perturbed("middle_block.1"))
+    assert torch.equal(perturbed(2), perturbed("middle_block.1.transformer_blocks.0.attn1"))
+    with pytest.raises(ValueError, match="there is no layer"):
+        network(X, T, CONTEXT, perturb={"mode": "slg", "layers": ["middle_block.1.transformer_blocks.0.attn1"]})
 
 
 @pytest.mark.parametrize(
