@@ -83,7 +83,10 @@ model:
         - {use: cfg, scale: 3.0}
         - {use: perturbed, scale: 2.0, mode: pag, layers: [middle_block]}
 """
-UNET = "unet, in_channels: 1, model_channels: 32, out_channels: 1, num_res_blocks: 1, attention_resolutions: [], channel_mult: [1]"
+UNET = (
+    "unet, channel_mult: [1], in_channels: 1, model_channels: 32, out_channels: 1, num_res_blocks: 1, "
+    "attention_resolutions: []"
+)
 
 
 def test_a_network_without_the_argument_is_refused_with_the_lines_of_both(tmp_path: Path, register: Any) -> None:
