@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad, scaled_dot_product_attention, silu
 
 from sgm_plugins.networks.group_norm import GroupNorm
+from sgm_plugins.networks.named_blocks import Mode
 from sgm_plugins.networks.resample import Upsample
 
 __all__ = ["AttentionType", "AttnBlock", "Downsample", "LinearAttnBlock", "ResnetBlock", "Upsample", "attention_block"]
@@ -74,12 +75,17 @@ class AttnBlock(nn.Module):
         self.v = nn.Conv2d(channels, channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (b, channels, h, w) -> the same shape."""
+    def forward(self, x: Tensor, perturb: Mode | None = None) -> Tensor:
+        """x (b, channels, h, w) -> the same shape. With `perturb` as `attention.Attention`; "slg" leaves x."""
+        if perturb == "slg":
+            return x
         h = self.norm(x)
         # (b, 1 head, h * w, channels)
         q, k, v = (to(h).flatten(2).transpose(1, 2).unsqueeze(1) for to in (self.q, self.k, self.v))
-        attended = scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).reshape(x.shape)
+        if perturb == "seg":
+            q = q.mean(dim=2, keepdim=True).expand_as(q)
+        heads = v if perturb == "pag" else scaled_dot_product_attention(q, k, v)
+        attended = heads.squeeze(1).transpose(1, 2).reshape(x.shape)
         y: Tensor = x + self.proj_out(attended)
         return y
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Mapping, MutableMapping, Sequence
+from itertools import zip_longest
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Le
@@ -26,6 +27,7 @@ from sgm_plugins.networks.ddpm_blocks import (
 )
 from sgm_plugins.networks.group_norm import GROUPS, GroupNorm
 from sgm_plugins.networks.levels import Count
+from sgm_plugins.networks.named_blocks import BlockRequests
 
 
 class DDPMUNet(nn.Module):
@@ -128,16 +130,25 @@ class DDPMUNet(nn.Module):
     def shapes(*, in_channels: int) -> dict[str, Takes]:
         return {"x": Takes("in_channels", in_channels), "context": Takes("", None), "y": Takes("", None)}
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        perturb: Mapping[str, Any] | None = None,
+        taps: MutableMapping[str, Any] | None = None,
+    ) -> Tensor:
         """The network's output, (b, out_ch, h, w) in the dtype of x; computed in that of the parameters.
 
         Args:
             x: (b, in_channels, h, w).
             timesteps: the noise level as the denoiser tells it, (b,), integer or not.
             context, y: not taken.
+            perturb, taps: extras of the conditioning about single blocks, see `BlockRequests`.
 
         Raises:
-            ValueError: context or y is given, or something has the wrong shape.
+            ValueError: context or y is given, something has the wrong shape, or a block is not there.
         """
         for name, value in (("context", context), ("y", y)):
             if value is not None:
@@ -155,16 +166,35 @@ class DDPMUNet(nn.Module):
         if min(x.shape[2:]) < 2 ** (len(self.down) - 1):
             raise ValueError(f"x is {tuple(x.shape)}: too small to be halved {len(self.down) - 1} times")
 
+        requests = None
+        if perturb is not None or taps is not None:
+            places = self.places()
+            attentions = [name for name, module in places.items() if isinstance(module, AttnBlock)]
+            requests = BlockRequests(places, attentions, perturb, taps)
         temb = self.temb(timesteps)
         skips = [self.conv_in(x.to(self.conv_in.weight.dtype))]
         for stage in self.down:
-            skips += stage(skips[-1], temb)
-        h = self.mid(skips[-1], temb)
+            skips += stage(skips[-1], temb, requests)
+        h = self.mid(skips[-1], temb, requests)
         for stage in reversed(self.up):
             n = self.num_res_blocks + 1
-            h, skips = stage(h, temb, skips[-n:]), skips[:-n]
+            h, skips = stage(h, temb, skips[-n:], requests), skips[:-n]
         output: Tensor = self.conv_out(silu(self.norm_out(h))).to(x.dtype)
         return output
+
+    def places(self) -> dict[str, nn.Module]:
+        """The modules that `perturb` and `taps` can name, in the order in which they run: `down.0.block.1`,
+        `down.0.attn.1`, `mid.attn_1`, `up.0.block.0`."""
+        places: dict[str, nn.Module] = {}
+        stages = [(f"down.{i}", stage) for i, stage in enumerate(self.down)]
+        stages += [("mid", self.mid), *((f"up.{i}", stage) for i, stage in reversed(list(enumerate(self.up))))]
+        for name, stage in stages:
+            if isinstance(stage, Stage):
+                for i, pair in enumerate(zip_longest(stage.block, stage.attn)):
+                    found = zip(("block", "attn"), pair, strict=True)
+                    places |= {f"{name}.{kind}.{i}": module for kind, module in found if module is not None}
+            places |= {f"{name}.{child}": m for child, m in stage.named_children() if child not in ("block", "attn")}
+        return places
 
 
 class TimestepEmbedding(nn.Module):
@@ -197,10 +227,10 @@ class Stage(nn.Module):
         self.block = nn.ModuleList(blocks)
         self.attn = nn.ModuleList(attentions)
 
-    def step(self, i: int, h: Tensor, temb: Tensor) -> Tensor:
+    def step(self, i: int, h: Tensor, temb: Tensor, requests: BlockRequests | None) -> Tensor:
         """Block number i and its attention."""
-        h = checkpointed(self.use_checkpoint, self.block[i], h, temb)
-        return checkpointed(self.use_checkpoint, self.attn[i], h) if len(self.attn) else h
+        h = kept(requests, self.block[i], checkpointed(self.use_checkpoint, self.block[i], h, temb))
+        return attended(requests, self.use_checkpoint, self.attn[i], h) if len(self.attn) else h
 
 
 class DownStage(Stage):
@@ -216,13 +246,15 @@ class DownStage(Stage):
         super().__init__(blocks, attentions, use_checkpoint)
         self.downsample = downsample
 
-    def forward(self, h: Tensor, temb: Tensor) -> list[Tensor]:
+    def forward(self, h: Tensor, temb: Tensor, requests: BlockRequests | None = None) -> list[Tensor]:
         """h (b, channels, h, w) -> what every part of the level gives, in order."""
         outputs = []
         for i in range(len(self.block)):
-            h = self.step(i, h, temb)
+            h = self.step(i, h, temb, requests)
             outputs.append(h)
-        return outputs if self.downsample is None else [*outputs, self.downsample(h)]
+        if self.downsample is not None:
+            outputs.append(kept(requests, self.downsample, self.downsample(h)))
+        return outputs
 
 
 class Middle(nn.Module):
@@ -233,10 +265,10 @@ class Middle(nn.Module):
         self.use_checkpoint = use_checkpoint
         self.block_1, self.attn_1, self.block_2 = block_1, attn_1, block_2
 
-    def forward(self, h: Tensor, temb: Tensor) -> Tensor:
-        h = checkpointed(self.use_checkpoint, self.block_1, h, temb)
-        h = checkpointed(self.use_checkpoint, self.attn_1, h)
-        return checkpointed(self.use_checkpoint, self.block_2, h, temb)
+    def forward(self, h: Tensor, temb: Tensor, requests: BlockRequests | None = None) -> Tensor:
+        h = kept(requests, self.block_1, checkpointed(self.use_checkpoint, self.block_1, h, temb))
+        h = attended(requests, self.use_checkpoint, self.attn_1, h)
+        return kept(requests, self.block_2, checkpointed(self.use_checkpoint, self.block_2, h, temb))
 
 
 class UpStage(Stage):
@@ -252,14 +284,30 @@ class UpStage(Stage):
         super().__init__(blocks, attentions, use_checkpoint)
         self.upsample = upsample
 
-    def forward(self, h: Tensor, temb: Tensor, skips: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, h: Tensor, temb: Tensor, skips: Sequence[Tensor], requests: BlockRequests | None = None
+    ) -> Tensor:
         """h (b, channels, h, w) and one skip connection per block, the last one first -> (b, out, h', w')."""
         for i, skip in enumerate(reversed(skips)):
             rows, columns = skip.shape[2] - h.shape[2], skip.shape[3] - h.shape[3]
             if rows or columns:  # an odd side was rounded down
                 h = pad(h, (0, columns, 0, rows), mode="replicate")
-            h = self.step(i, torch.cat([h, skip], dim=1), temb)
-        return h if self.upsample is None else self.upsample(h)
+            h = self.step(i, torch.cat([h, skip], dim=1), temb, requests)
+        return h if self.upsample is None else kept(requests, self.upsample, self.upsample(h))
+
+
+def kept(requests: BlockRequests | None, block: nn.Module, h: Tensor) -> Tensor:
+    """The output h of a block, which a call may ask for."""
+    if requests is not None:
+        requests.keep(block, h)
+    return h
+
+
+def attended(requests: BlockRequests | None, use_checkpoint: bool, attention: nn.Module, h: Tensor) -> Tensor:
+    """attention(h), as the call asks for it."""
+    mode = None if requests is None else requests.mode_of(attention)
+    given = () if mode is None else (mode,)  # not every attention has modes
+    return kept(requests, attention, checkpointed(use_checkpoint, attention, h, *given))
 
 
 def ddpm_timestep_embedding(t: Tensor, dim: int) -> Tensor:

@@ -16,9 +16,10 @@ class BlockRequests:
 
     Args:
         places: the modules that can be named, in the order in which they run.
-        perturbed: names of those among them that can be perturbed: transformer blocks.
-        perturb: {"mode": ..., "layers": [...]}. A layer is the name of a transformer block, of a module that holds
-            some (`middle_block`), or the number of a transformer block, from 0 in the order in which they run.
+        perturbed: names of those among them that can be perturbed: transformer blocks, or layers of attention.
+        perturb: {"mode": ..., "layers": [...]}. A layer is the name of one of these, of a module that holds some
+            (`middle_block`), or a number, from 0 in the order in which they run; but for slg also the name of a
+            block's self-attention, `attn1`.
         taps: a dict whose keys are names of modules; each gets its module's output, (b, tokens, d), as its value.
 
     Raises:
@@ -43,7 +44,7 @@ class BlockRequests:
             if perturb.get("mode") not in get_args(Mode):
                 raise ValueError(f"perturb: mode is {perturb.get('mode')!r}; known: {', '.join(get_args(Mode))}")
             self.mode = perturb["mode"]
-            chosen = [name for layer in perturb["layers"] for name in _chosen(layer, perturbed)]
+            chosen = [name for layer in perturb["layers"] for name in _chosen(layer, perturbed, self.mode)]
             if self.mode != "slg" and all(getattr(places[name], "disable_self_attn", False) for name in chosen):
                 raise ValueError(
                     f"perturb: {', '.join(chosen)}: there is no self-attention for {self.mode!r}; take slg"
@@ -51,7 +52,7 @@ class BlockRequests:
             self._perturbed = {id(places[name]) for name in chosen}
 
     def mode_of(self, block: nn.Module) -> Mode | None:
-        """How this transformer block is perturbed, if it is."""
+        """How this block is perturbed, if it is."""
         return self.mode if id(block) in self._perturbed else None
 
     def keep(self, block: nn.Module, h: Tensor) -> None:
@@ -60,13 +61,15 @@ class BlockRequests:
             self._taps[name] = h if h.ndim == 3 else h.flatten(2).transpose(1, 2)
 
 
-def _chosen(layer: int | str, perturbed: Sequence[str]) -> list[str]:
-    """The transformer blocks that a layer of `perturb` stands for."""
+def _chosen(layer: int | str, perturbed: Sequence[str], mode: Mode | None) -> list[str]:
+    """The blocks that a layer of `perturb` stands for."""
     if isinstance(layer, int):
         found = [name for i, name in enumerate(perturbed) if i == layer]
     else:
+        if mode != "slg":  # the self-attention of a transformer block, which is what these modes change of it
+            layer = layer.removesuffix(".attn1")
         found = [name for name in perturbed if f"{name}.".startswith(f"{layer}.")]
     if not found:
         known = ", ".join(f"{i} ({name})" for i, name in enumerate(perturbed)) or "none"
-        raise ValueError(f"perturb: there is no layer {layer!r}; transformer blocks: {known}")
+        raise ValueError(f"perturb: there is no layer {layer!r}; there are {known}")
     return found

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sgm_plugins.networks.attention import Attention
+from sgm_plugins.networks.ddpm_blocks import AttnBlock
+from sgm_plugins.networks.ddpm_unet import DDPMUNet
 from sgm_plugins.networks.multiview_video_unet import MultiviewVideoUNet
 from sgm_plugins.networks.named_blocks import BlockRequests
 from sgm_plugins.networks.spatial_transformer import SpatialTransformer, TransformerBlock
@@ -120,6 +122,9 @@ def test_numbers_and_names_of_modules_stand_for_the_same_blocks() -> None:
 
     assert torch.equal(perturbed(*range(8)), perturbed("input_blocks", "middle_block", "output_blocks"))
     assert torch.equal(perturbed(2, 3), perturbed("middle_block.1"))
+    assert torch.equal(perturbed(2), perturbed("middle_block.1.transformer_blocks.0.attn1"))
+    with pytest.raises(ValueError, match="there is no layer"):
+        network(X, T, CONTEXT, perturb={"mode": "slg", "layers": ["middle_block.1.transformer_blocks.0.attn1"]})
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_numbers_and_names_of_modules_stand_for_the_same_blocks() -> None:
     [
         (
             {"mode": "pag", "layers": ["middle_blok"]},
-            r"no layer 'middle_blok'; .* 2 \(middle_block.1.transformer_block",
+            r"no layer 'middle_blok'; there are .* 2 \(middle_block.1.transformer_block",
         ),
         ({"mode": "pag", "layers": [8]}, "there is no layer 8"),
         ({"mode": "pag", "layers": ["middle_block.0"]}, "there is no layer 'middle_block.0'"),
@@ -182,3 +187,44 @@ def test_the_networks_of_videos_take_them_too(kind: type[nn.Module], extras: dic
     assert all(not torch.equal(output, plain) for output in outputs)
     assert taps["middle_block.1.transformer_blocks.1"].shape == (2, 16, 64)
     assert torch.equal(network(X, T, CONTEXT), plain)
+
+
+def ddpm(**changes: Any) -> DDPMUNet:
+    network: DDPMUNet = awake(DDPMUNet(32, 1, 1, [8, 4], 1, 8, [1, 2], **changes))
+    return network
+
+
+@torch.no_grad()
+def test_the_attention_of_the_unet_of_ddpm_is_perturbed_as_its_formula_says() -> None:
+    block: AttnBlock = awake(AttnBlock(32))
+    x = torch.randn(2, 32, 3, 3)
+    assert torch.equal(block(x, "slg"), x)
+    torch.testing.assert_close(block(x, "pag"), x + block.proj_out(block.v(block.norm(x))))
+    added = block(x, "seg") - x
+    torch.testing.assert_close(added, added[..., :1, :1].expand_as(added), msg="one query gives one answer")
+
+
+@pytest.mark.parametrize("use_checkpoint", [False, True])
+def test_the_unet_of_ddpm_takes_both(use_checkpoint: bool) -> None:
+    network, seen = ddpm(use_checkpoint=use_checkpoint), {}
+    plain = network(X, T)
+    names = [name for name, module in network.places().items() if isinstance(module, AttnBlock)]
+    assert names == [
+        "down.0.attn.0", "down.1.attn.0", "mid.attn_1", "up.1.attn.0", "up.1.attn.1", "up.0.attn.0", "up.0.attn.1"
+    ]  # fmt: skip
+    found = [network(X, T, perturb={"mode": mode, "layers": ["mid", 3]}) for mode in ("pag", "slg", "seg")]
+    assert all(not torch.equal(one, plain) for one in found)
+    with pytest.raises(ValueError, match=r"no layer 'mid.block_1'; there are 0 \(down.0.attn.0\), 1"):
+        network(X, T, perturb={"mode": "pag", "layers": ["mid.block_1"]})
+    taps: dict[str, Any] = dict.fromkeys(network.places())
+    for name in taps:
+        network.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))  # type: ignore[misc]
+    assert torch.equal(network(X, T, taps=taps), plain)
+    assert list(seen) == list(taps), "in the order in which they run"
+    assert all(torch.equal(tokens, seen[name].flatten(2).transpose(1, 2)) for name, tokens in taps.items())
+
+
+@pytest.mark.parametrize("attn_type", ["linear", "none"])
+def test_attention_without_a_map_has_nothing_to_perturb(attn_type: Any) -> None:
+    with pytest.raises(ValueError, match="there are none"):
+        ddpm(attn_type=attn_type)(X, T, perturb={"mode": "pag", "layers": [0]})
