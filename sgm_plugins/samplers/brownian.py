@@ -10,11 +10,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-CELL = 32.0
-"""Of ln(sigma): between the ends of a cell the correlation is exp(-32), nothing that a number could hold."""
-DEPTH = 15
-"""How often a cell is halved; levels nearer than 32 / 2^15, a thousandth of ln(sigma), may be in one interval."""
-CHUNK = 1 << 18
+CELL = 16.0
+"""Of ln(sigma): between the ends of a cell the correlation is exp(-16), which float32 does not see."""
+DEPTH = 13
+"""How often a cell is halved; levels nearer than 16 / 2^13, 0.002 of ln(sigma), may be in one interval."""
+CHUNK = 1 << 17
 """Numbers drawn at once: those of several levels for small samples."""
 
 
@@ -41,11 +41,11 @@ class BrownianPath:
         self._shape = entropy.shape
         self._dtype = torch.promote_types(entropy.dtype, torch.float32)
         number = max(entropy[0].numel(), 1) if len(entropy) else 1
-        elements = _mixed(torch.arange(number, device=entropy.device))
+        elements = _mixed(torch.arange(number + number % 2, device=entropy.device))
         integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[entropy.element_size()]
         bits = entropy.contiguous().view(integer).reshape(len(entropy), -1).long()
-        self._elements = elements[: (number + 1) // 2]  # two normal numbers of each
-        self._seeds = _mixed((bits * (elements | 1)).sum(dim=1, keepdim=True))  # (b, 1)
+        self._elements = elements.int()  # their lower halves
+        self._seeds = _mixed((bits * (elements[:number] | 1)).sum(dim=1))  # (b,)
         self._index = {sigma: i for i, sigma in enumerate(s for s in levels if 0 < s < math.inf)}
         nodes, weights = zip(*(_combination(sigma) for sigma in self._index), strict=True) if self._index else ((), ())
         self._nodes = torch.tensor(nodes, dtype=torch.int64).to(entropy.device, non_blocking=True)
@@ -72,15 +72,17 @@ class BrownianPath:
     def _drawn(self, begin: int, end: int) -> Tensor:
         """O at some of the levels."""
         nodes, weights = self._nodes[begin:end], self._weights[begin:end]  # (levels, n)
-        keys = _mixed(nodes[:, :, None] + self._seeds[:, 0])  # (levels, n, b)
-        bits = _mixed(keys[..., None] + self._elements)
-        # Box and Muller 1958, of the two halves of each 64 bits; the first is above 0
-        radius = ((bits >> 32 & 0xFFFFFFFF).to(self._dtype) + 1).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-        angle = (bits & 0xFFFFFFFF).to(self._dtype).mul_(2 * math.pi * 2.0**-32)
-        normal = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=-1)
-        values = torch.bmm(weights[:, None], normal.flatten(2))
-        rows = values.reshape(len(nodes), len(self._seeds), normal.shape[-1])
-        return rows[..., : self._number].reshape(len(nodes), *self._shape)
+        keys = _mixed(nodes[:, :, None] + self._seeds)[..., None]  # (levels, n, b, 1)
+        bits = _hashed(self._elements, keys.int() | 1, (keys >> 32).int())
+        # Box and Muller 1958: 32 bits say the radius of a pair of numbers, above 0, and 32 the angle
+        first, second = bits.to(self._dtype).mul_(2.0**-32).chunk(2, dim=-1)  # in [-1/2, 1/2)
+        least = 2.0**-26 if self._dtype == torch.float32 else 2.0**-33  # half of what float32, or 32 bits, resolve
+        radius = first.add_(0.5).clamp_(min=least).log_().mul_(-2).sqrt_()
+        angle = second.mul_(2 * math.pi)
+        pairs = (radius * angle.cos(), radius.mul_(angle.sin_()))
+        halves = [torch.bmm(weights[:, None], normal.flatten(2)) for normal in pairs]
+        values = torch.stack(halves, dim=-1).reshape(len(nodes), len(self._seeds), -1)
+        return values[..., : self._number].reshape(len(nodes), *self._shape)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -132,9 +134,16 @@ _ALL = (1 << 64) - 1
 def _mixed(z: Tensor) -> Tensor:
     """64-bit numbers, hashed: splitmix64, Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
 
-    Shifts of int64 repeat the sign, which costs a bit in the first two; the last one does without.
+    Shifts of signed numbers repeat the sign, which costs a bit in the first two; the last one does without.
     """
     z = z + -0x61C8864680B583EB
     z = (z ^ (z >> 30)).mul_(-0x40A7B892E31B1A47)
     z = (z ^ (z >> 27)).mul_(-0x6B2FB644ECCEEE15)
     return z ^ (z >> 31 & (1 << 33) - 1)
+
+
+def _hashed(elements: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """A 32-bit hash of 32-bit numbers by a key of 64 bits. Its upper bits are good, its lowest ones are not."""
+    z = (elements * factor).add_(offset)
+    z = z.bitwise_xor_(z >> 16).mul_(0x7FEB352D)
+    return z.bitwise_xor_(z >> 15).mul_(-0x7B935975)
