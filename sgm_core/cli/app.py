@@ -152,7 +152,7 @@ def message_of(error: ValueError | OSError | MemoryError) -> str:
     """The message for the user."""
     if isinstance(error, MemoryError):
         return "not enough memory"
-    if isinstance(error, SgmError):
+    if isinstance(error, SgmError) or type(error).__module__.startswith("sgm_core."):  # our messages are for users
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'error'}: {error.strerror}"
