@@ -80,7 +80,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:
-        text, reason = str(error), _what_it_is(path)
+        text, reason = str(error), what_it_is(path)
         if reason is None and (
             isinstance(error, (OSError, MemoryError))
             or re.search(r"unable to (open|mmap|stat) |allocate memory|not enough memory|os error", text)
@@ -92,7 +92,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise CheckpointError(f"{path}: {what}: {reason}") from error
 
 
-def _what_it_is(path: Path) -> str | None:
+def what_it_is(path: Path) -> str | None:
     """What a file is in place of a checkpoint, and what to do; None where nobody can tell."""
     try:
         with path.open("rb") as file:

@@ -26,7 +26,7 @@ PARTS = {
 
 _HARMLESS = re.compile(
     r"(?:sqrt_)?(?:one_minus_)?alphas_cumprod(?:_prev)?|betas|log_one_minus_alphas_cumprod|sqrt_recipm?1?_alphas_cumprod"
-    r"|posterior_\w+|lvlb_weights|logvar|scale_factor|global_step"  # the schedule of latent diffusion
+    r"|posterior_\w+|ddim_\w+|lvlb_weights|logvar|scale_factor|global_step"  # the schedule of latent diffusion
     r"|first_stage_model\.(?:loss|discriminator)\..*"  # what the first stage was trained with
     r"|.*\.position_ids|.*\.attn_mask"  # buffers that text encoders computed
     rf"|{re.escape(AVERAGE)}(?:decay)"  # our configs say it

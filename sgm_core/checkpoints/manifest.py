@@ -12,7 +12,7 @@ from typing import Any
 
 from sgm_core.checkpoints.files import CheckpointError, UnreadableNowError, read_step, refuse_url
 from sgm_core.checkpoints.seal import is_broken
-from sgm_core.files import replacing
+from sgm_core.files import BadFileError, inside, parse_json, read_text, replacing
 
 SUFFIX = ".sha256.json"
 
@@ -82,8 +82,8 @@ def refuse_damaged(checkpoint: Path, verify: bool | None = True) -> None:
 def _read(manifest: Path) -> dict[str, Any]:
     """Size and sum of a manifest. One that is not there, or damaged, says nothing."""
     try:
-        found = json.loads(manifest.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
+        found = parse_json(read_text(inside(manifest.parent, manifest.name)), manifest)
+    except (FileNotFoundError, BadFileError):
         return {}
     wanted = {"bytes": int, "sha256": str}
     return {key: found[key] for key, kind in wanted.items() if isinstance(found, dict) and type(found.get(key)) is kind}
@@ -154,9 +154,9 @@ def newest_valid(run: Path, say: Callable[[str], None], verify: bool | None = Tr
 
 
 def candidates(run: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
-    last = run / "checkpoints" / "last.ckpt"
-    return [*([last] if last.is_file() else []), *reversed(steps(last.parent).values())]
+    """The checkpoints of a run, newest first. BadFileError for a link that leads out of the run."""
+    there = [inside(run, "checkpoints") / "last.ckpt", *reversed(steps(run / "checkpoints").values())]
+    return [inside(run, path.relative_to(run).as_posix()) for path in there if path.is_file()]
 
 
 def steps(folder: Path) -> dict[int, Path]:
@@ -172,7 +172,7 @@ def step_path(folder: Path, step: int) -> Path:
 
 def _others(folder: Path) -> Path:
     """The weights in a folder without `checkpoints/`. CheckpointError if it has none."""
-    for path in (folder / "last.ckpt", folder / "model.safetensors"):
-        if path.is_file():
-            return path
+    for name in ("last.ckpt", "model.safetensors"):
+        if (folder / name).is_file():
+            return inside(folder, name)
     raise CheckpointError(f"{folder}: no checkpoint here (looked for checkpoints/last.ckpt and model.safetensors)")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from lightning.pytorch import Trainer
 
 from sgm_core.config.schema import Arguments
@@ -53,5 +53,5 @@ class Sections:
     data: DataModule | None = None
     trainer: TrainerFactory = Trainer
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     vars: dict[str, Any] = field(default_factory=dict)

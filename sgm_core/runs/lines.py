@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sgm_core.files import replacing
+from sgm_core.files import open_regular, replacing
 
 METRICS = "metrics.jsonl"
 """The file's name in the folder of a run."""
 
 TABLE = "metrics.csv"
+
+MOST, LONGEST = 1 << 30, 1 << 20  # bytes of the file, and of a line, that are read
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
@@ -41,5 +43,5 @@ def write_table(folder: Path) -> None:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        yield from filter(None, map(parse, file))
+    with open_regular(path, MOST) as file:
+        yield from filter(None, map(parse, iter(lambda: file.readline(LONGEST), b"")))

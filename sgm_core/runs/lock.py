@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from sgm_core.errors import SgmError
-from sgm_core.files import replacing
+from sgm_core.files import BadFileError, parse_json, read_text, replacing
 
 FILE = ".running.json"
 """Who runs here, for people and for other hosts."""
@@ -39,8 +39,9 @@ def locked(folder: Path) -> Iterator[None]:
             temporary.write_text(own, encoding="utf-8")
         yield
     finally:
-        if _read(path) == own:  # else somebody removed it, and a run of another host began
-            path.unlink()
+        with suppress(FileNotFoundError, BadFileError):
+            if read_text(path) == own:  # else somebody removed it, and a run of another host began
+                path.unlink()
         with suppress(OSError):  # Windows removes no open file; one that is removed while it is held lets nobody in
             (folder / LOCK).unlink()
         lock.release()
@@ -93,13 +94,7 @@ def _acquired(folder: Path) -> BaseFileLock:
 def _holder(path: Path) -> tuple[str, int] | None:
     """Host and process that the file names; none where there is no such file, or it names none."""
     try:
-        holder = json.loads(_read(path) or "")
+        holder = parse_json(read_text(path), path)
         return str(holder["host"]), int(holder["pid"])
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
         return None
-
-
-def _read(path: Path) -> str | None:
-    with suppress(FileNotFoundError):
-        return path.read_text(encoding="utf-8")
-    return None

@@ -18,7 +18,6 @@ import json
 import logging
 import re
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Iterable
@@ -31,6 +30,7 @@ from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
@@ -40,8 +40,8 @@ from sgm_core.checkpoints.manifest import candidates, newest_valid
 from sgm_core.checkpoints.restoring import restoring
 from sgm_core.config.api import Config, saved_config
 from sgm_core.config.provenance import Provenance
-from sgm_core.errors import SgmError, StopRun, tell
-from sgm_core.files import is_temporary, replacing, sweep
+from sgm_core.errors import SgmError, StopRun, shown, tell
+from sgm_core.files import inside, is_temporary, replacing, sweep
 from sgm_core.hooks.callbacks import Compartments, added_callbacks
 from sgm_core.hooks.checks import check_with_plugins
 from sgm_core.hooks.session import hook_entries, session
@@ -139,7 +139,7 @@ class Run:
         if isinstance(engine, TrainingEngine):
             engine.seed = seed  # the config's, also where it is not that of the checkpoint
         # what keys its draws by no step (an engine or data of a plugin) does not get those of the first steps again
-        seed_everything(seed + step, workers=True, verbose=False)
+        seed_everything((seed + step) % 2**32, workers=True, verbose=False)
         requests = Requests()
         with requests.listening():
             trainer = self.trainer(requests, step)
@@ -154,7 +154,7 @@ class Run:
             except StopRun as error:
                 if not is_child(trainer):
                     raise
-                sys.stderr.write(f"{error}\n")
+                tell(str(error))
                 return 0
             except Exception as error:
                 if (told := self.explained(error)) is None:
@@ -200,6 +200,8 @@ class Run:
         the checkpoint, with its path. None for any other error."""
         if isinstance(error, SgmError):
             return None
+        if isinstance(error, MisconfigurationException):
+            return SgmError(f"{self.config.origin('trainer')} trainer: {error}")
         # Lightning trusts a checkpoint: errors of many types leave it where one is not what it expects
         read = any("checkpoint_connector" in frame.filename for frame in extract_tb(error.__traceback__))
         if read and not self.begun and self.resume_from is not None:
@@ -323,7 +325,7 @@ def resume_run(folder: Path, overrides: Iterable[str] = (), allow_change: bool =
     if not (folder / CONFIG).is_file():
         remedy = "; it ended before training started: repeat the command that started it" if is_unused(folder) else ""
         raise SgmError(f"--resume {folder}: not a run folder (it has no {CONFIG}){remedy}")
-    config = saved_config(folder / CONFIG, overrides)
+    config = saved_config(inside(folder, CONFIG), overrides)
     if is_first_process():
         refuse_held(folder)
     config.check()  # a mistake in it is told before what it changes
@@ -398,6 +400,7 @@ def is_child(trainer: Trainer) -> bool:
 def quiet_libraries() -> None:
     """Silence what Lightning says on every run and nobody acts on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.formatwarning = lambda message, *_: f"warning: {shown(str(message))}\n"  # Lightning sets its own
     for message in (
         "does not have many workers",
         "is smaller than the logging interval",

@@ -48,7 +48,7 @@ class SigmaLevels:
         drawn = sigma_sampler(DRAWS, generator=torch.Generator().manual_seed(_SEED)).sort().values
         drawn = drawn[drawn > 0]  # a table of a discrete process may have a level without noise
         if isinstance(levels, int):
-            middles = ((torch.arange(levels) + 0.5) / levels * len(drawn)).long()
+            middles = ((torch.arange(levels, dtype=torch.float32) + 0.5) / levels * len(drawn)).long()
             levels = [float(f"{sigma:.3g}") for sigma in drawn[middles].tolist()]
         by_name = {f"sigma_{sigma:g}": sigma for sigma in sorted(levels)}
         self.names = tuple(by_name)

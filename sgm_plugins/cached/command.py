@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from sgm_core.config.arguments import add_config_arguments, read_config
+from sgm_core.errors import shown
 
 session = True
 """Plugins' hooks are called."""
@@ -33,7 +34,9 @@ def run(options: argparse.Namespace) -> int:
 
     filled, seconds = fill(config)
     for part, folder, before, entries, size in filled:
-        sys.stdout.write(f"{part.path}: {entries} entries ({entries - before} new), {megabytes(size)} in {folder}\n")
+        sys.stdout.write(
+            shown(f"{part.path}: {entries} entries ({entries - before} new), {megabytes(size)} in {folder}\n")
+        )
     sys.stdout.write(f"{seconds:.1f} s\n")
     if options.prune:
         prune({part.folder for part in filled})

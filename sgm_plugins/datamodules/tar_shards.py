@@ -16,11 +16,17 @@ from glob import has_magic
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, printable
 
 _FIELD = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$")
 _META = re.compile(r"__[^/]*__($|/)")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
+
+MOST_SHARDS = 250_000
+"""Of one pattern; LAION's two billion images are in 232,320."""
+
+MOST_BRACES = 100
+"""In one pattern."""
 
 
 class Member(NamedTuple):
@@ -50,14 +56,20 @@ def expand(pattern: str) -> list[Path]:
     """The shards that a pattern means: braces, `{0000..0099}` or `{a,b}`, then `*`, `?` and `[...]` among the files.
 
     Raises:
-        SgmError: it is a URL or a command, its braces mean nothing, or no file is meant.
+        SgmError: it is a URL or a command, its braces mean nothing or too much, or no file is meant.
     """
     if re.match(r"\s*pipe:|.*\|\s*$", pattern):
         raise SgmError(f"shards '{pattern}': a config runs no commands. Fetch the shards first, and give their paths")
     if "://" in pattern:
         raise SgmError(f"shards '{pattern}': URLs are not read. Download the shards first, and give their paths")
+    if pattern.count("{") > MOST_BRACES:
+        raise SgmError(f"shards '{printable(pattern, 100)}': more than {MOST_BRACES} braces")
     paths: list[Path] = []
-    for text in _expand_braces(pattern):
+    for number, text in enumerate(_expand_braces(pattern)):
+        if number == MOST_SHARDS:
+            raise SgmError(
+                f"shards '{printable(pattern, 100)}': more than {MOST_SHARDS} files; give a `*` in their place"
+            )
         path = Path(text)
         found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if has_magic(text) else [path]
         if not found:
@@ -83,9 +95,9 @@ def _expand_braces(pattern: str, whole: str = "") -> Iterator[str]:
         first, last = numbers.groups()
         width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
         step = 1 if int(first) <= int(last) else -1
-        choices = [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
+        choices = (f"{number:0{width}}" for number in range(int(first), int(last) + step, step))
     elif len(inside) > 1:
-        choices = [choice for part in inside for choice in _expand_braces(part, whole)]
+        choices = (choice for part in inside for choice in _expand_braces(part, whole))
     else:
         raise SgmError(f"shards '{whole}': '{{{inside[0]}}}' is neither {{0000..0099}} nor {{a,b}}")
     for choice in choices:

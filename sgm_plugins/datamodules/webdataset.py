@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
@@ -184,6 +185,16 @@ def _decode(field: str, content: bytes) -> Any:
         case "cls":
             return int(content)
         case "npy":
-            return np.load(io.BytesIO(content), allow_pickle=False)
+            return _array(content)
         case _:
             return as_text(content, name).strip()
+
+
+def _array(content: bytes) -> Any:
+    """An array as numpy saves it. ValueError for anything else, and for less than its header says."""
+    file = io.BytesIO(content)
+    old = np.lib.format.read_magic(file) == (1, 0)
+    shape, _, dtype = (np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0)(file)
+    if math.prod(shape) * dtype.itemsize > len(content):
+        raise ValueError(f"it has {len(content)} bytes, and says that it holds {dtype} numbers of shape {shape}")
+    return np.load(io.BytesIO(content), allow_pickle=False)

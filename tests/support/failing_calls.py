@@ -9,7 +9,9 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import pytest
@@ -66,17 +68,33 @@ def _traced(
             os._exit(0)
     os.close(writing)
     os.waitpid(child, os.WUNTRACED)
+    with tracing(child, paths, failures) as calls, os.fdopen(reading) as file:
+        outcome = file.read()
+    os.waitpid(child, 0)
+    return outcome, calls
+
+
+@contextmanager
+def tracing(stopped: int, paths: Sequence[Path], failures: Sequence[tuple[str, int, str]]) -> Iterator[Counter[str]]:
+    """Lets a process go on that has stopped itself; when it has ended, gives its calls on the paths by name.
+
+    Args:
+        stopped: its number. It ends inside the block.
+        paths: files and folders.
+        failures: call, which of these calls, error.
+    """
     inject = [f"--inject={call}:error={error}:when={number}" for call, number, error in failures]
     named = [part for path in paths for part in ("-P", str(path))]
-    with subprocess.Popen(
-        ["strace", "-f", "-qq", *named, *inject, "-p", str(child)], stderr=subprocess.PIPE, text=True
-    ) as tracer:
-        while tracer.poll() is None and "TracerPid:\t0\n" in Path(f"/proc/{child}/status").read_text():
+    calls: Counter[str] = Counter()
+    with (
+        TemporaryFile("w+") as log,  # a pipe would be full before the end
+        subprocess.Popen(["strace", "-f", "-qq", *named, *inject, "-p", str(stopped)], stderr=log) as tracer,
+    ):
+        while tracer.poll() is None and "TracerPid:\t0\n" in Path(f"/proc/{stopped}/status").read_text():
             time.sleep(0.002)
-        os.kill(child, signal.SIGCONT)
-        with os.fdopen(reading) as file:
-            outcome = file.read()
-        log = tracer.communicate()[1]
-    os.waitpid(child, 0)
-    found = Counter(re.findall(r"^(?:\[pid +\d+\] )?(\w+)\(", log, re.MULTILINE))
-    return outcome, Counter({call: n for call, n in found.items() if call not in NEVER_FAIL})
+        os.kill(stopped, signal.SIGCONT)
+        yield calls
+        tracer.wait()
+        log.seek(0)
+        found = re.findall(r"^(?:\[pid +\d+\] )?(\w+)\(", log.read(), re.MULTILINE)
+    calls.update(call for call in found if call not in NEVER_FAIL)

@@ -183,8 +183,10 @@ def test_dtypes_and_bytes_are_those_that_torch_has(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "no .safetensors file, or only its beginning"),
-        (b"\xff" * 100, "no .safetensors file, or only its beginning"),
+        (b"", "not a readable checkpoint: it is empty"),
+        (b"\xff" * 100, "not a readable checkpoint: it is cut short, or no weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa", "it is a Git LFS pointer, not the file itself"),
+        (b"<!DOCTYPE html><html>Log in</html>", "it is a web page: download the file itself"),
         (struct.pack("<Q", 4) + b"nope" + b" " * 9, "no .safetensors file: Expecting value"),
         (struct.pack("<Q", 2) + b"[]", "its header lists no tensors"),
         (struct.pack("<Q", 9) + b'{"a": {}}', "its header lists no tensors"),

@@ -12,6 +12,7 @@ import sys
 
 from sgm_core.config.arguments import add_config_arguments, read_config, split
 from sgm_core.config.tree import ConfigError
+from sgm_core.errors import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,6 @@ def run(options: argparse.Namespace) -> int:
     elif problems := check_source(config):
         raise ConfigError(problems)
     names = " ".join(split(options.config)[0])
-    sys.stdout.write(f"{names}: fine, {len(components)} components\n")
-    sys.stdout.writelines(f"not compared: {note}\n" for note in notes)
+    sys.stdout.write(shown(f"{names}: fine, {len(components)} components\n"))
+    sys.stdout.writelines(shown(f"not compared: {note}\n") for note in notes)
     return 0

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, shown
 
 WHAT = {
     "config": "a config: `target:` and `params:` become components by name",
@@ -80,7 +80,7 @@ def checkpoint(old: list[Path], out: Path | None, config: str | None, to: str | 
     from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
 
     for note in convert_checkpoint(old[0], out, config, to):
-        sys.stdout.write(f"note: {note}\n")
+        sys.stdout.write(shown(f"note: {note}\n"))
     sys.stdout.write(f"{out}: written\n")
     return 0
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.config.arguments import read_config, split
-from sgm_core.errors import SgmError, printable, tell
+from sgm_core.errors import SgmError, printable, shown, tell
 
 if TYPE_CHECKING:
     from sgm_core.config.api import Config
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
 
         sys.stdout.write(json.dumps(report.to_dict(), indent=1) + "\n")
     else:
-        sys.stdout.write(text(report, None if options.all else FIRST))
+        sys.stdout.write(shown(text(report, None if options.all else FIRST)))
     return 1 if report.fails else 0
 
 

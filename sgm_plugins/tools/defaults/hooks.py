@@ -1,13 +1,40 @@
-"""Every run shows its progress, and draws grids of pictures where its config names no callbacks."""
+"""Every run shows its progress, and draws grids of pictures where its config names no callbacks.
+
+Numbers of the trainer that Lightning takes without a word, and fails at later, are found by the check.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.hooks.specs import RunParts, hookimpl
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
+
+    from sgm_core.config.api import Config
+
+MOST = 2**31 - 1
+"""Of what counts steps, epochs, batches or processes."""
+
+COUNTS = (
+    "accumulate_grad_batches", "max_steps", "min_steps", "max_epochs", "min_epochs", "num_nodes", "devices",
+    "log_every_n_steps", "check_val_every_n_epoch", "num_sanity_val_steps", "reload_dataloaders_every_n_epochs",
+)  # fmt: skip
+
+
+@hookimpl
+def check_config(config: Config) -> Iterator[tuple[str, str]]:
+    given = config.to_dict().get("trainer") or {}
+    for name in COUNTS:
+        value, least = given.get(name), 1 if name == "accumulate_grad_batches" else -1
+        if isinstance(value, int) and not least <= value <= MOST:
+            yield f"trainer.{name}", f"expected an integer from {least} to {MOST}, got {value}"
+    clip = given.get("gradient_clip_val")
+    if isinstance(clip, float) and not math.isfinite(clip):
+        yield "trainer.gradient_clip_val", f"expected a finite number, got {clip}"
 
 
 @hookimpl

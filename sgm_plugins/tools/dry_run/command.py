@@ -8,7 +8,7 @@ import sys
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, shown
 from sgm_core.runs.run import Run, quiet_libraries
 from sgm_plugins.tools.dry_run.probe import Findings, dry_run
 from sgm_plugins.tools.explain.command import size_table
@@ -37,7 +37,7 @@ def say_sizes(measured: Measured) -> None:
 
 @rank_zero_only
 def say(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(shown(text))
     sys.stdout.flush()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgm_core.config.arguments import read_config, split
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, shown
 
 if TYPE_CHECKING:
     from sgm_core.config.tree import Origin
@@ -70,9 +70,9 @@ def run(options: argparse.Namespace) -> int:
 
         width = shutil.get_terminal_size().columns
     top = [explained] if explained.path else explained.children
-    sys.stdout.write(table([line for item in top for line in lines(item, top=True)], width))
+    sys.stdout.write(shown(table([line for item in top for line in lines(item, top=True)], width)))
     if measured is not None:
-        sys.stdout.write(size_table(measured))
+        sys.stdout.write(shown(size_table(measured)))
     return 0
 
 

@@ -108,7 +108,9 @@ def _read_header(path: Path) -> Contents:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > min(LARGEST_HEADER, size - 8):
-            raise SgmError(f"{path}: no .safetensors file, or only its beginning")
+            from sgm_core.checkpoints.files import what_it_is  # and torch, which a good file does not need
+
+            raise SgmError(f"{path}: not a readable checkpoint: {what_it_is(path) or 'it is cut short, or no weights'}")
         text = file.read(length)
     try:
         return Contents(path, *_header(text, size - 8 - length))

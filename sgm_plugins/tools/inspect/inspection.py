@@ -15,6 +15,7 @@ from sgm_core.checkpoints.family import Form, Model, Shapes
 from sgm_core.checkpoints.layouts import OWN, SHADOW, by_part, harmless
 from sgm_core.checkpoints.recognise import Claim, ask, own_names, recognise
 from sgm_core.errors import SgmError
+from sgm_core.files import inside
 from sgm_plugins.lora.keys import BEGINNINGS, WEIGHTS, config_beside, of_part, part_of, whole_model
 from sgm_plugins.tools.inspect.contents import Contents, Stored, read_contents
 
@@ -148,7 +149,8 @@ def form_of(claims: Iterable[Claim], shapes: Shapes) -> Form:
 
 def lora_parts(folder: Path) -> list[Path]:
     """The files of a folder in peft's form; none of a run, which is a model first."""
-    return [file for pattern in (WEIGHTS, f"*/{WEIGHTS}") for file in sorted(folder.glob(pattern)) if file.is_file()]
+    found = [file for pattern in (WEIGHTS, f"*/{WEIGHTS}") for file in sorted(folder.glob(pattern)) if file.is_file()]
+    return [inside(folder, file.relative_to(folder).as_posix()) for file in found]
 
 
 def lora_of(path: Path, files: list[Contents]) -> Inspection:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgm_core.errors import SgmError
+from sgm_core.errors import SgmError, shown
 
 if TYPE_CHECKING:
     from sgm_plugins.tools.nonfinite.replay import Replayed
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     reproduced = False
     for path in files:  # one of each process
         found = replay(path, None if path == files[0] else files[0], options.accelerator)
-        sys.stdout.write(f"{path}\n{report(found)}")
+        sys.stdout.write(shown(f"{path}\n{report(found)}"))
         reproduced = reproduced or found.reproduced
     if not reproduced:
         raise SgmError(

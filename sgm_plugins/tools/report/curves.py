@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sgm_core.files import inside
-from sgm_core.runs.lines import parse
+from sgm_core.files import inside, open_regular
+from sgm_core.runs.lines import LONGEST, MOST, parse
 
 POINTS = 1000
 """Points of a curve above which it is thinned: a screen is hardly wider."""
@@ -16,8 +16,8 @@ POINTS = 1000
 CURVES = 80
 """More are counted and left out: the page has to stay readable, and below its limit of bytes."""
 
-LINE, NAME = 1 << 20, 200
-"""Bytes of a line, and letters of a metric's name."""
+NAME = 200
+"""Letters of a metric's name."""
 
 BESIDE = frozenset({"step", "epoch", "global_step"})
 """What a line has beside metrics: where on the axis it is."""
@@ -54,7 +54,7 @@ class Curves:
             path = inside(self.path.parent, self.path.name)
             if not path.is_file():
                 raise FileNotFoundError
-            with path.open("rb") as file:
+            with open_regular(path, MOST) as file:
                 if file.seek(0, 2) < self._position:
                     self._start()
                 file.seek(self._position)
@@ -63,9 +63,9 @@ class Curves:
             self._start()
 
     def _take(self, file: BinaryIO) -> None:
-        line = file.readline(LINE)
+        line = file.readline(LONGEST)
         while line:
-            following = file.readline(LINE)
+            following = file.readline(LONGEST)
             row = parse(line)
             if not following:
                 self._last = row or {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sgm_core.errors import SgmError, printable, tell
-from sgm_core.files import BadFileError, read_text
+from sgm_core.files import read_text
 
 if TYPE_CHECKING:
     from sgm_plugins.tools.sampling.drawing import Drawing
@@ -279,11 +279,7 @@ def seeds_of(options: argparse.Namespace, first: int, n: int) -> tuple[int, ...]
 
 def lines_of(file: Path) -> list[str]:
     """The prompts of a file."""
-    try:
-        lines = read_text(file).split("\n")
-    except BadFileError as error:
-        raise SgmError(str(error)) from error
-    prompts = [line.strip() for line in lines if line.strip()]
+    prompts = [line.strip() for line in read_text(file).split("\n") if line.strip()]
     if not prompts:
         raise SgmError(f"{file}: no prompt in it; write one on each line")
     return prompts

@@ -119,7 +119,7 @@ def test_the_layout_of_latent_diffusion_and_what_is_no_weight(tmp_path):
     def older(ours):
         old = {key.replace("conditioner.embedders.0.", "cond_stage_model."): value for key, value in ours.items()}
         del old["denoiser.sigmas"]
-        for name in ("betas", "alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "posterior_mean_coef1"):
+        for name in ("betas", "alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "posterior_mean_coef1", "ddim_sigmas"):
             old[name] = torch.zeros(1000)
         old["cond_stage_model.model.attn_mask"] = torch.zeros(16, 16)
         old["first_stage_model.loss.perceptual_loss.net.lin0.weight"] = torch.zeros(2)

@@ -150,7 +150,7 @@ def test_another_host_is_named_with_the_way_out(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", "[" * 100_000, '{"host": "a", "pid": Infinity}'])
 def test_a_lock_that_says_nothing_is_not_removed(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     with pytest.raises(SgmError, match="cannot be read"), locked(tmp_path):

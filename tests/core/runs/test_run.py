@@ -6,6 +6,9 @@ import warnings
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch import trainer as trainer_of_lightning
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
@@ -14,7 +17,7 @@ from sgm_core.checkpoints.files import read_step, save_weights
 from sgm_core.checkpoints.manifest import to_load
 from sgm_core.errors import SgmError
 from sgm_core.roles import Loss
-from sgm_core.runs.run import Run, resume_run, start_run
+from sgm_core.runs.run import Run, quiet_libraries, resume_run, start_run
 from sgm_core.runs.signals import Requests
 
 FAST = [
@@ -152,3 +155,43 @@ def test_a_run_that_fails_after_it_saved_keeps_its_folder(tmp_path, monkeypatch)
         run.train()
     assert not run.begun
     assert (run.folder / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: expected an integer from 1"),
+        ("trainer.accumulate_grad_batches=-5", "trainer.accumulate_grad_batches: expected an integer from 1"),
+        ("trainer.num_nodes=10000000000000", "trainer.num_nodes: expected an integer from -1 to 2147483647"),
+        ("trainer.gradient_clip_val=.nan", "trainer.gradient_clip_val: expected a finite number, got nan"),
+        ("seed=4294967296", "seed: expected an integer"),
+    ],
+)
+def test_numbers_that_lightning_takes_and_fails_at_later_are_found_before(tmp_path, override, message):
+    with pytest.raises(SgmError, match=message):
+        new_run(tmp_path, override).train()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_seed_trains_and_resumes(tmp_path):
+    arguments = ["trainer.max_steps=1", "trainer.accelerator=cpu", f"seed={2**32 - 1}", "trainer.callbacks=[]"]
+    run = new_run(tmp_path, *arguments)
+    assert run.train() == 0
+    assert resume_run(run.folder, ["trainer.max_steps=2"]).train() == 0
+
+
+def test_a_refusal_of_lightning_is_one_message(tmp_path, monkeypatch):
+    run = new_run(tmp_path, "trainer.accelerator=cpu")
+
+    def refuse(*args, **kwargs):
+        raise MisconfigurationException("choose another")
+
+    monkeypatch.setattr(Trainer, "fit", refuse)
+    with pytest.raises(SgmError, match=r"trainer: choose another"):
+        run.train()
+
+
+def test_warnings_are_one_printable_line_also_where_lightning_gives_them(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", None)
+    quiet_libraries()
+    assert warnings.formatwarning("a\x1b[2Jb", UserWarning, trainer_of_lightning.__file__, 1) == "warning: a\\x1b[2Jb\n"

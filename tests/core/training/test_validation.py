@@ -422,3 +422,19 @@ def test_two_real_processes_log_what_both_saw_and_validate_as_one_does(tmp_path)
     unlogged = torch.load(tmp_path / "of-2.ckpt", weights_only=True)["sgm_loss_by_level"]
     assert unlogged[1].sum() == 180, "the third step of both"
     assert unlogged[0].sum().item() == pytest.approx(sum(loss for _, loss in watched.seen[2]), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_levels_are_the_same_where_tensors_are_made_in_half_precision(dtype):
+    """As under `precision: 16-true`."""
+    wanted = SigmaLevels(EDMSigmaSampler(), 8)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        levels = SigmaLevels(EDMSigmaSampler(), 8)
+    finally:
+        torch.set_default_dtype(before)
+    assert len(levels.names) == 8
+    assert levels.sigmas.dtype == torch.float32
+    torch.testing.assert_close(levels.sigmas, wanted.sigmas, rtol=0.02, atol=0)
+    torch.testing.assert_close(levels.shares.float(), wanted.shares, rtol=0.05, atol=0)

@@ -94,6 +94,10 @@ def test_stars_are_sorted(tmp_path):
         ("a{0..1.tar", "a brace without its other"),
         ("gone-{0..3}.tar", "4 of 4 files do not exist, gone-0.tar the first"),
         ("*.tar", "no such files"),
+        ("{0..999999999999}.tar", "more than 250000 files"),
+        ("{a,b}" * 60 + ".tar", "more than 250000 files"),
+        ("{0.." + "9" * 5000 + "}.tar", "neither"),
+        ("{" * 5000 + "a,b" + "}" * 5000, "more than 100 braces"),
     ],
 )
 def test_what_means_no_local_file_is_refused(tmp_path, monkeypatch, pattern, message):

@@ -83,6 +83,19 @@ def damage(shards: str, sample: str, replacement: dict[str, bytes | None]) -> No
             np.lib.format.magic(1, 0) + b"v\0{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(120),
             "npy",
         ),
+        (
+            "npy",
+            np.lib.format.magic(1, 0)
+            + b"v\0{'descr': '<f8', 'fortran_order': False, 'shape': (9, 2**40), }".ljust(120),
+            "field 'npy': ",
+        ),
+        (
+            "npy",
+            np.lib.format.magic(1, 0)
+            + b"v\0{'descr': '<f8', 'fortran_order': False, 'shape': (9, 1099511627776), }".ljust(120),
+            "field 'npy': it has 128 bytes, and says that it holds float64 numbers of shape (9, 1099511627776)",
+        ),
+        ("npy", b"PK\x03\x04 an archive of arrays", "field 'npy': "),
     ],
 )
 def test_a_bad_sample_is_replaced_and_reported(shards, field, content, reason):

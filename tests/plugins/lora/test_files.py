@@ -302,3 +302,6 @@ def test_a_folder_with_links_out_of_it_is_refused(tmp_path, name):
     file.symlink_to(tmp_path / name)
     with pytest.raises(ValueError, match="is not the name of a file in this folder"):
         read_lora(tmp_path / "peft", NAMES)
+    if name.endswith(".safetensors"):  # `inspect` shows what its header says
+        with pytest.raises(ValueError, match="is not the name of a file in this folder"):
+            inspect(tmp_path / "peft")
