@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import re
 import stat
@@ -10,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MOST_BYTES = 2**24
 """The most that is read of a text, 16 MiB, unless its reader allows another size."""
@@ -76,6 +77,14 @@ def as_text(content: bytes, name: object) -> str:
     raise BadFileError(
         f"{name}:{line}:{column}", f"not a UTF-8 text file: {bad} (UTF-16 is read if it begins with a byte order mark)"
     )
+
+
+def parse_json(text: str, name: object) -> Any:
+    """A JSON value. BadFileError for anything else, and for what is nested too deeply."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadFileError(name, f"no JSON: {error}") from error
 
 
 def inside(folder: Path, name: object, root: Path | None = None) -> Path:

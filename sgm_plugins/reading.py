@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 from sgm_core.errors import SgmError
-from sgm_core.files import MOST_BYTES, BadFileError, read_bytes, read_text
+from sgm_core.files import MOST_BYTES, BadFileError, parse_json, read_bytes, read_text
 
 CELL = 1 << 17
 """Characters of a cell of a table, at most."""
@@ -37,14 +36,6 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
         raise SgmError(f"{path}: {error.strerror or error}") from error
     except BadFileError as error:
         raise SgmError(str(error)) from error
-
-
-def parse_json(text: str, name: object) -> Any:
-    """A JSON value. Raises BadFileError for anything else, and for what is nested too deeply."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadFileError(name, f"no JSON: {error}") from error
 
 
 def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:

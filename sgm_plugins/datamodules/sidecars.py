@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sgm_core.errors import SgmError
-from sgm_core.files import BadFileError, read_text
+from sgm_core.files import BadFileError, parse_json, read_text
 from sgm_plugins.datamodules.image_samples import BadSampleError
-from sgm_plugins.reading import parse_json
 
 METADATA = "metadata.jsonl"
 CAPTIONS = ("caption", "text", "txt")

@@ -13,7 +13,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from sgm_core.errors import SgmError
-from sgm_core.files import MOST_BYTES, BadFileError, as_text
+from sgm_core.files import MOST_BYTES, BadFileError, as_text, parse_json
 from sgm_core.pictures.files import BadImageError
 from sgm_core.shapes import Shape
 from sgm_plugins.datamodules.bad_samples import listing
@@ -22,7 +22,6 @@ from sgm_plugins.datamodules.image_data import ImageData, check_columns, entry_s
 from sgm_plugins.datamodules.image_samples import BadSampleError, Framing
 from sgm_plugins.datamodules.tar_shards import Sample, expand, read_index
 from sgm_plugins.datamodules.walk import suffixes
-from sgm_plugins.reading import parse_json
 
 
 class WebDataset(ImageData):

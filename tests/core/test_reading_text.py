@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgm_core.files import BadFileError, as_text, read_bytes, read_text
-from sgm_plugins.reading import parse_json
+from sgm_core.files import BadFileError, as_text, parse_json, read_bytes, read_text
 
 TEXT = "a fox, été, 狐\nthe second line\n"
 
