@@ -166,7 +166,7 @@ class ModeSigmaSampler(DrawnByQuantile):
 
     falling: ClassVar[bool] = True
 
-    def __init__(self, scale: Annotated[float, Ge(-1), Le(2 / (math.pi - 2))] = 1.29) -> None:
+    def __init__(self, scale: Annotated[float, Ge(-1), Le(1.7519383938841089)] = 1.29) -> None:
         if not -1 <= scale <= 2 / (math.pi - 2):
             raise ValueError(f"scale is {scale}; from -1 to {2 / (math.pi - 2):.6g} t(u) is monotone and works")
         self.scale = scale
