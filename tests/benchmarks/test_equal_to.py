@@ -11,6 +11,8 @@ from support.benchmark import benchmark
 pytest.importorskip("diffusers")
 pytest.importorskip("scipy", reason="the formulas integrate with scipy")
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*__array:DeprecationWarning")  # of the schedulers
+
 equal_to = benchmark("equal_to")
 
 

@@ -9,6 +9,8 @@ from support.places import ROOT
 pytest.importorskip("diffusers")
 pytest.importorskip("scipy", reason="diffusers' LMS computes its weights with scipy")
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*__array:DeprecationWarning")  # of the schedulers
+
 BENCHMARKS = ROOT / "benchmarks"
 
 
