@@ -47,7 +47,7 @@ class BetaDiscretization(Discretization):
         check_number(n)
         ends = signal_of(self.discretization.sigmas(n))
         # in 1 - t, which is exact where t is near 1: 1 - Q(1 - p) is the quantile of p with the parameters exchanged
-        along = beta_quantile(torch.arange(n, dtype=torch.float64) / max(n - 1, 1), self.beta, self.alpha)
+        along = beta_quantile(torch.arange(n, dtype=torch.float64, device="cpu") / max(n - 1, 1), self.beta, self.alpha)
         return sigma_of(ends[0] + (ends[-1] - ends[0]) * along)
 
     @staticmethod
@@ -60,7 +60,7 @@ def beta_quantile(p: Tensor, a: float, b: float) -> Tensor:
 
     Above the median at x = 1 / 2 it is 1 - y with I_y(b, a) = 1 - p, so that the series below converges.
     """
-    half = float(_incomplete_beta(torch.tensor([0.5], dtype=torch.float64), a, b))
+    half = float(_incomplete_beta(torch.tensor([0.5], dtype=torch.float64, device="cpu"), a, b))
     lower, upper = _lower_quantile(p.clamp(max=half), a, b), _lower_quantile((1 - p).clamp(max=1 - half), b, a)
     return torch.where(p <= half, lower, 1 - upper)
 

@@ -38,7 +38,9 @@ class LegacyDDPMDiscretization(Discretization):
         if not (0 < linear_start < 1 and 0 < linear_end < 1):
             raise ValueError(f"linear_start is {linear_start} and linear_end is {linear_end}; both lie between 0 and 1")
         self.num_timesteps: int = num_timesteps
-        betas = torch.linspace(linear_start**0.5, linear_end**0.5, num_timesteps, dtype=torch.float64) ** 2
+        betas = (
+            torch.linspace(linear_start**0.5, linear_end**0.5, num_timesteps, dtype=torch.float64, device="cpu") ** 2
+        )
         self.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
 
     def timesteps(self, n: int) -> list[int]:
@@ -142,7 +144,9 @@ def _betas(form: str, start: float, end: float, number: int) -> Tensor:
     """(number,) float64."""
     if form == "cosine":
         at = [math.cos((i / number + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(number + 1)]
-        return torch.tensor([min(1 - at[i + 1] / at[i], 0.999) for i in range(number)], dtype=torch.float64)
+        return torch.tensor(
+            [min(1 - at[i + 1] / at[i], 0.999) for i in range(number)], dtype=torch.float64, device="cpu"
+        )
     if form == "linear":
-        return torch.linspace(start, end, number, dtype=torch.float64)
-    return torch.linspace(start**0.5, end**0.5, number, dtype=torch.float64) ** 2
+        return torch.linspace(start, end, number, dtype=torch.float64, device="cpu")
+    return torch.linspace(start**0.5, end**0.5, number, dtype=torch.float64, device="cpu") ** 2

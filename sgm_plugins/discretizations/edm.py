@@ -39,7 +39,7 @@ class EDMDiscretization(Discretization):
     def sigmas(self, n: int) -> Tensor:
         """n sigmas, descending, float32. ValueError for n < 1, or a rho so small that they overflow."""
         check_number(n)
-        ramp = torch.linspace(0, 1, n, dtype=torch.float32)
+        ramp = torch.linspace(0, 1, n, dtype=torch.float32, device="cpu")
         start: float = self.sigma_max ** (1 / self.rho)
         end: float = self.sigma_min ** (1 / self.rho)
         sigmas = (start + ramp * (end - start)) ** self.rho
@@ -73,7 +73,11 @@ class ExponentialDiscretization(Discretization):
     def sigmas(self, n: int) -> Tensor:
         """n sigmas, descending, float32. ValueError for n < 1."""
         check_number(n)
-        return torch.linspace(math.log(self.sigma_max), math.log(self.sigma_min), n, dtype=torch.float64).exp().float()
+        return (
+            torch.linspace(math.log(self.sigma_max), math.log(self.sigma_min), n, dtype=torch.float64, device="cpu")
+            .exp()
+            .float()
+        )
 
     @staticmethod
     def infinite(n: int | None) -> bool:

@@ -27,7 +27,7 @@ class FlowDiscretization(Discretization):
         """n sigmas, descending, float32; the first is inf. ValueError for n < 1."""
         check_number(n)
         lowest = 1 / n if self.t_min is None else self.t_min
-        return sigma_of(torch.arange(n, dtype=torch.float64) * ((1 - lowest) / max(n - 1, 1)))
+        return sigma_of(torch.arange(n, dtype=torch.float64, device="cpu") * ((1 - lowest) / max(n - 1, 1)))
 
     @staticmethod
     def infinite(n: int | None) -> bool:
@@ -52,8 +52,8 @@ class LinearQuadraticDiscretization(Discretization):
         check_number(n)
         linear = n // 2
         if linear == 0:
-            return sigma_of(torch.zeros(1, dtype=torch.float64))
-        i = torch.arange(n, dtype=torch.float64)
+            return sigma_of(torch.zeros(1, dtype=torch.float64, device="cpu"))
+        i = torch.arange(n, dtype=torch.float64, device="cpu")
         slope, beyond = self.threshold_noise / linear, (i - linear).clamp(min=0)
         curvature = (1 - n * slope) / (n - linear) ** 2  # which leads to 1, all of the way, at i = n
         return sigma_of(i * slope + curvature * beyond**2)

@@ -38,7 +38,7 @@ class LevelsDiscretization(Discretization):
         for before, after in pairwise(given):
             if not after < before:
                 raise ValueError(f"levels have to fall from step to step, and {after:g} follows {before:g}")
-        levels = torch.tensor(given, dtype=torch.float64)
+        levels = torch.tensor(given, dtype=torch.float64, device="cpu")
         self.levels = sigma_of(1 - levels) if sigmas is None else levels.float()
         self.num_timesteps: int = len(given)
 

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import sgm_core as sgm
 from sgm_core.conditioning import Conditioning
 from sgm_core.roles import Discretization
 from sgm_core.testing import check_component
@@ -256,3 +257,19 @@ def test_exponential_refuses_ends_that_make_no_grid(low: float, high: float) -> 
 
 def test_exponential_keeps_the_promises_of_a_grid() -> None:
     check_component("discretizations", "exponential")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("edm", "legacy_ddpm", "ddpm", "exponential", "flow", "linear_quadratic"),
+        {"use": "ddpm", "betas": "cosine", "zero_snr": True},
+        {"use": "levels", "t": [1.0, 0.5, 0.1]},
+        {"use": "shifted", "shift": 3.0, "terminal": 0.1, "discretization": {"use": "beta", "discretization": "flow"}},
+    ],
+)
+def test_levels_are_on_the_cpu_while_a_model_is_only_measured(spec: object) -> None:
+    with torch.device("meta"):
+        sampler = sgm.build("samplers", {"use": "euler_edm", "num_steps": 3, "discretization": spec})
+        assert sampler.schedule().device.type == "cpu"
+    assert len(sampler.schedule().tolist()) == 4

@@ -91,11 +91,28 @@ def component(draw: Draw, kind: str, of: Any, preferred: str) -> Any:
     names = [name for name, target in targets(kind).items() if of is None or issubclass(target, of)]
     if not names:
         raise NoConfigError(kind)
+    if _inside.count(kind) > 1:  # discretizations and guiders that hold others could go on without end
+        names = [name for name in names if not holds_its_kind(kind, name)] or names
     name = preferred if preferred in names and draw(st.booleans()) else draw(st.sampled_from(names))
-    given = keywords(draw, parameters(targets(kind)[name], KINDS[kind].late), preferred)
+    _inside.append(kind)
+    try:
+        given = keywords(draw, parameters(targets(kind)[name], KINDS[kind].late), preferred)
+    finally:
+        _inside.pop()
     qualified = draw(st.sampled_from([True, *([False] * 9)])) and name != preferred and ":" not in name
     spelling = f"sgm-core:{name}" if qualified else name
     return spelling if not given and draw(st.booleans()) else {"use": spelling, **given}
+
+
+_inside: list[str] = []
+"""The kinds of the components around the one that is drawn."""
+
+
+@functools.cache
+def holds_its_kind(kind: str, name: str) -> bool:
+    """Whether a component needs another one of its kind."""
+    needed = parameters(targets(kind)[name], KINDS[kind].late).values()
+    return any(roles().get(parameter.hint) == kind for parameter in needed if parameter.required)
 
 
 def targets(kind: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from recorded.probes import ARTEFACTS, help_of, options, quiet_exit_code, words
 RECORDED = json.loads((ARTEFACTS / "commands.json").read_text())
 
 
-WIDENED = {("convert", "--to")}
-"""Options that take more than a list of choices by now: the installed families say which forms there are."""
+WIDENED = {("convert", "--to"), ("convert", "argument what")}
+"""Options that take more by now: the installed families say which forms there are, and schedulers are converted too."""
 
 
 @pytest.mark.parametrize("command", RECORDED["options"])
