@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,12 +20,15 @@ class Conditioning:
         concat: (b, c, *grid), joined to the network's input on the channel axis.
         extras: further keyword arguments of the network; tensors among them have b rows, other values
             (a frame count) are the same for the whole batch.
+        source: the entries of the batch that it was made of, nothing dropped, where the conditioner tells: another
+            model that guides may have embedders of its own for them. Parts and batches of several have none.
     """
 
     vector: Tensor | None = None
     crossattn: Tensor | None = None
     concat: Tensor | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
         """Apply `fn` to every tensor."""
@@ -43,7 +46,7 @@ class Conditioning:
 
     def with_extras(self, **extras: Any) -> Conditioning:
         """A copy with more keyword arguments for the network."""
-        return Conditioning(self.vector, self.crossattn, self.concat, {**self.extras, **extras})
+        return replace(self, extras={**self.extras, **extras})
 
     @staticmethod
     def cat(parts: Iterable[Conditioning]) -> Conditioning:

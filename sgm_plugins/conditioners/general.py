@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -120,7 +121,9 @@ class GeneralConditioner(Conditioner):
                     elif keep is not None:
                         output = slot.blank(output, keep, null)
                     outputs.append((i, output))
-        return self._route(outputs)
+        cond = self._route(outputs)
+        whole = not drop and not zeroed
+        return replace(cond, source={key: batch[key] for key in self.input_keys}) if whole else cond
 
     def unconditional(self, batch: Mapping[str, Any]) -> Conditioning:
         """What guidance moves away from: each slot in the state in which its drops leave it.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sgm_core.checkpoints.restoring import takes_weights
 from sgm_core.conditioning import Conditioning
-from sgm_core.roles import Denoise, Denoiser, Guider
+from sgm_core.roles import Conditioner, Denoise, Denoiser, Guider
 
 
 class Autoguidance(Guider):
@@ -25,8 +25,8 @@ class Autoguidance(Guider):
     with `cfg`, the samples keep their variety, and a model without conditions can be guided too.
 
     The other model is read when it is first needed, with averaged weights if it has them. It is never trained, nor
-    saved with this one. Its network is given the conditioning of this model: embedders of both are to be the same, so
-    that only frozen ones, or none, are safe: a warning tells of others.
+    saved with this one. Embedders that were trained with it embed the entries themselves (labels, captions). If it has
+    frozen ones only, its network is given the conditioning of this model, whose embedders have to be the same.
 
     Args:
         scale: 1 is no guidance, as for `cfg`; the other model is not called then.
@@ -40,6 +40,8 @@ class Autoguidance(Guider):
         self.scale = scale
         self.path = Path(model) if isinstance(model, (str, Path)) else None
         self._denoise = None if isinstance(model, (str, Path)) else model
+        self._embedded: tuple[Conditioning | None, Conditioning] = None, Conditioning()
+        """The last conditioning, and what the other model's embedders made of its entries."""
         if self.path is not None and takes_weights() and not self.path.exists():
             raise ValueError(f"{self.path}: no such run or checkpoint to guide with; train it first")
 
@@ -70,11 +72,14 @@ class Autoguidance(Guider):
     def _worse(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         if self._denoise is not None:
             return self._denoise(x, sigma, cond)
-        denoiser, network = self._guide
+        denoiser, network, conditioner = self._guide
         for part in self._guide:
-            to_device(part, x.device)
+            if part is not None:
+                to_device(part, x.device)
         try:
-            D: Tensor = denoiser(network, x, sigma, cond)
+            if conditioner is not None and cond is not self._embedded[0]:
+                self._embedded = cond, embedded(conditioner, cond)
+            D: Tensor = denoiser(network, x, sigma, cond if conditioner is None else self._embedded[1])
         except (ValueError, TypeError) as error:
             raise ValueError(f"autoguidance by {self.path}, which does not fit this model: {error}") from error
         return D
@@ -85,6 +90,8 @@ class Guide(NamedTuple):
 
     denoiser: Denoiser
     network: nn.Module
+    conditioner: Conditioner | None
+    """Only if some of its embedders were trained."""
 
 
 def guide_of(path: Path) -> Guide:
@@ -98,13 +105,28 @@ def guide_of(path: Path) -> Guide:
     engine = load_engine(path).eval().requires_grad_(False)
     if engine.model_ema is not None and not engine.model_ema.swapped:
         engine.model_ema.swap()
-    if any(slot.trainable for slot in getattr(engine.conditioner, "slots", ())):
+    trained = any(getattr(slot, "trainable", False) for slot in engine.conditioner.slots)
+    return Guide(engine.denoiser, engine.model, engine.conditioner if trained else None)
+
+
+@torch.no_grad()
+def embedded(conditioner: Conditioner, cond: Conditioning) -> Conditioning:
+    """The conditioning of the same entries by another model's embedders; a warning where the entries are not known.
+
+    Raises:
+        ValueError: an entry is missing.
+    """
+    if cond.source is None:
         warnings.warn(
-            f"{path}: its embedders were trained with it. As a guide its network is given what the embedders of this "
-            "model give, which it may not know",
+            "the embedders of the model that guides were trained with it, and it is given what this model's embedders "
+            "give: the entries that this conditioning was made of are not known (its `source`)",
             stacklevel=2,
         )
-    return Guide(engine.denoiser, engine.model)
+        return cond
+    if missing := [key for key in conditioner.input_keys if key not in cond.source]:
+        raise ValueError(f"it needs the entry '{missing[0]}', and this model has {', '.join(cond.source) or 'none'}")
+    own: Conditioning = conditioner(cond.source, drop=False)
+    return own.with_extras(**{key: value for key, value in cond.extras.items() if key not in own.extras})
 
 
 def to_device(part: nn.Module, device: torch.device) -> None:

@@ -138,8 +138,28 @@ def test_embedders_that_were_trained_with_it_are_told_of(tmp_path: Path) -> None
     file = tmp_path / "worse.safetensors"
     save_weights(engine, file, engine.provenance)
     cond = Conditioning(vector=torch.randn(2, 8))
-    with pytest.warns(UserWarning, match="its embedders were trained with it"):
+    with pytest.warns(UserWarning, match="embedders of the model that guides were trained with it"):
         Autoguidance(2.0, file)(lambda x, s, c: x, torch.randn(2, 1, 8, 8), torch.ones(2), cond, cond)
+
+
+@torch.no_grad()
+def test_embedders_that_were_trained_with_it_embed_the_entries(tmp_path: Path) -> None:
+    def trains(text: str) -> str:
+        # with 32 channels each would be a group of the norms, which then take out what the label adds
+        return text.replace("trainable: false", "trainable: true").replace("model_channels: 32", "model_channels: 64")
+
+    worse = engine_of(tmp_path, trains(PLAIN).replace("  ema: ema\n", ""), 1).eval()
+    file = tmp_path / "worse.safetensors"
+    save_weights(worse, file, worse.provenance)
+    engine = engine_of(tmp_path, trains(GUIDED).replace("MODEL", str(file)), 2).eval()
+    cls = torch.tensor([1, 2])
+    cond = engine.conditioner({"cls": cls}, drop=False)
+    x, sigma = torch.randn(2, 1, 8, 8), torch.tensor([0.5, 3.0])
+    D_0 = engine.denoise(x, sigma, cond)
+    D_1 = worse.denoise(x, sigma, worse.conditioner({"cls": cls}, drop=False))
+    found = engine.sampler.guider(engine.denoise, x, sigma, cond, cond)
+    torch.testing.assert_close(found, D_1 + 2.0 * (D_0 - D_1))
+    assert not torch.allclose(D_1, worse.denoise(x, sigma, cond), atol=1e-4)
 
 
 def test_a_model_that_is_not_there_is_refused_with_the_line(tmp_path: Path) -> None:
