@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,47 @@ def test_the_same_data_is_resumed_without_a_word(sgm, trained):
     code, _, err = sgm("train", "--resume", "runs/a", "trainer.max_steps=2")
     assert code == 0
     assert "data:" not in err
+
+
+def moved(name: str, to: str) -> None:
+    Path("photos", to).parent.mkdir(exist_ok=True)
+    Path("photos", name).rename(Path("photos", to))
+
+
+CHANGES = {
+    "a picture more": (lambda: photo("dog/9.png"), ["samples: was 4, is 5", "names_sha256: was "]),
+    "a picture less": (lambda: Path("photos/dog/3.png").unlink(), ["samples: was 4, is 3", "names_sha256: was "]),
+    "another name": (lambda: moved("dog/3.png", "dog/7.png"), ["names_sha256: was "]),
+    "another class": (lambda: moved("dog/3.png", "cat/3.png"), ["names_sha256: was "]),
+    "a class renamed": (lambda: moved("dog", "wolf"), ["names_sha256: was ", "classes.cls[1]: was dog, is wolf"]),
+    "a class more": (
+        lambda: photo("bird/0.png"),
+        ["samples: was 4, is 5", "names_sha256: was ", "classes.cls[0]: was cat, is bird",
+         "classes.cls[1]: was dog, is cat", "classes.cls[2]: was not set, is dog"],
+    ),
+    "a class less": (
+        lambda: shutil.rmtree("photos/dog"),
+        ["samples: was 4, is 2", "names_sha256: was ", "classes.cls[1]: was dog, is not set"],
+    ),
+}  # fmt: skip
+"""What becomes of the data, and what is said of it."""
+
+
+def test_each_change_of_the_data_is_told_by_what_changed(sgm, trained):
+    shutil.copytree("photos", "before")
+    for name, (change, said) in CHANGES.items():
+        change()
+        code, _, err = sgm("train", "--resume", "runs/a", "trainer.max_steps=2")
+        assert code == 1, name
+        told = [line for line in err.splitlines() if line.startswith("  data: ")]
+        assert len(told) == len(said), (name, told)
+        assert all(line.startswith(f"  data: {start}") for line, start in zip(told, said, strict=True)), (name, told)
+        shutil.rmtree("photos")
+        shutil.copytree("before", "photos")
+    shutil.rmtree("photos")
+    assert sgm("train", "--resume", "runs/a", "trainer.max_steps=2")[2].endswith(
+        "image folder photos: no such folder\n"
+    )
 
 
 def test_a_class_is_asked_for_by_its_name(sgm, trained):

@@ -6,6 +6,7 @@ Numbers of the trainer that Lightning takes without a word, and fails at later, 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,14 @@ def check_config(config: Config) -> Iterator[tuple[str, str]]:
         value, least = given.get(name), 1 if name == "accumulate_grad_batches" else -1
         if isinstance(value, int) and not least <= value <= MOST:
             yield f"trainer.{name}", f"expected an integer from {least} to {MOST}, got {value}"
+    most = max(64, 4 * (os.cpu_count() or 1))  # processes: more of them stop the machine
+    data = config.to_dict().get("data") or {}
+    for path, value in (
+        ("data.num_workers", data.get("num_workers") if isinstance(data, dict) else None),
+        ("trainer.devices", given.get("devices")),
+    ):
+        if isinstance(value, int) and most < value <= MOST:
+            yield path, f"{value} processes are more than this machine can run; use at most {most}"
     clip = given.get("gradient_clip_val")
     if isinstance(clip, float) and not math.isfinite(clip):
         yield "trainer.gradient_clip_val", f"expected a finite number, got {clip}"

@@ -163,6 +163,8 @@ def test_a_run_that_fails_after_it_saved_keeps_its_folder(tmp_path, monkeypatch)
         ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: expected an integer from 1"),
         ("trainer.accumulate_grad_batches=-5", "trainer.accumulate_grad_batches: expected an integer from 1"),
         ("trainer.num_nodes=10000000000000", "trainer.num_nodes: expected an integer from -1 to 2147483647"),
+        ("data.num_workers=100000", "data.num_workers: 100000 processes are more than this machine can run"),
+        ("trainer.devices=100000", "trainer.devices: 100000 processes are more than this machine can run"),
         ("trainer.gradient_clip_val=.nan", "trainer.gradient_clip_val: expected a finite number, got nan"),
         ("seed=4294967296", "seed: expected an integer"),
     ],
