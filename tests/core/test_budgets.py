@@ -26,13 +26,13 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 106,
-    "config": 7,
+    "config": 4,
     "checkpoints": 184,
     "training": 5,
     "runs": 19,
     "cli": 59,
-    "together": 370,
-    "code": 63,
+    "together": 369,
+    "code": 62,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
