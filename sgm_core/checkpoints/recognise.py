@@ -44,7 +44,7 @@ def ask(question: Callable[[str, Family], T]) -> Iterator[T]:
         except (Exception, SystemExit) as error:
             if entry.distribution == BUILTIN:
                 raise
-            warnings.warn(f"{entry.plugin}: its family is left out: {error}", stacklevel=2)
+            warnings.warn(f"{entry.plugin}: its family is left out: {error} ({entry.value})", stacklevel=2)
         else:
             yield answer
 

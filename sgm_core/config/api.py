@@ -15,11 +15,11 @@ from sgm_core.config.check import Checker
 from sgm_core.config.compose import compose
 from sgm_core.config.plan import Call
 from sgm_core.config.reader import source_reader
-from sgm_core.config.schema import Component, Record, is_plain
-from sgm_core.config.toplevel import check_tree
+from sgm_core.config.schema import ABSENT, Component, Record, is_plain
+from sgm_core.config.toplevel import GROUP, check_tree
 from sgm_core.config.tree import ConfigError, Node, Origin, Problem, from_plain, key_of, leaves, plain, split_path
 from sgm_core.config.yaml import dump
-from sgm_core.registry import Entry, check_kind, did_you_mean
+from sgm_core.registry import Entry, check_kind, did_you_mean, index
 
 
 class Config:
@@ -114,7 +114,7 @@ class Config:
             raise KeyError(f"a config has no '{key}'.{did_you_mean(key, sections)}")
         if key in plan.arguments:
             return build_plan(plan.arguments[key])
-        default = sections[key].default
+        default = index.resolve(GROUP, key) if sections[key].default is ABSENT else sections[key].default
         return default() if isinstance(sections[key].type, Record) else copy(default)
 
 

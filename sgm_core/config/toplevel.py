@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from sgm_core.config.check import Checker
 from sgm_core.config.plan import Plan
-from sgm_core.config.schema import AnyType, Parameter, Record
+from sgm_core.config.schema import ABSENT, Parameter, Record
 from sgm_core.config.tree import Node
 from sgm_core.registry import RegistryError, index
 
@@ -21,19 +19,18 @@ def check_tree(checker: Checker, tree: Node) -> Plan:
         return checker.check(tree, Record(own), "")
     schema = checker.reader.signature(own)
     parameters = dict(schema.parameters)
-    for name in index.names(GROUP):
-        if name in parameters:
-            continue
+    for name in (name for name in index.names(GROUP) if name not in parameters):
+        parameters[name] = Parameter(name, Record(object), ABSENT)  # no plugin is imported without need
         try:
-            section = checker.reader.target(index.find(GROUP, name))
-            parameters[name] = Parameter(name, Record(section), section)  # its factory is the default
+            entry = index.find(GROUP, name)
+            if name in tree.value or entry.builtin:
+                section = checker.reader.target(entry)
+                parameters[name] = Parameter(name, Record(section), section)  # its factory is the default
         except RegistryError as error:
-            parameters[name] = Parameter(name, AnyType(), None)
-            if name in tree.value:
-                checker.problems.add(tree.value[name].origin, name, str(error))
+            checker.problems.add(tree.value.get(name, tree).origin, name, str(error))
     return checker.call(tree, tree.value, own, schema._replace(parameters=parameters), "", what="a config")
 
 
-def resumable() -> Iterator[str]:
-    """The sections of tools that a resumed run may change."""
-    return (name for name in index.names(GROUP) if getattr(index.resolve(GROUP, name), "resumable", False))
+def resumable(name: str) -> bool:
+    """Whether a top-level key is the section of a tool that a resumed run may change."""
+    return name in index.names(GROUP) and bool(getattr(index.resolve(GROUP, name), "resumable", False))

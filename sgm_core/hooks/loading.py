@@ -50,7 +50,7 @@ def load_plugins(entries: Iterable[Entry]) -> list[Plugin]:
 
 def leave_out(entry: Entry, reason: str, error: BaseException | None = None) -> None:
     """Say that a plugin is left out; with `SGM_PLUGINS_STRICT` in an SgmError."""
-    message = f"{entry.plugin} is left out: {' '.join(reason.split())}"
+    message = f"{entry.plugin} is left out: {' '.join(reason.split())} (without it: --plugins -{entry.distribution})"
     if os.environ.get("SGM_PLUGINS_STRICT", "0") not in ("", "0"):
         raise SgmError(f"{message} (SGM_PLUGINS_STRICT is set)") from error
     tell(f"warning: {message}")

@@ -75,8 +75,10 @@ class Session:
             if isinstance(error, SgmError):
                 raise SgmError(f"{plugin}: {error}") from error
             self._out.add(plugin)
+            code = plugin.hooks[hook].function.__code__  # pluggy takes functions and methods only
+            place = f" ({code.co_filename}:{code.co_firstlineno})"
             # `str(error)` may be broken, too
-            leave_out(plugin.entry, f"{hook}: {''.join(format_exception_only(error))}", error)
+            leave_out(plugin.entry, f"{hook}: {''.join(format_exception_only(error))}{place}", error)
             return None
         finally:
             self._inside.discard(here)

@@ -43,8 +43,8 @@ class Change(NamedTuple):
     @property
     def free(self) -> bool:
         """Whether it changes nothing that is learnt."""
-        free = (*FREE, *resumable())
-        return any(self.path == key or self.path.startswith((f"{key}.", f"{key}[")) for key in free)
+        free = any(self.path == key or self.path.startswith((f"{key}.", f"{key}[")) for key in FREE)
+        return free or resumable(self.path.replace("[", ".").partition(".")[0])
 
 
 def changes(was: Any, now: Any, path: str = "") -> Iterator[Change]:

@@ -41,7 +41,7 @@ OBJECTS = {
     "metaclass": "class M(type):\n def __getattribute__(self, name): raise RuntimeError\nclass thing(metaclass=M): 1\n",
     "raising_getattr": "def __getattr__(name): raise RuntimeError(name)\n",
 }
-"""What can be imported and is no component."""
+"""What can be imported and is no component, command, section, family or package of configs."""
 
 HOOKS = {
     "unknown_hook": "import sgm_core\n@sgm_core.hookimpl\ndef session_begin(command): ...\n",
@@ -71,7 +71,7 @@ SHORT = [
 def install(make_distribution, folder: Path, *, hooks: bool) -> None:
     """A distribution for each broken module, which is a component of every kind; as a hook plugin, where that can be
     contained in the process."""
-    kinds = {f"sgm.{kind}" for kind in KINDS}
+    kinds = {f"sgm.{group}" for group in (*KINDS, "commands", "sections", "configs")}
     for name, source in (IMPORTS | ENDS | OBJECTS).items():
         points = {group: {name: f"throwaway_{name}:thing"} for group in kinds}
         for shadowed in SHADOWED:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -479,3 +480,73 @@ def test_what_a_component_declares_is_checked(make_distribution, sgm):
         assert len(found[name]["problems"]) == len(expected), found[name]
         for problem, start in zip(found[name]["problems"], expected, strict=True):
             assert problem.startswith(start), problem
+
+
+HOOK = "from sgm_core import hookimpl\n\n"
+FAMILY = "from sgm_core.checkpoints.family import Family, Form, Model\n\n\nclass thing(Family):\n    title = 'T'\n"
+SECTION = "from dataclasses import dataclass\n\n\n@dataclass\nclass thing:\n"
+
+CULPRITS = {
+    # name: (group, source, what is said, the line that is named)
+    "import-error": ("lr_schedules", "from json import nothing_there\n", "ImportError: cannot import name", 1),
+    "missing-module": ("lr_schedules", "import nowhere_at_all\n", "The module 'nowhere_at_all' is not installed", 1),
+    "syntax-error": ("lr_schedules", "def f(:\n", "SyntaxError: invalid syntax", None),
+    "raises": ("lr_schedules", "\nraise RuntimeError('no licence')\n", "RuntimeError: no licence", 2),
+    "exits": ("lr_schedules", "import sys\nsys.exit(3)\n", "SystemExit: 3", 2),
+    "interrupts": ("lr_schedules", "raise KeyboardInterrupt\n", "KeyboardInterrupt", 1),
+    "ends": ("lr_schedules", "import os\nos._exit(4)\n", "the import ended the process, with exit code 4", None),
+    "recursion": ("lr_schedules", "def f(): f()\nf()\n", "RecursionError", 1),
+    "typo": ("lr_schedules", "def thin(optimizer): ...\n", "Did you mean 'thin'?", None),
+    "number": ("lr_schedules", "thing = 3\n", "it is 3; a class or a function is needed", None),
+    "nothing": ("lr_schedules", "thing = None\n", "it is None; a class or a function is needed", None),
+    "no-optimizer": ("lr_schedules", "def thing(): ...\n", "it takes no 'optimizer'", None),
+    "positional": ("lr_schedules", "def thing(optimizer, n: int, /): ...\n", "'n' is positional-only", 1),
+    "no-base": ("samplers", "class thing: ...\n", "thing is no subclass of sgm_core.roles.Sampler", None),
+    "abstract": ("samplers", "from sgm_core.roles import Sampler\nclass thing(Sampler): ...\n", "integrate", None),
+    "no-kind": ("smplers", "class thing: ...\n", "there is no such kind. Did you mean 'samplers'?", None),
+    "unknown-hook": ("plugins", HOOK + "@hookimpl\ndef session_begin(command): ...\n", "no hook 'session_begin'", 3),
+    "hook-parameter": ("plugins", HOOK + "@hookimpl\ndef session_start(cmd): ...\n", "cmd", 3),
+    "no-hook": ("plugins", "def session_start(command): ...\n", "is decorated @sgm_core.hookimpl", None),
+    "hook-class": ("plugins", "class thing: ...\n", "is a class: name a module, or an instance", 1),
+    "hook-order": ("plugins", HOOK + "@hookimpl(trylast=True)\ndef session_start(): ...\n", "is marked trylast", 3),
+    "command": ("commands", "def add_arguments(parser): ...\n", "it has no function run", None),
+    "command-run": ("commands", "def add_arguments(p): ...\ndef run(): ...\n", "cannot be called as run(options)", 2),
+    "section": ("sections", "thing = {'every': 3}\n", "it is {'every': 3}; a dataclass is needed", None),
+    "section-needs": ("sections", SECTION + "    every: int\n", "its field 'every' has no default", 4),
+    "section-object": ("sections", SECTION + "    every: bytes = b''\n", "'every' cannot come from a config", 4),
+    "section-flag": ("sections", SECTION + "    every: int = 1\n    resumable = 'no'\n", "`resumable` is 'no'", 4),
+    "family-form": ("families", FAMILY + "    forms = (Form('a', 'A', has='model.'),)\n", "`forms[0].has` is wrong", 4),
+    "family-regex": ("families", FAMILY + "    forms = (Form('a', 'A', has=('(',)),)\n", "`recognises` fails: ", None),
+    "family-shape": (
+        "families", FAMILY + "    models = (Model('M', shapes={'a.b': 3}),)\n", "`models[0].shapes.a.b` is wrong", 4,
+    ),
+    "family-entries": ("families", FAMILY + "    def entries(self, request):\n        return 3\n", "gives 3; a m", 6),
+    "configs": ("configs", "", "there is no package 'throwaway_nowhere'", None),
+}  # fmt: skip
+"""One broken plugin each."""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_of_many_broken_plugins_each_culprit_is_named_with_its_line_and_the_way_out(make_distribution, sgm):
+    good = {"throwaway_good.py": LR + "\n" + SECTION.replace("thing", "Notes") + "    every: int = 1\n"}
+    points = {"sgm.lr_schedules": {"good": "throwaway_good:fine"}, "sgm.sections": {"notes": "throwaway_good:Notes"}}
+    make_distribution("sgm-good", points, good)
+    for name, (group, source, _, _) in CULPRITS.items():
+        module = f"throwaway_{name.replace('-', '_')}"
+        whole = group == "commands" or (group == "plugins" and name != "hook-class")
+        value = "throwaway_nowhere" if group == "configs" else module if whole else f"{module}:thing"
+        make_distribution(f"sgm-{name}", {f"sgm.{group}": {name: value}}, {f"{module}.py": source})
+    code, text = sgm("--timeout", "20")
+    assert code == 1
+    blocks = {block.split()[0]: block for block in re.split(r"\n(?=\S)", text) if block.startswith("sgm-")}
+    assert "BROKEN" not in blocks["sgm-good"]
+    named = 0
+    for name, (_, _, said, line) in CULPRITS.items():
+        block = blocks[f"sgm-{name}"]
+        assert block.startswith(f"sgm-{name} 1.0  (to do without it: --plugins -sgm-{name})\n"), block
+        assert block.count("BROKEN") == 1, block
+        assert said in block, (name, block)
+        if line is not None:
+            assert f"throwaway_{name.replace('-', '_')}.py:{line})" in block, (name, block)
+        named += 1
+    assert named == len(CULPRITS) >= 30

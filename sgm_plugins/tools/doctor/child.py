@@ -6,7 +6,6 @@ standard error goes to standard error. `sgm_plugins/tools/doctor/examine.py` rea
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.metadata
 import inspect
@@ -26,6 +25,14 @@ from typing import TYPE_CHECKING, Any
 from sgm_core import registry
 from sgm_core.kinds import KINDS
 from sgm_core.registry import BrokenComponentError, Entry, did_you_mean
+from sgm_plugins.tools.doctor.declarations import (
+    written_at,
+    wrong_command,
+    wrong_configs,
+    wrong_family,
+    wrong_hooks,
+    wrong_section,
+)
 
 if TYPE_CHECKING:
     from sgm_core.config.schema import Parameter
@@ -104,27 +111,43 @@ def examine(entry: Entry, base: BaseImports) -> dict[str, Any]:
     start, waited = time.perf_counter(), base.seconds
     target, reason, extra = None, "", ""
     try:
-        target = registry.load(entry)
+        target = None if entry.kind == "configs" else registry.load(entry)
     except BaseException as error:  # SystemExit, KeyboardInterrupt: whatever an import can raise
         cause = error.__cause__ if isinstance(error, BrokenComponentError) and error.__cause__ else error
         reason = why(entry, cause)
         extra = needed_extra(entry, cause)
     milliseconds = round((time.perf_counter() - start - (base.seconds - waited)) * 1000, 1)
     problems: list[str] = []
-    if not reason and entry.kind in KINDS:
+    if not reason:
         try:
-            reason = wrong_object(entry.kind, target)
-            problems = [] if reason else [*taken_name(entry), *contract_problems(entry.kind, target)]
+            reason = wrong_declaration(entry, target)
+            problems = [] if reason else remarks(entry, target)
         except Exception as error:  # a class may answer questions about itself with code of its own
-            reason = f"it cannot be inspected: {type(error).__name__}: {text_of(error)}"
-    if not reason and entry.kind == "plugins":
-        reason = wrong_hooks(entry, target)
-    if not reason and entry.kind == "commands":
-        missing = [name for name in ("add_arguments", "run") if not callable(getattr(target, name, None))]
-        reason = f"it has no function {missing[0]}" if missing else ""
-    if not reason and entry.kind == "sections" and not (inspect.isclass(target) and dataclasses.is_dataclass(target)):
-        reason = f"it is {target!r:.60}; a dataclass is needed"
+            reason = f"it cannot be inspected: {type(error).__name__}: {text_of(error)}{written_at(target)}"
     return {"reason": reason, "milliseconds": milliseconds, "problems": problems, "extra": extra}
+
+
+def wrong_declaration(entry: Entry, target: Any) -> str:
+    """Why what an entry stands for cannot be used, or nothing."""
+    match entry.kind:
+        case "plugins":
+            return wrong_hooks(entry, target)
+        case "commands":
+            return wrong_command(entry, target)
+        case "sections":
+            return wrong_section(entry, target)
+        case "configs":
+            return wrong_configs(entry)
+        case "families":
+            return wrong_object(entry.kind, target) or wrong_family(target)
+        case kind if kind in KINDS:
+            return wrong_object(kind, target)
+    return ""
+
+
+def remarks(entry: Entry, target: Any) -> list[str]:
+    """What does not keep it from being used."""
+    return [*taken_name(entry), *contract_problems(entry.kind, target)] if entry.kind in KINDS else []
 
 
 # --- why it does not load ------------------------------------------------------------------------------------------
@@ -234,31 +257,12 @@ def wrong_object(kind: str, target: Any) -> str:
     return ""
 
 
-def written_at(target: Any) -> str:
-    """` (file.py:3)`, where a class or function is defined; nothing where that cannot be told."""
-    try:
-        return f" ({inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]})"
-    except (OSError, TypeError):
-        return ""
-
-
 def taken_name(entry: Entry) -> list[str]:
     """A remark where the bare name means a built-in component."""
     offered = [other for other in registry.index.entries(entry.kind) if other.name == entry.name and other.builtin]
     if entry.builtin or not offered:
         return []
     return [f"the name '{entry.name}' is a built-in's: a config has to write '{entry.qualified}'. Choose another name"]
-
-
-def wrong_hooks(entry: Entry, target: Any) -> str:
-    """Why the object cannot be a plugin with hooks, or nothing."""
-    from sgm_core.hooks.loading import implementations
-
-    try:
-        implementations(entry, target)
-    except Exception as error:  # an object may answer questions about itself with code of its own
-        return text_of(error)
-    return ""
 
 
 def required_base(kind: str) -> type | None:

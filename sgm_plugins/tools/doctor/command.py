@@ -68,7 +68,9 @@ def table(found: dict[str, list[Finding]]) -> str:
     width = max(len(f"{finding.entry.kind}/{finding.entry.name}") for finding in findings)
     lines = []
     for each in found.values():
-        lines.append(each[0].entry.provider)
+        entry, broken = each[0].entry, any(finding.state == "broken" for finding in each)
+        way_out = f"  (to do without it: --plugins -{entry.distribution})" if broken and not entry.builtin else ""
+        lines.append(f"{entry.provider}{way_out}")
         for finding in each:
             name = f"{finding.entry.kind}/{finding.entry.name}"
             said = f"{finding.milliseconds:.0f} ms" if finding.loads else finding.reason

@@ -1,5 +1,7 @@
 """Top-level keys of a config that tools add: entry points of `sgm.sections`."""
 
+import sys
+
 import pytest
 
 import sgm_core as sgm
@@ -94,3 +96,22 @@ def test_the_schema_for_editors_has_it(install):
 
     install()
     assert any("notes" in d.get("properties", {}) for d in config_schema()["$defs"].values())
+
+
+def test_a_broken_section_stops_only_the_config_that_has_it(install, tmp_path):
+    install(source="raise RuntimeError('no licence')\n")
+    sgm.load_config("digits").check()
+    assert sgm.load_config("digits").checked
+    [change] = changes({"seed": 1}, {"seed": 2})
+    assert not change.free
+    (tmp_path / "notes.yaml").write_text("extends: digits\nnotes: {every: 3}\n")
+    with pytest.raises(ConfigError, match=r"notes\.yaml:2:8 notes: section 'notes' of sgm-notes 1\.0 cannot be loaded"):
+        sgm.load_config(tmp_path / "notes.yaml").check()
+
+
+def test_a_section_that_a_config_does_not_have_is_imported_when_it_is_asked_for(install):
+    install()
+    config = sgm.load_config("digits")
+    assert config.checked
+    assert "throwaway_notes" not in sys.modules
+    assert config.build("notes").every == 10

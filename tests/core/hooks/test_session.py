@@ -1,5 +1,7 @@
 """When hooks are called, and what becomes of a plugin that fails."""
 
+import re
+
 import pytest
 from support.foreign import foreign
 
@@ -56,7 +58,11 @@ def test_a_plugin_that_raises_is_left_out_for_the_rest_of_the_session(make_plugi
         pass
     out, err = capsys.readouterr()
     assert out.split("\n")[:2] == ["sgm_b start python", "sgm_b finish python 0 None"]
-    assert err == "warning: plugin sgm-a:main 1.0 is left out: session_start: ZeroDivisionError: division by zero\n"
+    assert err.startswith(
+        "warning: plugin sgm-a:main 1.0 is left out: session_start: ZeroDivisionError: division by zero ("
+    )
+    assert re.search(r"\(/.*\.py:\d+\) \(without it: --plugins -sgm-a\)\n$", err)
+    assert err.count("\n") == 1
 
 
 def test_a_plugin_that_exits_is_left_out_too(make_plugin, capsys):

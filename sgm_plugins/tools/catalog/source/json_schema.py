@@ -7,6 +7,7 @@ and 1.0 is an integer to JSON Schema.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -70,12 +71,11 @@ def config_schema() -> Schema:
         "then": {"$ref": part.record(sections)},
         "else": {"$ref": whole.record(sections)},
     }
-    added = {name: definition_of(index.find("sections", name).value) for name in index.names("sections")}
+    added = {name: _section(name) for name in index.names("sections")}
     for writer in (whole, part):
         properties = writer.definitions[f"{writer.prefix}{sections.canonical}"]["properties"]
         for name, section in added.items():
-            if isinstance(section, Definition):
-                properties[name] = {"$ref": writer.record(section)}
+            properties[name] = {} if section is None else {"$ref": writer.record(section)}
         properties["extends"] = {
             "description": "Configs that this one extends: a file beside it, a shipped name, or a list of these.",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
@@ -86,6 +86,15 @@ def config_schema() -> Schema:
         "pattern": r"\$\{|^\?\?\?$",
     }
     return {**top, "$defs": {"later": later, **whole.definitions, **part.definitions}}
+
+
+def _section(name: str) -> Definition | None:
+    """What adds a top-level key; None if its source does not tell."""
+    try:
+        found = definition_of(index.find("sections", name).value)
+    except (UntoldError, RegistryError):
+        return None
+    return found if isinstance(found, Definition) and isinstance(found.node, ast.ClassDef) else None
 
 
 class _Writer:
