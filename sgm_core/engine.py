@@ -205,9 +205,9 @@ class DiffusionEngine(TrainingEngine):
         }
 
     def sharded_parts(self) -> list[nn.Module]:
-        """The network and the embedders that are trained."""
-        embedders = self.conditioner.embedders
-        trained = [embedder for embedder in embedders if any(p.requires_grad for p in embedder.parameters())]
+        """The network, and the embedders and parts of the loss that are trained."""
+        parts = [*self.conditioner.embedders, *(() if self.loss_fn is None else self.loss_fn.children())]
+        trained = [part for part in parts if any(p.requires_grad for p in part.parameters())]
         return [self.model.diffusion_model, *trained]
 
     # --- first stage -----------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ _HARMLESS = re.compile(
     r"|posterior_\w+|ddim_\w+|lvlb_weights|logvar|scale_factor|global_step"  # the schedule of latent diffusion
     r"|first_stage_model\.(?:loss|discriminator)\..*"  # what the first stage was trained with
     r"|.*\.position_ids|.*\.attn_mask"  # buffers that text encoders computed
+    rf"|(?:{re.escape(SHADOW)})?loss_fn\..*"  # what a loss learnt, to a model with another one
     rf"|{re.escape(AVERAGE)}(?:decay)"  # our configs say it
 )
 """No weights: files have them, and what they say is computed from the config."""

@@ -72,7 +72,8 @@ def match(engine: nn.Module, checkpoint: Checkpoint, take_average: bool = False)
             passed_over.add(name)
             del own[name]
     names = {n: key for n, key in names.items() if n in own or not (n in passed_over or harmless(n))}
-    optional = tuple(f"{name}." for name, part in engine.named_modules() if getattr(part, "keys_optional", False))
+    parts = [name for name, part in engine.named_modules() if getattr(part, "keys_optional", False)]
+    optional = tuple(f"{start}{name}." for name in parts for start in ("", SHADOW))
     compare(
         checkpoint.path,
         {name: value for name, value in own.items() if not name.startswith(optional)},

@@ -31,12 +31,14 @@ class SampleDraws:
         key: say seed and optimizer step.
         samples: b; 0 where no sample draws.
         first: the place of the first of them among all samples of the step.
+        part: which of the step's batches this is, of all processes and micro-batches, and how many there are.
     """
 
-    def __init__(self, key: Sequence[int], samples: int, first: int) -> None:
+    def __init__(self, key: Sequence[int], samples: int, first: int, part: tuple[int, int] = (0, 1)) -> None:
         self.key = tuple(key)
         self.samples = samples
         self.first = first
+        self.part = part
         self._drawn = 0
         self._part: tuple[int, int, int] | None = None  # rows (begin, end) of how many are at hand, see `in_chunks`
         self._generators: dict[torch.device, torch.Generator] = {}

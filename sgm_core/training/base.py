@@ -128,13 +128,16 @@ class TrainingEngine(LightningModule, ABC):
         """
         seed = torch.initial_seed() if self._seed_of_fit is None else self._seed_of_fit  # without a trainer
         trainer, samples = self._trainer, self.count_samples(batch)
-        micro, full = batch_idx, samples
+        micro, full, part = batch_idx, samples, (0, 1)
         if trainer is not None:
             micro = batch_idx % trainer.accumulate_grad_batches
+            batches = min(trainer.accumulate_grad_batches, trainer.num_training_batches - batch_idx + micro)
+            part = (micro * self.processes + self.global_rank, int(batches) * self.processes)
             full = full_batch(trainer, samples, len(self.get_input(batch)))
         first = (micro * self.processes + self.global_rank) * full
         key = (seed, self.global_step)
-        with draws_of((*key, micro, self.global_rank), self.device), sample_draws(SampleDraws(key, samples, first)):
+        draws = SampleDraws(key, samples, first, part)
+        with draws_of((*key, micro, self.global_rank), self.device), sample_draws(draws):
             yield
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -54,7 +54,8 @@ class SigmaLevels:
         self.names = tuple(by_name)
         self.sigmas = torch.tensor(list(by_name.values()), dtype=torch.float32)
         logs = self.sigmas.log()
-        self._edges = (logs[1:] + logs[:-1]) / 2  # (k - 1,)
+        # (k - 1,); finite, so that sigma = inf is above the last one
+        self._edges = ((logs[1:] + logs[:-1]) / 2).clamp(max=torch.finfo(logs.dtype).max)
         counts = torch.bincount(self.nearest(drawn), minlength=len(logs))
         self.shares = (counts + 1) / (len(drawn) + len(logs))
 

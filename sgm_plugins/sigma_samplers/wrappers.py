@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor, distributed
+from torch import Tensor
 
 from sgm_core.randomness.samples import current
 from sgm_core.roles import SigmaSampler
@@ -148,7 +148,7 @@ class StratifiedSigmaSampler(WrappingSigmaSampler):
     """Draw i of n is the quantile (i + u_i) / n of the inner law, u_i uniform: a step has levels of each part of it.
 
     The mean over a batch has less variance than with independent draws, and the same expectation. In a training step
-    the n draws are those of all samples of the step, of all processes.
+    the n draws are those of all samples of the step, of all processes and micro-batches.
 
     `rand` is u_i in [0, 1).
 
@@ -178,7 +178,7 @@ class StratifiedSigmaSampler(WrappingSigmaSampler):
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        part, parts = _part_of_step() if rand is None and generator is None else (0, 1)
+        part, parts = current().part if rand is None and generator is None else (0, 1)
         u = uniform(n, rand, generator, device)
         within = (torch.arange(n, dtype=u.dtype, device=u.device) + u) / n
         return as_levels(self.sigma_sampler.quantile((part + within) / parts), device)
@@ -186,13 +186,6 @@ class StratifiedSigmaSampler(WrappingSigmaSampler):
     def quantile(self, u: Tensor) -> Tensor:
         """That of the inner law."""
         return self.sigma_sampler.quantile(u)
-
-
-def _part_of_step() -> tuple[int, int]:
-    """Which of the batches of a training step this is, and of how many."""
-    if not current().samples or not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
 
 
 def _edge(holds: Callable[[Tensor], Tensor]) -> tuple[float, float]:

@@ -40,11 +40,12 @@ def drawn(monkeypatch) -> list[tuple[int, int]]:
     """Of each batch, the step and the place of its first sample in that step."""
     found: list[tuple[int, int]] = []
 
-    def record(key, samples, first):
+    def record(key, samples, first, part):
         assert key[0] == 7
         assert samples == SAMPLES
         found.append((key[1], first))
-        return SampleDraws(key, samples, first)
+        assert part[0] * SAMPLES == first
+        return SampleDraws(key, samples, first, part)
 
     monkeypatch.setattr(averaged, "SampleDraws", record)
     return found

@@ -6,6 +6,7 @@ import statistics
 import pytest
 import torch
 
+from sgm_core.roles import Discretization
 from sgm_core.training.validation import LossByLevel, SigmaLevels
 from sgm_plugins.discretizations import EDMDiscretization, LegacyDDPMDiscretization
 from sgm_plugins.sigma_samplers import DiscreteSigmaSampler, EDMSigmaSampler, ZeroSigmaSampler
@@ -53,6 +54,29 @@ def test_a_p_sigma_of_few_levels_or_with_zero_has_levels_too(sampler, most):
     assert len(levels.names) == len(levels.sigmas) == most
     assert (levels.sigmas > 0).all()
     assert levels.sigmas.isfinite().all()
+
+
+class PureNoiseFirst(Discretization):
+    """Levels of a process with zero terminal SNR."""
+
+    def sigmas(self, n):
+        return torch.cat([torch.tensor([math.inf]), EDMDiscretization(0.1, 10.0).sigmas(n - 1)])
+
+
+@pytest.mark.parametrize("n", [4, 1000])
+def test_pure_noise_is_a_level_of_its_own_or_belongs_to_the_highest(n):
+    levels = SigmaLevels(DiscreteSigmaSampler(PureNoiseFirst(), n), 8)
+    assert bool(levels.sigmas[-1].isinf()) == (n == 4)
+    highest = len(levels.sigmas) - 1
+    assert levels.nearest(torch.tensor([math.inf, 10.0, 0.1])).tolist() == [highest, highest - (n == 4), 0]
+    if n == 4:
+        assert levels.names[-1] == "sigma_inf"
+        torch.testing.assert_close(levels.shares, torch.full((4,), 0.25), atol=0.01, rtol=0)
+    assert levels.shares.sum().item() == pytest.approx(1)
+    losses = LossByLevel(levels)
+    losses.add(torch.tensor([math.inf, 10.0]), torch.tensor([3.0, 1.0]))
+    found = losses.by_name()
+    assert list(found.values()) == ([1.0, 3.0] if n == 4 else [2.0])
 
 
 def test_levels_are_a_function_of_the_config_and_draw_from_nothing():

@@ -169,6 +169,17 @@ def test_a_checkpoint_without_a_head_loads_and_one_with_it_is_sampled_from(tmp_p
         assert engine.generate(n=1, shape=(1, 8, 8)).isfinite().all()
 
 
+@pytest.mark.parametrize("ema", [{}, {"ema": "ema"}])
+def test_a_checkpoint_of_another_loss_loads_with_its_average_and_without(tmp_path, ema) -> None:
+    from sgm_core.building.fresh import build_engine
+
+    engines = {learned: build_engine(config(learned, **ema)) for learned in (False, True)}
+    for learned, engine in engines.items():
+        torch.save({"state_dict": engine.state_dict()}, tmp_path / "a.ckpt")
+        engines[not learned].load_weights(tmp_path / "a.ckpt")
+        load_engine(tmp_path / "a.ckpt", config(not learned, **ema))
+
+
 def test_a_config_builds_it() -> None:
     loss = build("losses", {"use": "uncertainty", "loss": CONFIG["loss_fn"], "channels": 8})
     assert isinstance(loss, UncertaintyLoss)

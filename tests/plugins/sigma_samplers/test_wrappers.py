@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import pickle
+import warnings
 
+import lightning as L
 import pytest
 import torch
 from scipy import stats
+from support.tiny_model import make_batch, make_engine
+from torch.utils.data import DataLoader
 
 from sgm_core import build
 from sgm_core.config.api import ConfigError
@@ -16,9 +20,11 @@ from sgm_core.randomness.samples import SampleDraws, sample_draws
 from sgm_core.roles import SigmaSampler
 from sgm_core.testing import check_component
 from sgm_plugins.discretizations import EDMDiscretization
+from sgm_plugins.losses.standard import StandardLoss
 from sgm_plugins.sigma_samplers import DiscreteSigmaSampler, EDMSigmaSampler, ZeroSigmaSampler
 from sgm_plugins.sigma_samplers.laws import LogitNormalSigmaSampler, ModeSigmaSampler, UniformTimeSigmaSampler
 from sgm_plugins.sigma_samplers.wrappers import ClampedSigmaSampler, ShiftedSigmaSampler, StratifiedSigmaSampler
+from sgm_plugins.weightings import EDMWeighting
 
 U = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
 SHAPE = (4, 16, 64, 64)
@@ -181,6 +187,56 @@ def test_a_batch_in_a_step_of_one_batch_is_the_whole_of_it() -> None:
     with sample_draws(SampleDraws((0, 3), 8, 0)):
         drawn = StratifiedSigmaSampler(UniformTimeSigmaSampler())(8)
     assert torch.equal((drawn / (1 + drawn) * 8).floor(), torch.arange(8.0))
+
+
+class Recorded(StratifiedSigmaSampler):
+    """Keeps what it drew in training steps."""
+
+    def __init__(self, inner: SigmaSampler) -> None:
+        super().__init__(inner)
+        self.drawn: list[torch.Tensor] = []
+
+    def __call__(self, n, *, rand=None, generator=None, device="cpu"):
+        sigma = super().__call__(n, rand=rand, generator=generator, device=device)
+        if generator is None:
+            self.drawn.append(sigma)
+        return sigma
+
+
+def fit_data(engine, data, **arguments) -> None:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        L.Trainer(accelerator="cpu", **quiet, **arguments).fit(engine, data)
+
+
+def trained(size: int, samples: int, accumulate: int) -> list[torch.Tensor]:
+    """What an epoch of so many samples in batches of this size draws."""
+    law = Recorded(LogitNormalSigmaSampler())
+    engine = make_engine(loss_fn=StandardLoss(law, EDMWeighting(0.5)))
+    engine.seed = 3
+    data = DataLoader([{key: value[0] for key, value in make_batch(1).items()}] * samples, batch_size=size)
+    fit_data(engine, data, max_epochs=1, accumulate_grad_batches=accumulate)
+    return law.drawn
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_draw_what_one_batch_of_all_their_samples_draws(accumulate: int) -> None:
+    whole, parts = trained(16, 32, 1), trained(16 // accumulate, 32, accumulate)
+    assert len(parts) == 2 * accumulate
+    assert torch.equal(torch.cat(parts), torch.cat(whole))
+
+
+def test_a_step_that_the_end_of_an_epoch_cuts_short_has_all_levels_too() -> None:
+    """Of 3 batches of 4, 4 and 2 samples, the last one is a step of its own."""
+    *_, last = trained(4, 10, 2)
+    assert len(last) == 2
+    assert last[0] < 1 < last[1]  # the median
 
 
 # --- all -------------------------------------------------------------------------------------------------------------
