@@ -66,7 +66,7 @@ class Network(Protocol):
     (b, tokens, d); y is (b, d). Extras of the conditioning arrive as further keyword arguments. Gives (b, c, *grid).
     Four extras have a fixed meaning. A network that takes one has it as a parameter:
 
-    - `next_timesteps` (b,): c_noise of the level that a step of a flow map goes to;
+    - `next_timesteps` (b,): c_noise of the level that a step of a flow map goes to; denoisers make it of `next_sigma`;
     - `token_timesteps` (b, tokens): c_noise of each token, where tokens differ (clean references, first frames);
     - `perturb`, {"mode": "pag" | "slg" | "seg", "layers": [...]}: attention that is weakened there on purpose;
     - `taps`, a dict whose keys name blocks: the network puts the output of each there, (b, tokens, d).
@@ -210,11 +210,7 @@ class Sampler(ABC):
 
     def schedule(self, num_steps: int | None = None, shape: Sequence[int] | None = None) -> Tensor:
         """The levels of samples (b, c, *grid): where they begin, and one more for each step; the last is 0 unless a
-        part is left out.
-
-        Raises:
-            ValueError: no number of steps was given, or it is below 1; a level that is not below the one before.
-        """
+        part is left out. ValueError if the number of steps is not given or below 1, or a level not below the last."""
         num_steps = self.num_steps if num_steps is None else num_steps
         if num_steps is None or num_steps < 1:
             raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
@@ -244,19 +240,12 @@ class Sampler(ABC):
         rows = schedule[:, None].repeat(1, len(x)).to(x.device, precise, non_blocking=True)
         levels = dict(zip(sigmas, rows.unbind(), strict=True))
 
-        def at(sigma: float, x: Tensor) -> Tensor:
+        def D(x: Tensor, sigma: float) -> Tensor:
             level = levels.get(sigma)
             if level is None or len(level) != len(x):
                 level = torch.full((len(x),), sigma, dtype=precise, device=x.device)
-            return level
-
-        def D(x: Tensor, sigma: float, to: float | None = None) -> Tensor:
-            level, conds = at(sigma, x), (cond, uncond)
-            if to is not None:
-                there = at(to, x)
-                conds = (cond.with_extras(next_sigma=there), uncond.with_extras(next_sigma=there))
             guider = None if guides is None else guides.at(sigma)
-            estimate = denoise(x, level, conds[0]) if guider is None else guider(denoise, x, level, *conds)
+            estimate = denoise(x, level, cond) if guider is None else guider(denoise, x, level, cond, uncond)
             return estimate if estimate.dtype == x.dtype else estimate.to(x.dtype)
 
         def report(step: int) -> None:
@@ -276,16 +265,15 @@ class Sampler(ABC):
         report: Callable[[int], None],
     ) -> Tensor:
         """The loop, as the paper writes it: D(x, sigma) is the guided denoiser, sigmas ends with 0, `noise()` draws
-        standard normal noise like x, `report(i)` ends step i. Plain floats, so that no step waits for the device. For a
-        flow map, D(x, sigma, to) tells the network the level that the step goes to (`next_timesteps`)."""
+        standard normal noise like x, `report(i)` ends step i. Plain floats, so that no step waits for the device."""
 
 
 def _falling(levels: Tensor) -> Tensor:
     """The levels of a schedule. ValueError if one is not below the one before."""
     if levels.is_meta or bool((levels.diff() < 0).all()):
         return levels
-    wrong = next((a, b) for a, b in pairwise(levels.tolist()) if not b < a)
-    raise ValueError(f"noise levels have to fall from step to step, and {wrong[1]:g} follows {wrong[0]:g}")
+    a, b = next((a, b) for a, b in pairwise(levels.tolist()) if not b < a)
+    raise ValueError(f"noise levels have to fall from step to step, and {b:g} follows {a:g}")
 
 
 class SigmaSampler(ABC):
@@ -303,11 +291,7 @@ class SigmaSampler(ABC):
         """n sigmas, (n,) float32. `rand` (n,) replaces the draw, in the form this sampler draws it."""
 
     def quantile(self, u: Tensor) -> Tensor:
-        """The sigmas below which the shares u, 0 to 1, of all draws lie; like u. Rises with u.
-
-        Raises:
-            ValueError: it has none; then the law can be neither stratified nor clamped.
-        """
+        """The sigmas below which the shares u, 0 to 1, of all draws lie; like u. ValueError if it has none."""
         raise ValueError(f"{type(self).__name__} has no method `quantile`: its levels cannot be stratified or clamped")
 
     def for_shape(self, shape: Sequence[int]) -> SigmaSampler:
@@ -380,42 +364,34 @@ class Regularizer(nn.Module, ABC):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Images -> what a regularizer makes latents of; any `nn.Module` with this call.
-
-    (b, c, h, w) in [-1, 1] -> (b, c', h', w'). To be used in tiles it has an attribute `factor`, h / h'.
-    """
+    """Images -> what a regularizer makes latents of: any `nn.Module` with this call, (b, c, h, w) in [-1, 1] -> (b, c',
+    h', w'). To be used in tiles it has an attribute `factor`, h / h'."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Latents -> images, any `nn.Module` with this call.
-
-    (b, z, h', w') -> (b, c, h, w). One whose class says `asks = ("frames",)` mixes the frames of a clip: it is called
-    with latents (clips * frames, z, h', w'), frames fastest, and the number of frames. To be used in tiles it has an
-    attribute `factor`, h / h'; to be trained against a discriminator `last_layer`, its last weight.
-    """
+    """Latents -> images: any `nn.Module` with this call, (b, z, h', w') -> (b, c, h, w). One whose class says `asks =
+    ("frames",)` mixes the frames of a clip: it is called with latents (clips * frames, z, h', w'), frames fastest, and
+    the number of frames. To be used in tiles it has an attribute `factor`, h / h'; to be trained against a
+    discriminator `last_layer`, its last weight."""
 
     def __call__(self, z: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class Discriminator(Protocol):
-    """How real images look, any `nn.Module` with this call.
-
-    (b, c, *grid) in [-1, 1] -> logits (b, 1, *patches), high for real ones.
-    """
+    """How real images look, high for real ones: any `nn.Module` with this call, (b, c, *grid) in [-1, 1] -> logits (b,
+    1, *patches)."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class FeatureNetwork(Protocol):
-    """What a perceptual distance compares of images, any `nn.Module` with this call.
-
-    (b, c, h, w) in [-1, 1] -> features (b, c_k, h_k, w_k), k = 0, 1, ...
-    """
+    """What a perceptual distance compares of images: any `nn.Module` with this call, (b, c, h, w) in [-1, 1] ->
+    features (b, c_k, h_k, w_k), k = 0, 1, ..."""
 
     def __call__(self, images: Tensor) -> Sequence[Tensor]: ...
 
@@ -518,15 +494,12 @@ class Adapter(ABC):
 
     @abstractmethod
     def adapt(self, parts: Mapping[str, nn.Module]) -> None:
-        """Freeze these parts of a model, and put new weights into them, the only ones that require a gradient.
-
-        Until these are trained, outputs stay as they are. State dicts keep their keys, and gain those of new weights.
+        """Freeze these parts of a model, and put new weights into them, the only ones that require a gradient. Until
+        these are trained, outputs stay as they are. State dicts keep their keys, and gain those of new weights.
+        ValueError if there is nothing to adapt.
 
         Args:
             parts: by the beginning of their names in the model's state dict, without the dot.
-
-        Raises:
-            ValueError: there is nothing to adapt.
         """
 
     @abstractmethod
