@@ -10,9 +10,8 @@ not fit the network is refused before any weight is allocated. Shapes that are n
         def shapes(labels: Shape | None, *, embed_dim: int) -> Shape:
             return (embed_dim,)
 
-Positional parameters are the shapes of the inputs; keyword-only ones are those of the constructor that it needs, with
-the values that the config (or a default) gives them. A part that the constructor takes arrives as a function from its
-inputs' shapes to what it says, None where it says nothing. By kind:
+Positional parameters are the shapes of the inputs; keyword-only ones are constructor parameters, with their values. A
+part arrives as a function from its inputs' shapes to what it says, None where it says nothing. By kind:
 
 | kind | `shapes(...)` gives |
 |---|---|
@@ -52,6 +51,11 @@ class Takes(NamedTuple):
     owner: Any = None
 
 
+def declaration(target: Any) -> Callable[..., Any] | None:
+    """The `shapes` of a component, or None."""
+    return own_static(target, "shapes")
+
+
 def own_static(target: Any, name: str) -> Callable[..., Any] | None:
     """A static method of this class itself, or None. That of a base class does not count: the call may be another."""
     found = vars(target).get(name) if inspect.isclass(target) else None
@@ -70,8 +74,7 @@ def as_list(outputs: Shape | list[Shape] | None) -> list[Shape] | None:
 def only_measured() -> bool:
     """Whether what is being built is only measured, on the meta device, where tensors have shapes and no values.
 
-    A constructor that reads weights from files then reads none, and downloads nothing: `sgm explain` says how large a
-    model is before anyone has it.
+    A constructor then reads and downloads no weights: `sgm explain` says how large a model is before anyone has it.
     """
     import torch
 

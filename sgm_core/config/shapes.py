@@ -9,14 +9,14 @@ from typing import Any
 
 from sgm_core.config.plan import Call, Fields, Items, Plan, Value
 from sgm_core.config.recipes import recipe_of
-from sgm_core.shapes import Takes, own_static, unknown
+from sgm_core.shapes import Takes, declaration, unknown
 
 
 def said_by(plan: Plan | None) -> Callable[..., Any]:
     """What a component says of its shapes, as a function of those of its inputs. The key of a network that is inside
     another one belongs to the inner one."""
     call = call_of(plan)
-    shapes = None if call is None else own_static(call.target, "shapes")
+    shapes = None if call is None else declaration(call.target)
     if call is None or shapes is None:
         return unknown
 
