@@ -10,9 +10,8 @@ not fit the network is refused before any weight is allocated. Shapes that are n
         def shapes(labels: Shape | None, *, embed_dim: int) -> Shape:
             return (embed_dim,)
 
-Positional parameters are the shapes of the inputs; keyword-only ones are those of the constructor that it needs, with
-the values that the config (or a default) gives them. A part that the constructor takes arrives as a function from its
-inputs' shapes to what it says, None where it says nothing. By kind:
+Positional parameters are the shapes of the inputs; keyword-only ones are constructor parameters, with their values. A
+part arrives as a function from its inputs' shapes to what it says, None where it says nothing. By kind:
 
 | kind | `shapes(...)` gives |
 |---|---|
@@ -75,8 +74,7 @@ def as_list(outputs: Shape | list[Shape] | None) -> list[Shape] | None:
 def only_measured() -> bool:
     """Whether what is being built is only measured, on the meta device, where tensors have shapes and no values.
 
-    A constructor that reads weights from files then reads none, and downloads nothing: `sgm explain` says how large a
-    model is before anyone has it.
+    A constructor then reads and downloads no weights: `sgm explain` says how large a model is before anyone has it.
     """
     import torch
 

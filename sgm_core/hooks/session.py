@@ -76,8 +76,7 @@ class Session:
                 raise SgmError(f"{plugin}: {error}") from error
             self._out.add(plugin)
             code = plugin.hooks[hook].function.__code__  # pluggy takes functions and methods only
-            place = f" ({code.co_filename}:{code.co_firstlineno})"
-            # `str(error)` may be broken, too
+            place = f" ({code.co_filename}:{code.co_firstlineno})"  # and not `str(error)`, which may be broken, too
             leave_out(plugin.entry, f"{hook}: {''.join(format_exception_only(error))}{place}", error)
             return None
         finally:
