@@ -121,11 +121,13 @@ class Guidance(Guider):
 
     def __init__(self, batched: bool | None) -> None:
         self.batched = batched
-        self._origin: Guidance = self
+        self._origin: Guidance | None = None
 
     def of_sample(self) -> Self:
         """A copy, for what one sample remembers. What it learns of the memory, this one learns too."""
-        return copy(self)
+        mine = copy(self)
+        mine._origin = self._origin or self
+        return mine
 
     @abstractmethod
     def guides(self, x: Tensor) -> bool:
@@ -153,7 +155,7 @@ class Guidance(Guider):
             except torch.OutOfMemoryError:
                 if self.batched:
                     raise
-                self.batched = self._origin.batched = False
+                self.batched = (self._origin or self).batched = False
             if self.batched is False:  # here, where the error is gone and with it what its frames held
                 warnings.warn(
                     f"memory does not hold both halves of guidance in one batch of {n * len(x)}: from now on one after "

@@ -53,5 +53,5 @@ class Sections:
     data: DataModule | None = None
     trainer: TrainerFactory = Trainer
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
-    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
+    seed: Annotated[int, Ge(0), Le(4294967295)] = 0
     vars: dict[str, Any] = field(default_factory=dict)

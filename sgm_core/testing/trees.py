@@ -21,7 +21,7 @@ def map_tensors(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if isinstance(tree, (list, tuple)):
         return type(tree)(map_tensors(fn, value) for value in tree)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        fields = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree) if field.init}
+        fields = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree) if field.compare}
         return dataclasses.replace(tree, **map_tensors(fn, fields))
     return tree
 
@@ -39,7 +39,7 @@ def cast(tree: Any, dtype: torch.dtype) -> Any:
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(path, value) of everything that is no container."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        tree = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+        tree = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree) if field.compare}
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from leaves(value, f"{path}.{key}" if path else str(key))

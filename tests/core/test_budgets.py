@@ -25,15 +25,14 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 121,
+    "root": 119,
     "config": 44,
-    "hooks": 1,
     "checkpoints": 33,
     "training": 13,
     "runs": 18,
     "cli": 2,
-    "together": 229,
-    "code": 45,
+    "together": 226,
+    "code": 44,
     "testing": 8,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""

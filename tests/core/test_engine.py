@@ -425,7 +425,7 @@ def test_a_step_of_two_batches_has_the_loss_and_gradient_of_one_batch_of_both(co
 class Processes:
     """What the draws need to know of a trainer."""
 
-    accumulate_grad_batches = 1
+    accumulate_grad_batches = num_training_batches = 1
     global_step = 0
     train_dataloader = None
 

@@ -132,7 +132,7 @@ def test_the_number_of_levels_is_that_of_the_inner_grid() -> None:
 
 @pytest.mark.parametrize("shift", [0, 0.0, -1.0])
 def test_a_shift_of_zero_is_refused_with_its_line(shift: float) -> None:
-    with pytest.raises(ConfigError, match=r"config shift: expected a number \(> 0\), got"):
+    with pytest.raises(ConfigError, match=r"config shift: expected a number \(> 0\) or null, got"):
         sgm.build("discretizations", {"use": "shifted", "discretization": "flow", "shift": shift})
 
 

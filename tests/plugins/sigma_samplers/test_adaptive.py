@@ -230,7 +230,7 @@ def steps(law: StratifiedSigmaSampler, numbers: range, rank: int = 0, processes:
     """What a process draws in these steps. The losses are the levels."""
     drawn, samples = [], SAMPLES // processes
     for number in numbers:
-        with sample_draws(SampleDraws((5, number), samples, rank * samples)):
+        with sample_draws(SampleDraws((5, number), samples, rank * samples, (rank, processes))):
             drawn.append(law(samples))
             law.take_losses(drawn[-1], drawn[-1])
     return drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgm_core.errors import SgmError
+from sgm_core.files import BadFileError
 from sgm_plugins.tools.sampling.command import lines_of
 
 
@@ -18,5 +18,5 @@ def test_each_line_is_a_prompt_and_only_line_ends_divide(tmp_path, encoding):
 def test_another_encoding_is_an_error_with_the_file(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_bytes("a fox\n狐\n".encode("shift_jis"))
-    with pytest.raises(SgmError, match=r"prompts\.txt:2:1: not a UTF-8 text file: byte 0x8c"):
+    with pytest.raises(BadFileError, match=r"prompts\.txt:2:1: not a UTF-8 text file: byte 0x8c"):
         lines_of(file)
