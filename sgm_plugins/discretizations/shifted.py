@@ -82,7 +82,8 @@ class Shift:
     """The factor of sigma, from the parameters of a shift: see `ShiftedDiscretization`.
 
     Raises:
-        ValueError: not exactly one of `shift` and the pair `base_shift`, `max_shift`; base_tokens is max_tokens.
+        ValueError: not exactly one of `shift` and the pair `base_shift`, `max_shift`; base_tokens is max_tokens;
+            a factor that is not above 0.
     """
 
     shift: float | None
@@ -97,6 +98,8 @@ class Shift:
         if given not in (["shift"], ["base_shift", "max_shift"]):
             found = f"{', '.join(given)} {'are' if len(given) > 1 else 'is'} given" if given else "no shift is given"
             raise ValueError(f"{found}; either shift works, or base_shift and max_shift, both")
+        if self.shift is not None and not 0 < self.shift < math.inf:
+            raise ValueError(f"shift is {self.shift}; a factor above 0 works, and 1 shifts nothing")
         if self.base_tokens == self.max_tokens:
             raise ValueError(f"base_tokens and max_tokens are both {self.base_tokens}; a line needs two points")
 

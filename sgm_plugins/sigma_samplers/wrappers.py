@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sgm_core.randomness.samples import current
 from sgm_core.roles import SigmaSampler
+from sgm_plugins.discretizations.shifted import Shift
 from sgm_plugins.sigma_samplers.draws import DrawnByQuantile, as_levels, uniform
-from sgm_plugins.sigma_samplers.shift import Shift
 from sgm_plugins.sigma_samplers.wrapping import WrappingSigmaSampler, refuse
 
 LEAST_MASS = 1e-9
@@ -52,14 +52,14 @@ class ShiftedSigmaSampler(WrappingSigmaSampler):
     ) -> None:
         super().__init__(sigma_sampler)
         self.shift = shift
-        self.factor = Shift(shift, base_shift, max_shift, base_tokens, max_tokens, patch)
+        self.by_size = Shift(shift, base_shift, max_shift, base_tokens, max_tokens, patch)
 
     @property
     def needs_shape(self) -> bool:
         return self.shift is None or super().needs_shape
 
     def around(self, inner: SigmaSampler, shape: Sequence[int]) -> SigmaSampler:
-        return ShiftedSigmaSampler(inner, self.factor(shape))
+        return ShiftedSigmaSampler(inner, self.by_size.factor(shape))
 
     def __call__(
         self,

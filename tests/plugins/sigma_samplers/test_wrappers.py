@@ -81,10 +81,10 @@ def test_without_the_size_that_it_needs_a_law_says_what_works() -> None:
 @pytest.mark.parametrize(
     ("params", "says"),
     [
-        ({}, "either `shift`, or `base_shift` and `max_shift`; none"),
-        ({"shift": 3.0, "base_shift": 0.5, "max_shift": 1.0}, "both forms"),
-        ({"base_shift": 0.5}, "base_shift is given without max_shift"),
-        ({"max_shift": 0.5}, "max_shift is given without base_shift"),
+        ({}, "no shift is given; either shift works, or base_shift and max_shift"),
+        ({"shift": 3.0, "base_shift": 0.5, "max_shift": 1.0}, "shift, base_shift, max_shift are given"),
+        ({"base_shift": 0.5}, "base_shift is given; either"),
+        ({"max_shift": 0.5}, "max_shift is given; either"),
         ({"base_shift": 0.5, "max_shift": 1.0, "max_tokens": 256}, "both 256"),
         ({"shift": 0.0}, "shift"),
         ({"shift": -1.0}, "shift"),
