@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from sgm_core.roles import Discretization, Guider, Sampler
+from sgm_plugins.samplers.ode import ode_step
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,33 @@ class Ancestral:
         """x with noise of level sigma_up. Draws at each step, also at the last one, where there is nothing to add:
         a generator that goes on to the next batch is then where that of published samplers is."""
         return x if self.eta == 0 else torch.add(x, noise(), alpha=self.s_noise * sigma_up)
+
+
+class AncestralSampler(Sampler):
+    """Base of the samplers that take a step of the ODE down, and noise back up: one evaluation per step.
+
+    Args:
+        discretization, num_steps, guider: as for `Sampler`.
+        ancestral: how far down, and how much noise.
+    """
+
+    def __init__(
+        self, discretization: Discretization, num_steps: int | None, guider: Guider | None, ancestral: Ancestral
+    ) -> None:
+        super().__init__(discretization, num_steps, guider)
+        self.ancestral = ancestral
+
+    def integrate(
+        self,
+        D: Callable[[Tensor, float], Tensor],
+        x: Tensor,
+        sigmas: list[float],
+        noise: Callable[[], Tensor],
+        report: Callable[[int], None],
+    ) -> Tensor:
+        for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+            sigma_down, sigma_up = self.ancestral.levels(sigma, sigma_next)
+            x = ode_step(x, D(x, sigma), sigma, sigma_down)
+            x = self.ancestral.renoise(x, sigma_up, noise)
+            report(i)
+        return x

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Annotated
 
 from annotated_types import Ge
-from torch import Tensor
 
-from sgm_core.roles import Discretization, Guider, Sampler
-from sgm_plugins.samplers.ancestral import Ancestral
-from sgm_plugins.samplers.ode import ode_step
+from sgm_core.roles import Discretization, Guider
+from sgm_plugins.samplers.ancestral import Ancestral, AncestralSampler
 
 
-class DDPMSampler(Sampler):
+class DDPMSampler(AncestralSampler):
     """Ho et al. 2020, arXiv:2006.11239, algorithm 2, from any level to any lower one: one evaluation per step.
 
     Draws the next state from the posterior q(x_next | x, x0), at the estimate of x0. With all levels of a table this is
@@ -32,20 +28,4 @@ class DDPMSampler(Sampler):
         num_steps: Annotated[int, Ge(1)] | None = None,
         guider: Guider | None = None,
     ) -> None:
-        super().__init__(discretization, num_steps, guider)
-        self.ancestral = Ancestral(1.0, 1.0)
-
-    def integrate(
-        self,
-        D: Callable[[Tensor, float], Tensor],
-        x: Tensor,
-        sigmas: list[float],
-        noise: Callable[[], Tensor],
-        report: Callable[[int], None],
-    ) -> Tensor:
-        for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-            sigma_down, sigma_up = self.ancestral.levels(sigma, sigma_next)
-            x = ode_step(x, D(x, sigma), sigma, sigma_down)
-            x = self.ancestral.renoise(x, sigma_up, noise)
-            report(i)
-        return x
+        super().__init__(discretization, num_steps, guider, Ancestral(1.0, 1.0))

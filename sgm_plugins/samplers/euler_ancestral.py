@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Annotated
 
 from annotated_types import Ge
-from torch import Tensor
 
-from sgm_core.roles import Discretization, Guider, Sampler
-from sgm_plugins.samplers.ancestral import Ancestral
-from sgm_plugins.samplers.ode import ode_step
+from sgm_core.roles import Discretization, Guider
+from sgm_plugins.samplers.ancestral import Ancestral, AncestralSampler
 
 
-class EulerAncestralSampler(Sampler):
+class EulerAncestralSampler(AncestralSampler):
     """Ancestral sampling, one evaluation per step: DDIM with eta, Song et al. 2020, arXiv:2010.02502, eq. 12.
 
     Known as "Euler a". The step and the noise are those of k-diffusion, in terms of sigma.
@@ -35,20 +31,4 @@ class EulerAncestralSampler(Sampler):
         eta: Annotated[float, Ge(0)] = 1.0,
         s_noise: Annotated[float, Ge(0)] = 1.0,
     ) -> None:
-        super().__init__(discretization, num_steps, guider)
-        self.ancestral = Ancestral(eta, s_noise)
-
-    def integrate(
-        self,
-        D: Callable[[Tensor, float], Tensor],
-        x: Tensor,
-        sigmas: list[float],
-        noise: Callable[[], Tensor],
-        report: Callable[[int], None],
-    ) -> Tensor:
-        for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-            sigma_down, sigma_up = self.ancestral.levels(sigma, sigma_next)
-            x = ode_step(x, D(x, sigma), sigma, sigma_down)
-            x = self.ancestral.renoise(x, sigma_up, noise)
-            report(i)
-        return x
+        super().__init__(discretization, num_steps, guider, Ancestral(eta, s_noise))
