@@ -129,3 +129,21 @@ def test_the_table_keeps_its_levels_apart_in_a_model_of_half_precision(dtype: to
 def test_no_level_is_an_error() -> None:
     with pytest.raises(ValueError, match="n is 1001"):
         DiscreteDenoiser(EpsScaling(), DDPM, num_idx=1001)
+
+
+@pytest.mark.parametrize("quantized", [None, False, True])
+def test_a_flow_map_is_told_the_level_that_it_goes_to(quantized: bool | None) -> None:
+    scaling = VScaling()
+    denoiser: Denoiser = (
+        ContinuousDenoiser(scaling)
+        if quantized is None
+        else DiscreteDenoiser(scaling, DDPM, num_idx=10, quantize_c_noise=quantized)
+    )
+    levels = DDPM.sigmas(10)
+    sigma, to = levels[:3], levels[3:6]
+    x, network = torch.randn(3, 2, 4, 4), Recorder(torch.zeros(3, 2, 4, 4))
+    denoiser(network, x, sigma, Conditioning(extras={"next_sigma": to, "frames": 5}))
+    assert set(network.cond.extras) == {"next_timesteps", "frames"}
+    expected = torch.tensor([6, 5, 4]) if quantized else scaling(to).c_noise
+    assert torch.equal(network.cond.extras["next_timesteps"], expected)
+    assert torch.equal(network.c_noise, torch.tensor([9, 8, 7]) if quantized else scaling(sigma).c_noise)
