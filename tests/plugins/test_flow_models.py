@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from support.tiny_model import make_engine
 from torch import Tensor, nn
 
 import sgm_core as sgm
@@ -103,3 +104,15 @@ def test_an_engine_samples_from_pure_noise(denoiser: object, levels: object) -> 
     out = engine.sample(COND, batch_size=2, shape=(1, 4, 4), generator=torch.Generator().manual_seed(0))
     assert out.isfinite().all()
     assert engine.sampler.schedule()[0].isinf()
+
+
+def test_an_engine_from_python_refuses_pure_noise_where_its_model_has_no_limit() -> None:
+    def sampled(sampler: object, **changes: object) -> torch.Tensor:
+        drawn: torch.Tensor = make_engine(sampler=sampler, **changes).generate({"cls": [1, 2]}, shape=(1, 8, 8))
+        return drawn
+
+    pure_noise = sgm.build("samplers", {"use": "euler_edm", "num_steps": 3, "discretization": "flow"})
+    with pytest.raises(ValueError, match="starts at sigma = inf, which this denoiser and its scaling have no limit"):
+        sampled(pure_noise)
+    denoiser = sgm.build("denoisers", {"use": "continuous", "scaling": "flow"})
+    assert sampled(pure_noise, denoiser=denoiser).isfinite().all()
