@@ -16,7 +16,7 @@ DEPTH = 13
 """How often a cell is halved; levels nearer than 16 / 2^13, 0.002 of ln(sigma), may be in one interval."""
 NODES = DEPTH + 3
 """Normal numbers that a value is made of, at most."""
-CHUNK = 1 << 17
+CHUNK = 1 << 18
 """Numbers drawn at once: those of several levels for small samples."""
 
 
@@ -46,12 +46,12 @@ class BrownianPath:
         elements = _mixed(torch.arange(number + number % 2, device=entropy.device))
         integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[entropy.element_size()]
         bits = entropy.contiguous().view(integer).reshape(len(entropy), -1).long()
-        self._elements = elements.int()  # their lower halves
+        self._elements = elements.int().view(2, 1, 1, -1)  # their lower halves
         self._seeds = _mixed((bits * (elements[:number] | 1)).sum(dim=1))  # (b,)
         found = [sigma for sigma in dict.fromkeys(levels) if 0 < sigma < math.inf]
         self._index = {sigma: i for i, sigma in enumerate(found)}
         self._chunk = max(CHUNK // (len(entropy) * number * NODES), 1)
-        parts = [found[i : i + self._chunk] for i in range(0, len(found), self._chunk)]
+        parts = [tuple(found[i : i + self._chunk]) for i in range(0, len(found), self._chunk)]
         self._parts = [
             (nodes.to(entropy.device, non_blocking=True), weights.to(entropy.device, self._dtype, non_blocking=True))
             for nodes, weights in map(_combinations, parts)
@@ -62,25 +62,26 @@ class BrownianPath:
     def add(self, x: Tensor, sigma: float, sigma_next: float, std: float) -> Tensor:
         """x + std * noise, where the noise is that of the path from sigma to sigma_next, of unit variance."""
         if math.isinf(sigma):
-            return torch.add(x, self._at(sigma_next, x.dtype), alpha=std)
-        ratio, last = sigma_next / sigma, self._at(sigma, x.dtype)
-        scale = std / math.sqrt(-math.expm1(2 * math.log(ratio)))  # O' - ratio O has the variance 1 - ratio^2
-        return torch.add(x, self._at(sigma_next, x.dtype), alpha=scale).add_(last, alpha=-scale * ratio)
+            noise = self._at(sigma_next)
+        else:
+            ratio, last = sigma_next / sigma, self._at(sigma)  # in this order: the last one drawn is at hand
+            noise = torch.add(self._at(sigma_next), last, alpha=-ratio)  # of variance 1 - ratio^2
+            std /= math.sqrt(-math.expm1(2 * math.log(ratio)))
+        return torch.add(x, noise if noise.dtype == x.dtype else noise.to(x.dtype), alpha=std)
 
-    def _at(self, sigma: float, dtype: torch.dtype) -> Tensor:
-        """O at a level, (b, c, *grid)."""
+    def _at(self, sigma: float) -> Tensor:
+        """O at a level, (b, c, *grid), float32 at least."""
         part, place = divmod(self._index[sigma], self._chunk)
         if part != self._drawn_part:
             self._drawn_part, self._values = part, list(self._drawn(*self._parts[part]).unbind())
-        value = self._values[place]
-        return value if value.dtype == dtype else value.to(dtype)
+        return self._values[place]
 
     def _drawn(self, nodes: Tensor, weights: Tensor) -> Tensor:
         """O at some of the levels: weights (levels, n) of the normal numbers of n nodes."""
         keys = _mixed(nodes[:, None] + self._seeds)[..., None]  # (n, b, 1)
         bits = _hashed(self._elements, keys.int() | 1, (keys >> 32).int())
         # Box and Muller 1958: 32 bits say the radius of a pair of numbers, above 0, and 32 the angle
-        first, second = bits.to(self._dtype).mul_(2.0**-32).chunk(2, dim=-1)  # in [-1/2, 1/2)
+        first, second = bits.to(self._dtype).mul_(2.0**-32)  # in [-1/2, 1/2), (n, b, number / 2) each
         least = 2.0**-26 if self._dtype == torch.float32 else 2.0**-33  # half of what float32, or 32 bits, resolve
         radius = first.add_(0.5).clamp_(min=least).log_().mul_(-2).sqrt_()
         angle = second.mul_(2 * math.pi)
@@ -90,7 +91,8 @@ class BrownianPath:
         return values[..., : self._number].reshape(len(weights), *self._shape)
 
 
-def _combinations(levels: Sequence[float]) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=2)  # of the last schedule: the next batch has the same
+def _combinations(levels: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """The nodes that these levels need, (n,), and the weight of each at each level, (levels, n): neighbours share most
     of them."""
     found = [_combination(sigma) for sigma in levels]
