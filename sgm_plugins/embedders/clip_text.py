@@ -34,6 +34,7 @@ class ClipTextEmbedder(nn.Module):
         weighting: read `(word:1.2)` in a prompt as a weight.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
         local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
+        tokenizer: a folder or an id of the hub with the tokenizer; None: that of the model.
 
     Raises:
         ValueError: no such model; max_length is beyond its context; a hidden layer without its index, an index without
@@ -54,6 +55,7 @@ class ClipTextEmbedder(nn.Module):
         weighting: bool = False,
         load_weights: bool = True,
         local_files_only: bool = False,
+        tokenizer: str | Path | None = None,
     ) -> None:
         super().__init__()
         config = config_of(model, KNOWN, local_files_only)
@@ -68,7 +70,7 @@ class ClipTextEmbedder(nn.Module):
         self.layer = layer
         self.layer_idx = layer_idx
         self.return_pooled = return_pooled
-        self.prompts = ClipPrompts(model, max_length, chunks, weighting, None, local_files_only)
+        self.prompts = ClipPrompts(tokenizer or model, max_length, chunks, weighting, None, local_files_only)
 
     @staticmethod
     def shapes(

@@ -31,6 +31,7 @@ class T5TextEmbedder(nn.Module):
             generative-models were trained without. With "attention" these features stay: Chroma reads one of them.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
         local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
+        tokenizer: a folder or an id of the hub with the tokenizer; None: that of the model.
 
     Raises:
         ValueError: no such model, or it cannot be loaded.
@@ -43,11 +44,12 @@ class T5TextEmbedder(nn.Module):
         mask_padding: bool | Literal["attention"] = False,
         load_weights: bool = True,
         local_files_only: bool = False,
+        tokenizer: str | Path | None = None,
     ) -> None:
         super().__init__()
         self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only)
         self.mask_padding = mask_padding
-        self.texts = Texts(model, max_length, local_files_only)
+        self.texts = Texts(tokenizer or model, max_length, local_files_only)
 
     @staticmethod
     def shapes(texts: Shape | None, *, model: str | Path, max_length: int) -> Shape:
@@ -87,6 +89,7 @@ class ByT5TextEmbedder(T5TextEmbedder):
             generative-models were trained without. With "attention" these features stay: Chroma reads one of them.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
         local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
+        tokenizer: a folder or an id of the hub with the tokenizer; None: that of the model.
 
     Raises:
         ValueError: no such model, or it cannot be loaded.
@@ -99,5 +102,6 @@ class ByT5TextEmbedder(T5TextEmbedder):
         mask_padding: bool | Literal["attention"] = False,
         load_weights: bool = True,
         local_files_only: bool = False,
+        tokenizer: str | Path | None = None,
     ) -> None:
-        super().__init__(model, max_length, mask_padding, load_weights, local_files_only)
+        super().__init__(model, max_length, mask_padding, load_weights, local_files_only, tokenizer)
