@@ -91,12 +91,31 @@ def test_the_config_of_a_folder_comes_back(name):
     assert again == first
 
 
+@torch.no_grad()
+def test_a_tiny_one_may_be_in_a_folder_too():
+    blocks = {"num_encoder_blocks": [1, 2], "num_decoder_blocks": [2, 1]}
+    widths = {"encoder_block_out_channels": [6, 6], "decoder_block_out_channels": [6, 6]}
+    theirs = randomized(diffusers.AutoencoderTiny(latent_channels=5, **blocks, **widths))
+    ours = sgm.build("first_stages", vae.first_stage({"_class_name": "AutoencoderTiny", **theirs.config})).eval()
+    state = {f"vae.{key}": value for key, value in theirs.state_dict().items()}
+    pieces, unknown = expanded(vae.vae_rules(state), state)
+    assert unknown == []
+    weights = translated(pieces, state)
+    ours.load_state_dict({key.removeprefix("first_stage_model."): value for key, value in weights.items()})
+    z = ours.encode(images())
+    torch.testing.assert_close(z, theirs.encode(images()).latents, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.decode(z), theirs.decode(z).sample, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
         ({"down_block_types": ["AttnDownEncoderBlock2D"]}, "AttnDownEncoderBlock2D"),
         ({"use_quant_conv": False}, "one of two quant_convs"),
         ({"act_fn": "relu"}, "relu"),
+        ({"_class_name": "AutoencoderDC"}, "AutoencoderDC"),
+        ({"_class_name": "AutoencoderTiny", "encoder_block_out_channels": [64, 32, 64, 64]}, "several widths"),
+        ({"_class_name": "AutoencoderTiny", "act_fn": "silu"}, "act_fn silu"),
     ],
 )
 def test_an_autoencoder_that_no_first_stage_is_is_refused(told, expected):
