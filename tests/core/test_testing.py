@@ -196,6 +196,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "first_stages/autoencoder": PARTS | {"regularizer": "gaussian"},
     "first_stages/autoencoder_kl": HALVES,
     "first_stages/autoencoder_kl_mode": HALVES,
+    "first_stages/tiny": {"width": 8},
     "first_stages/vq": HALVES | {"n_embed": 16},
     "first_stages/temporal_autoencoder": PARTS | {"decoder": HALVES | {"use": "temporal"}, "regularizer": "gaussian"},
     "first_stages/integer": {"first_stage": {"use": "vq", "n_embed": 16} | HALVES},
