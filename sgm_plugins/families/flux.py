@@ -12,11 +12,22 @@ from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, NETWORK
 from sgm_core.errors import SgmError
 from sgm_plugins.families.flux_names import flux_rules
 from sgm_plugins.families.text import clip_rules
-from sgm_plugins.families.vae import vae_rules
+from sgm_plugins.families.vae import first_stage, vae_rules
 
 TRANSFORMER = "transformer."
 TEXT: dict[str, Any] = {"input_key": "txt", "ucg_rate": 0.1, "ucg_value": "", "drop_group": "prompt"}
 """A text encoder's slot: an empty prompt is embedded like any other."""
+
+AUTOENCODER = {
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "shift_factor": 0.1159,
+    "scaling_factor": 0.3611,
+}
+"""The published one's settings, by the names of diffusers."""
 
 SHIFT = (
     ("base_shift", "base_shift", 0.5),
@@ -87,12 +98,14 @@ class FluxFamily(Family, ABC):
         texts: the text encoders: the part of diffusers -> our embedder. Of two the first is CLIP.
         steps: of a picture.
         shifts: whether the published model shifts its levels by the size of the picture.
+        autoencoder: the first stage.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
     texts: ClassVar[Mapping[str, int]] = {"text_encoder": 0, "text_encoder_2": 1}
     steps: ClassVar[int] = 50
     shifts: ClassVar[bool] = True
+    autoencoder: ClassVar[str] = "autoencoder_kl"
     lora_forms = ("diffusers",)
     lora_prefixes: ClassVar = {TRANSFORMER: "unet_", "diffusion_model.": "unet_"}
 
@@ -123,7 +136,7 @@ class FluxFamily(Family, ABC):
         if not self._is_its(found.told):
             return None
         network = network_of(shapes, found.told)
-        factor = 2 ** (len((found.told.get("vae/config") or {}).get("block_out_channels", (0,) * 4)) - 1)
+        factor = 2 ** (len(found.told.get("vae/config", AUTOENCODER).get("block_out_channels", [64])) - 1)
         side = 1024 // factor
         return {
             "model": {
@@ -132,7 +145,7 @@ class FluxFamily(Family, ABC):
                 "latent_shape": [network["out_channels"], side, side],
                 "network": network,
                 "denoiser": {"use": "continuous", "scaling": "flow"},
-                "first_stage": first_stage(shapes, found.told),
+                "first_stage": first_stage(found.told.get("vae/config", AUTOENCODER), self.autoencoder),
                 "conditioner": {"use": "general", "embedders": self.slots(found)},
                 "sampler": self.schedule(found.told),
             }
@@ -204,6 +217,7 @@ class FluxKontext(FluxFamily):
     pipelines = ("FluxKontextPipeline", "FluxKontextInpaintPipeline")
     options: ClassVar = {"scale": "guidance"}
     steps = 30
+    autoencoder = "autoencoder_kl_mode"  # references are what the encoder gives, not drawn around it
 
     def slots(self, found: Any) -> list[dict[str, Any]]:
         """See `FluxFamily`."""
@@ -321,10 +335,6 @@ def network_of(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
             "approximator_channels": approximator_channels,
         }
     return config
-
-
-def first_stage(shapes: Shapes, told: Mapping[str, Any]) -> Any:
-    return "identity"
 
 
 def _tokenizer(found: Any, part: str) -> dict[str, str]:
