@@ -31,7 +31,7 @@ class T5TextEmbedder(nn.Module):
             generative-models were trained without. With "attention" these features stay: Chroma reads one of them.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
         local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
-        tokenizer: a folder or an id of the hub with the tokenizer; None: that of the model.
+        tokenizer: a folder or an id with the tokenizer's files; None: those of `model`.
 
     Raises:
         ValueError: no such model, or it cannot be loaded.
@@ -89,7 +89,7 @@ class ByT5TextEmbedder(T5TextEmbedder):
             generative-models were trained without. With "attention" these features stay: Chroma reads one of them.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
         local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
-        tokenizer: a folder or an id of the hub with the tokenizer; None: that of the model.
+        tokenizer: a folder or an id with the tokenizer's files; None: those of `model`.
 
     Raises:
         ValueError: no such model, or it cannot be loaded.

@@ -7,7 +7,7 @@ from abc import ABC
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from sgm_core.checkpoints.family import Family, Form, Model, Request, Rule, Shapes
+from sgm_core.checkpoints.family import Family, Form, Found, Model, Request, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, NETWORK
 from sgm_core.errors import SgmError
 from sgm_plugins.families.flux_names import flux_rules
@@ -118,24 +118,35 @@ class FluxFamily(Family, ABC):
         return index.get("_class_name", self.pipelines[0]) in self.pipelines
 
     def rules(self, form: str, keys: Collection[str]) -> Iterable[Rule]:
-        """See `Family`."""
+        """See `Family`. Parts in places of their own have their names before their keys, in every form."""
         if form == "original":
             yield Rule(NETWORK.rstrip("."), "")
         elif form == "comfy":
             yield Rule(NETWORK.rstrip("."), NETWORK.rstrip("."))
         elif form == "diffusers":
             yield from flux_rules(NETWORK, TRANSFORMER, keys)
-            for part, i in self.texts.items():
-                ours = f"{CONDITIONER}embedders.{i}.transformer"
-                yield from clip_rules(ours, part, keys) if len(self.texts) > 1 and i == 0 else [Rule(ours, part)]
-            if any(key.startswith(("vae.", FIRST_STAGE)) for key in keys):
-                yield from vae_rules(keys)
+        yield from self._part_rules(form, keys)
 
-    def config(self, shapes: Shapes, found: Any) -> Mapping[str, Any] | None:
+    def _part_rules(self, form: str, keys: Collection[str]) -> Iterable[Rule]:
+        """Of first stage and text encoders, which only a folder of diffusers has in it; to any other file they are
+        given beside it."""
+        both = form == "diffusers"
+        if any(key.startswith("vae.decoder.up.") for key in keys):  # as the authors published it
+            yield Rule(FIRST_STAGE.rstrip("."), "vae")
+        elif any(key.startswith(("vae.", FIRST_STAGE) if both else "vae.") for key in keys):
+            yield from vae_rules(keys)
+        for part, i in self.texts.items():
+            ours = f"{CONDITIONER}embedders.{i}.transformer"
+            if both or any(key.startswith(f"{part}.") for key in keys):
+                yield from clip_rules(ours, part, keys) if len(self.texts) > 1 and i == 0 else [Rule(ours, part)]
+
+    def config(self, form: str, shapes: Shapes, found: Found) -> Mapping[str, Any] | None:
         """See `Family`."""
         if not self._is_its(found.told):
             return None
-        network = network_of(shapes, found.told)
+        pieces, _ = expanded(self.rules(form, shapes), shapes)
+        ours = {piece.ours: shapes[piece.theirs] for piece in pieces if piece.is_name} if pieces else shapes
+        network = network_of(ours, found.told)
         factor = 2 ** (len(found.told.get("vae/config", AUTOENCODER).get("block_out_channels", [64])) - 1)
         side = 1024 // factor
         return {
@@ -151,7 +162,7 @@ class FluxFamily(Family, ABC):
             }
         }
 
-    def slots(self, found: Any) -> list[dict[str, Any]]:
+    def slots(self, found: Found) -> list[dict[str, Any]]:
         """What the network is told: for CLIP and T5."""
         clip = {
             "use": "clip_text",
@@ -164,7 +175,7 @@ class FluxFamily(Family, ABC):
             clip["max_length"] = length
         return [{**TEXT, "embedder": clip}, {**TEXT, "embedder": self.t5(found, "text_encoder_2", "tokenizer_2")}]
 
-    def t5(self, found: Any, part: str, tokenizer: str) -> dict[str, Any]:
+    def t5(self, found: Found, part: str, tokenizer: str) -> dict[str, Any]:
         """T5's encoder."""
         model = str(found.places.get(part, "google/t5-v1_1-xxl"))
         return {"use": "t5", "model": model, "max_length": 512, "load_weights": False, **_tokenizer(found, tokenizer)}
@@ -197,7 +208,7 @@ class FluxDev(FluxFamily):
     )
     options: ClassVar = {"scale": "guidance"}
 
-    def slots(self, found: Any) -> list[dict[str, Any]]:
+    def slots(self, found: Found) -> list[dict[str, Any]]:
         """See `FluxFamily`."""
         guidance = {"input_key": "guidance", "output": "guidance", "embedder": "guidance"}
         return [*super().slots(found), guidance]
@@ -219,7 +230,7 @@ class FluxKontext(FluxFamily):
     steps = 30
     autoencoder = "autoencoder_kl_mode"  # references are what the encoder gives, not drawn around it
 
-    def slots(self, found: Any) -> list[dict[str, Any]]:
+    def slots(self, found: Found) -> list[dict[str, Any]]:
         """See `FluxFamily`."""
         guidance = {"input_key": "guidance", "output": "guidance", "embedder": "guidance"}
         reference = {"input_key": "reference", "output": "reference", "embedder": "reference"}
@@ -242,7 +253,7 @@ class FluxSchnell(FluxFamily):
     steps = 4
     shifts = False
 
-    def t5(self, found: Any, part: str, tokenizer: str) -> dict[str, Any]:
+    def t5(self, found: Found, part: str, tokenizer: str) -> dict[str, Any]:
         """See `FluxFamily`."""
         return super().t5(found, part, tokenizer) | {"max_length": 256}
 
@@ -274,7 +285,7 @@ class Chroma(FluxFamily):
     texts: ClassVar = {"text_encoder": 0}
     steps = 35
 
-    def slots(self, found: Any) -> list[dict[str, Any]]:
+    def slots(self, found: Found) -> list[dict[str, Any]]:
         """See `FluxFamily`."""
         t5 = self.t5(found, "text_encoder", "tokenizer")
         mask = {"use": "token_mask", "model": t5.get("tokenizer", t5["model"]), "max_length": 512, "padding": 1}
@@ -337,7 +348,7 @@ def network_of(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _tokenizer(found: Any, part: str) -> dict[str, str]:
+def _tokenizer(found: Found, part: str) -> dict[str, str]:
     return {"tokenizer": str(found.places[part])} if part in found.places else {}
 
 

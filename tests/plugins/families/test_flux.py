@@ -102,8 +102,7 @@ def engine_of(family: FluxFamily, folder: Path):
     weights, found = read(folder)
     pieces, _ = expanded(family.rules("diffusers", weights), weights)
     ours = translated([piece for piece in pieces if not piece.theirs.startswith("vae.")], weights)
-    shapes = {key: tuple(value.shape) for key, value in ours.items()}
-    config = family.config(shapes, found)
+    config = family.config("diffusers", {key: tuple(value.shape) for key, value in weights.items()}, found)
     config["model"]["first_stage"] = "identity"
     engine = build_engine(config_from(config))
     missing, unexpected = engine.load_state_dict(ours, strict=False)
@@ -158,15 +157,11 @@ def test_latents_are_those_of_the_pipeline_of_diffusers(folders, name, steps):
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_folder_is_recognised(folders, name):
     weights, found = read(folders[name])
-    claims = recognise({key: tuple(value.shape) for key, value in weights.items()}, found.told)
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    claims = recognise(shapes, found.told)
     names = [claim.name for claim in claims if claim.whole]
     expected = {"flux_dev": ["flux_dev", "flux_kontext"], "flux_kontext": ["flux_dev", "flux_kontext"]}
     assert names == expected.get(name, [name])
     assert claims[0].form.name == "diffusers"
-    built = [claim.name for claim in claims if claim.family.config(*of(claim, weights), found) is not None]
+    built = [claim.name for claim in claims if claim.family.config("diffusers", shapes, found) is not None]
     assert built == [name]
-
-
-def of(claim, weights):
-    pieces, _ = claim.pieces(weights)
-    return ({piece.ours: tuple(value.shape) for piece in pieces for value in [weights[piece.theirs]] if piece.is_name},)
