@@ -82,7 +82,8 @@ class ZImageBlock(nn.Module):
         h = self.attention(self.attention_norm1(x) * (1 + scale), angles, mask)
         x = x + gate.tanh() * self.attention_norm2(h)
         h = self.feed_forward(self.ffn_norm1(x) * (1 + ffn_scale))
-        return x + ffn_gate.tanh() * self.ffn_norm2(h)
+        h = self.ffn_norm2(h)
+        return x + ffn_gate.tanh() * h
 
 
 class FinalLayer(nn.Module):
