@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,13 +232,18 @@ def entry_shapes(
     return shapes
 
 
-def check_columns(columns: dict[str, str], taken: tuple[str, ...] = ()) -> dict[str, str]:
-    """The columns as they are.
+Value = TypeVar("Value")
+
+
+def check_columns(
+    columns: dict[str, Value], taken: tuple[str, ...] = (), argument: str = "columns"
+) -> dict[str, Value]:
+    """The columns as they are, or what else is given by the names of entries.
 
     Raises:
         ValueError: one would replace an entry that is made from the images, or another that is asked for.
     """
     for entry in columns:
         if entry in ("image", *SIZES, *taken):
-            raise ValueError(f"columns: '{entry}' is an entry that this data makes itself; call it something else")
+            raise ValueError(f"{argument}: '{entry}' is an entry that this data makes itself; call it something else")
     return columns

@@ -64,6 +64,7 @@ class ImageFolder(ImageData):
         mask_suffix: give "mask", (b, 1, height, width) float32 from 0 to 1, the weights of pixels that `loss_fn.mask`
             reads. With "-mask" NAME-mask.png is that of NAME.jpg: a gray picture of the image's size, white for 1 and
             black for 0, which is cropped and mirrored with it. An image without a mask counts whole.
+        constants: further entries, by name, and the number that each is for every image: `{guidance: 1.0}`.
 
     Raises:
         ValueError: `size` does not go with the buckets' step; a column has the name of another entry.
@@ -92,6 +93,7 @@ class ImageFolder(ImageData):
         seed: Annotated[int, Ge(0)] = 0,
         follow_links: bool = False,
         mask_suffix: str | None = None,
+        constants: dict[str, float] | None = None,
     ) -> None:
         framing = Framing(size, channels, sizes, max_pixels, random_crop, flip, seed)
         super().__init__(framing, buckets, batch_size, train_fraction, max_bad, num_workers, seed)
@@ -104,6 +106,7 @@ class ImageFolder(ImageData):
             raise ValueError("mask_suffix is empty, so that a mask has the name of its image; '-mask' works")
         taken = tuple(name for name, given in (("cls", labels), ("txt", captions), ("mask", mask_suffix)) if given)
         self.columns = check_columns(columns or {}, taken)
+        self.constants = check_columns(constants or {}, (*taken, *self.columns), "constants")
 
     @staticmethod
     def shapes(
@@ -116,8 +119,9 @@ class ImageFolder(ImageData):
         sizes: bool,
         mask_suffix: str | None,
         buckets: Any,
+        constants: dict[str, float] | None = None,
     ) -> dict[str, Shape | None]:
-        shapes = entry_shapes(size, channels, sizes, buckets, columns)
+        shapes = entry_shapes(size, channels, sizes, buckets, columns) | dict.fromkeys(constants or (), ())
         if mask_suffix:
             shapes["mask"] = (1, *(shapes["image"] or ())[1:])
         if labels:
@@ -150,7 +154,7 @@ class ImageFolder(ImageData):
                 f"{first.stem}{self.mask_suffix}{first.suffix}"
             )
         sidecars = Sidecars(found.images, found.tables, found.texts) if used else Sidecars([], [], {})
-        source = FolderSource(self.root, found.images, sidecars, self.columns, found.passed, masks)
+        source = FolderSource(self.root, found.images, sidecars, self.columns, found.passed, masks, self.constants)
         if self.labels:
             source.label_with(self._classes(source))
         if self.captions:
@@ -225,6 +229,7 @@ class FolderSource:
         columns: entry -> column of the sidecars.
         passed: reason -> names of the files and folders that are left out.
         masks: of the rows that have one; None gives no masks.
+        constants: entry -> the number that it is for every image.
     """
 
     def __init__(
@@ -235,6 +240,7 @@ class FolderSource:
         columns: dict[str, str],
         passed: Mapping[str, list[str]],
         masks: Mapping[int, Path] | None = None,
+        constants: Mapping[str, float] | None = None,
     ) -> None:
         self.root = root
         self.files = files
@@ -242,6 +248,7 @@ class FolderSource:
         self.columns = columns
         self.passed = passed
         self.masks = masks
+        self.constants = dict(constants or {})
         self.names = [path.relative_to(root).as_posix() for path in files]
         self._labels: list[int] | None = None
         self._captioned = False
@@ -280,7 +287,7 @@ class FolderSource:
 
     def entries(self, row: int) -> dict[str, Any]:
         file = self.files[row]
-        entries: dict[str, Any] = {}
+        entries: dict[str, Any] = dict(self.constants)
         if self._labels is not None:
             entries["cls"] = self._labels[row]
         if self._captioned:

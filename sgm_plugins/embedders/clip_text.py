@@ -18,7 +18,7 @@ from sgm_plugins.pretrained import config_of, known_config, load_pretrained
 
 
 class ClipTextEmbedder(nn.Module):
-    """Tokens (b, chunks * max_length, width) for `crossattn` and, if asked for, the pooled text (b, width).
+    """Tokens (b, chunks * max_length, width) for `crossattn`, the pooled text (b, width) for `vector`, or both.
 
     Radford et al. 2021, arXiv:2103.00020. Parameters are named as in the checkpoints of Stable Diffusion and SDXL,
     `transformer.text_model.*`.
@@ -26,8 +26,8 @@ class ClipTextEmbedder(nn.Module):
     Args:
         model: a folder (config.json, model.safetensors, the tokenizer's files), or the id of a model on the hub.
         max_length: tokens of a row, at most the tower's context.
-        layer: the tokens are the last layer's after the final norm; the pooled feature alone, as one token; or those
-            of the hidden layer `layer_idx`, without the norm.
+        layer: the tokens are the last layer's after the final norm; the pooled feature alone, as one token; those of
+            the hidden layer `layer_idx`, without the norm; or there are none, and the pooled text alone is given.
         layer_idx: 0 is before the first layer, -1 after the last one.
         return_pooled: the pooled text, too: the feature of the end-of-text token after the final norm.
         chunks: rows of `max_length` tokens that a prompt may take; the rest of it is cut off.
@@ -47,7 +47,7 @@ class ClipTextEmbedder(nn.Module):
         self,
         model: str | Path = "openai/clip-vit-large-patch14",
         max_length: Annotated[int, Ge(3)] = 77,
-        layer: Literal["last", "pooled", "hidden"] = "last",
+        layer: Literal["last", "pooled", "hidden", "none"] = "last",
         layer_idx: int | None = None,
         return_pooled: bool = False,
         chunks: Annotated[int, Ge(1)] = 1,
@@ -78,11 +78,14 @@ class ClipTextEmbedder(nn.Module):
         if config is None:
             return None
         width = text_size(config).width
+        if layer == "none":
+            return [(width,)]
         tokens = (1 if layer == "pooled" else chunks * max_length, width)
         return [tokens, (width,)] if return_pooled else [tokens]
 
     def forward(self, texts: list[str]) -> Tensor | tuple[Tensor, Tensor]:
-        """b prompts -> tokens (b, chunks * max_length or 1, width), and with `return_pooled` the text (b, width).
+        """b prompts -> tokens (b, chunks * max_length or 1, width), with `return_pooled` the text (b, width), too; with
+        `layer: none` that alone.
 
         Raises:
             ValueError: as `check`; the tokenizer cannot be had.
@@ -90,6 +93,8 @@ class ClipTextEmbedder(nn.Module):
         self.check(texts)
         device = next(self.transformer.parameters()).device
         z, pooled = self.prompts.encode(texts, device, self._encode)
+        if self.layer == "none":
+            return pooled
         if self.layer == "pooled":
             z = pooled[:, None]
         return (z, pooled) if self.return_pooled else z

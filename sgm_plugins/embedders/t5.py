@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -28,7 +28,7 @@ class T5TextEmbedder(nn.Module):
         model: a folder (config.json, model.safetensors, the tokenizer's files), or the id of a model on the hub.
         max_length: tokens of a text: shorter ones are padded, of longer ones the rest is cut off.
         mask_padding: tokens do not attend to padding, and features of padding are zero. The models of
-            generative-models were trained without.
+            generative-models were trained without. With "attention" these features stay: Chroma reads one of them.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
         local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
@@ -40,7 +40,7 @@ class T5TextEmbedder(nn.Module):
         self,
         model: str | Path = "google/t5-v1_1-xxl",
         max_length: Length = 77,
-        mask_padding: bool = False,
+        mask_padding: bool | Literal["attention"] = False,
         load_weights: bool = True,
         local_files_only: bool = False,
     ) -> None:
@@ -61,7 +61,7 @@ class T5TextEmbedder(nn.Module):
         attended = mask if self.mask_padding else torch.ones_like(mask)
         with torch.autocast(device.type, enabled=False):
             z: Tensor = self.transformer(input_ids=ids, attention_mask=attended).last_hidden_state
-        return z * mask[:, :, None].to(z.dtype) if self.mask_padding else z
+        return z * mask[:, :, None].to(z.dtype) if self.mask_padding is True else z
 
     def count_tokens(self, texts: list[str]) -> list[TokenCount]:
         """How many tokens each text has, and what is cut off. ValueError where there is no tokenizer."""
@@ -84,7 +84,7 @@ class ByT5TextEmbedder(T5TextEmbedder):
         model: a folder (config.json, model.safetensors, the tokenizer's files), or the id of a model on the hub.
         max_length: bytes of a text: shorter ones are padded, of longer ones the rest is cut off.
         mask_padding: tokens do not attend to padding, and features of padding are zero. The models of
-            generative-models were trained without.
+            generative-models were trained without. With "attention" these features stay: Chroma reads one of them.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
         local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
 
@@ -96,7 +96,7 @@ class ByT5TextEmbedder(T5TextEmbedder):
         self,
         model: str | Path = "google/byt5-base",
         max_length: Length = 77,
-        mask_padding: bool = False,
+        mask_padding: bool | Literal["attention"] = False,
         load_weights: bool = True,
         local_files_only: bool = False,
     ) -> None:

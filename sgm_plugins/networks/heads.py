@@ -8,7 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 def heads_of(tokens: Tensor, heads: int) -> Tensor:
     """(b, n, heads d) -> (b, heads, n, d)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    b, n, _ = tokens.shape
+    return tokens.view(b, n, heads, -1).transpose(1, 2)
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

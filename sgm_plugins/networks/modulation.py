@@ -14,6 +14,13 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale) + shift
 
 
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """The layer, whose output is zero until it is trained."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class LevelEmbedding(nn.Module):
     """c_noise (b,) -> (b, dim): sinusoids through two layers."""
 
@@ -24,20 +31,28 @@ class LevelEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, dim))
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        embedding: Tensor = self.mlp(timestep_embedding(c_noise, self.features).to(self.mlp[0].weight.dtype))
+        dtype = next(self.parameters()).dtype
+        embedding: Tensor = self.mlp(timestep_embedding(c_noise, self.features).to(dtype))
         return embedding
 
 
 class FinalLayer(nn.Module):
-    """Tokens (b, n, dim) -> (b, n, out_dim), modulated by the embedding (b, dim) of level and condition."""
+    """Tokens (b, n, dim) -> (b, n, out_dim), modulated by the embedding (b, dim) of level and condition. Zero until it
+    is trained.
 
-    def __init__(self, dim: int, out_dim: int) -> None:
+    Args:
+        modulates: the layer computes shift and scale itself; else the embedding is the two, (b, 2 dim).
+    """
+
+    def __init__(self, dim: int, out_dim: int, modulates: bool = True) -> None:
         super().__init__()
         self.norm_final = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(dim, out_dim)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 2 * dim))
+        self.linear = zeroed(nn.Linear(dim, out_dim))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), zeroed(nn.Linear(dim, 2 * dim))) if modulates else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(embedding).chunk(2, dim=-1)
+        if self.adaLN_modulation is not None:
+            embedding = self.adaLN_modulation(embedding)
+        shift, scale = embedding.chunk(2, dim=-1)
         y: Tensor = self.linear(modulated(self.norm_final(x), shift, scale))
         return y

@@ -37,5 +37,5 @@ def rotated(x: Tensor, angles: Tensor) -> Tensor:
     """
     angles = angles if angles.ndim == 2 else angles[:, None]
     cos, sin = angles.cos(), angles.sin()
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)

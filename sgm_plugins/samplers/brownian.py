@@ -14,7 +14,9 @@ CELL = 16.0
 """Of ln(sigma): between the ends of a cell the correlation is exp(-16), which float32 does not see."""
 DEPTH = 13
 """How often a cell is halved; levels nearer than 16 / 2^13, 0.002 of ln(sigma), may be in one interval."""
-CHUNK = 1 << 17
+NODES = DEPTH + 3
+"""Normal numbers that a value is made of, at most."""
+CHUNK = 1 << 18
 """Numbers drawn at once: those of several levels for small samples."""
 
 
@@ -44,45 +46,63 @@ class BrownianPath:
         elements = _mixed(torch.arange(number + number % 2, device=entropy.device))
         integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[entropy.element_size()]
         bits = entropy.contiguous().view(integer).reshape(len(entropy), -1).long()
-        self._elements = elements.int()  # their lower halves
+        self._elements = elements.int().view(2, 1, 1, -1)  # their lower halves
         self._seeds = _mixed((bits * (elements[:number] | 1)).sum(dim=1))  # (b,)
-        self._index = {sigma: i for i, sigma in enumerate(s for s in levels if 0 < s < math.inf)}
-        nodes, weights = zip(*(_combination(sigma) for sigma in self._index), strict=True) if self._index else ((), ())
-        self._nodes = torch.tensor(nodes, dtype=torch.int64).to(entropy.device, non_blocking=True)
-        self._weights = torch.tensor(weights, dtype=self._dtype).to(entropy.device, non_blocking=True)
-        self._chunk = max(CHUNK // (len(entropy) * number * len(nodes[0])), 1) if nodes else 1
+        found = [sigma for sigma in dict.fromkeys(levels) if 0 < sigma < math.inf]
+        self._index = {sigma: i for i, sigma in enumerate(found)}
+        self._chunk = max(CHUNK // (len(entropy) * number * NODES), 1)
+        parts = [tuple(found[i : i + self._chunk]) for i in range(0, len(found), self._chunk)]
+        self._parts = [
+            (nodes.to(entropy.device, non_blocking=True), weights.to(entropy.device, self._dtype, non_blocking=True))
+            for nodes, weights in map(_combinations, parts)
+        ]
         self._number = number
-        self._begin, self._values = 0, list[Tensor]()
+        self._drawn_part, self._values = -1, list[Tensor]()
 
     def add(self, x: Tensor, sigma: float, sigma_next: float, std: float) -> Tensor:
         """x + std * noise, where the noise is that of the path from sigma to sigma_next, of unit variance."""
         if math.isinf(sigma):
-            return torch.add(x, self._at(sigma_next).to(x.dtype), alpha=std)
-        ratio, last = sigma_next / sigma, self._at(sigma)
-        noise = torch.add(self._at(sigma_next), last, alpha=-ratio)  # of variance 1 - ratio^2
-        return torch.add(x, noise.to(x.dtype), alpha=std / math.sqrt(-math.expm1(2 * math.log(ratio))))
+            noise = self._at(sigma_next)
+        else:
+            ratio, last = sigma_next / sigma, self._at(sigma)  # in this order: the last one drawn is at hand
+            noise = torch.add(self._at(sigma_next), last, alpha=-ratio)  # of variance 1 - ratio^2
+            std /= math.sqrt(-math.expm1(2 * math.log(ratio)))
+        return torch.add(x, noise if noise.dtype == x.dtype else noise.to(x.dtype), alpha=std)
 
     def _at(self, sigma: float) -> Tensor:
         """O at a level, (b, c, *grid), float32 at least."""
-        i = self._index[sigma]
-        if not self._begin <= i < self._begin + len(self._values):
-            self._begin, self._values = i, list(self._drawn(i, i + self._chunk).unbind())
-        return self._values[i - self._begin]
+        part, place = divmod(self._index[sigma], self._chunk)
+        if part != self._drawn_part:
+            self._drawn_part, self._values = part, list(self._drawn(*self._parts[part]).unbind())
+        return self._values[place]
 
-    def _drawn(self, begin: int, end: int) -> Tensor:
-        """O at some of the levels."""
-        nodes, weights = self._nodes[begin:end], self._weights[begin:end]  # (levels, n)
-        keys = _mixed(nodes[:, :, None] + self._seeds)[..., None]  # (levels, n, b, 1)
+    def _drawn(self, nodes: Tensor, weights: Tensor) -> Tensor:
+        """O at some of the levels: weights (levels, n) of the normal numbers of n nodes."""
+        keys = _mixed(nodes[:, None] + self._seeds)[..., None]  # (n, b, 1)
         bits = _hashed(self._elements, keys.int() | 1, (keys >> 32).int())
         # Box and Muller 1958: 32 bits say the radius of a pair of numbers, above 0, and 32 the angle
-        first, second = bits.to(self._dtype).mul_(2.0**-32).chunk(2, dim=-1)  # in [-1/2, 1/2)
+        first, second = bits.to(self._dtype).mul_(2.0**-32)  # in [-1/2, 1/2), (n, b, number / 2) each
         least = 2.0**-26 if self._dtype == torch.float32 else 2.0**-33  # half of what float32, or 32 bits, resolve
         radius = first.add_(0.5).clamp_(min=least).log_().mul_(-2).sqrt_()
         angle = second.mul_(2 * math.pi)
         pairs = (radius * angle.cos(), radius.mul_(angle.sin_()))
-        halves = [torch.bmm(weights[:, None], normal.flatten(2)) for normal in pairs]
-        values = torch.stack(halves, dim=-1).reshape(len(nodes), len(self._seeds), -1)
-        return values[..., : self._number].reshape(len(nodes), *self._shape)
+        halves = [weights @ normal.flatten(1) for normal in pairs]
+        values = torch.stack(halves, dim=-1).reshape(len(weights), len(self._seeds), -1)
+        return values[..., : self._number].reshape(len(weights), *self._shape)
+
+
+@lru_cache(maxsize=2)  # of the last schedule: the next batch has the same
+def _combinations(levels: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """The nodes that these levels need, (n,), and the weight of each at each level, (levels, n): neighbours share most
+    of them."""
+    found = [_combination(sigma) for sigma in levels]
+    columns: dict[int, int] = {}
+    places = [columns.setdefault(node, len(columns)) for nodes, _ in found for node in nodes]
+    weights = torch.zeros(len(found), len(columns), dtype=torch.float64)
+    weights.scatter_(
+        1, torch.tensor(places).view(len(found), -1), torch.tensor([row for _, row in found], dtype=torch.float64)
+    )
+    return torch.tensor(list(columns), dtype=torch.int64), weights
 
 
 @lru_cache(maxsize=1 << 14)

@@ -68,7 +68,9 @@ class IPNDMSampler(Sampler):
                 x = torch.add(D_x, x, alpha=level_next)
             else:
                 slopes = [(level, x - D_x), *slopes[: self.order - 1]]
-                for weight, (past, slope) in zip(ADAMS[len(slopes) - 1], slopes, strict=True):
-                    x = torch.add(x, slope, alpha=weight * (level_next - level) / past)
+                step, weights = level_next - level, ADAMS[len(slopes) - 1]
+                x = torch.add(x, slopes[0][1], alpha=weights[0] * step / level)
+                for weight, (past, slope) in zip(weights[1:], slopes[1:], strict=True):
+                    x.add_(slope, alpha=weight * step / past)
             report(i)
         return back(x)

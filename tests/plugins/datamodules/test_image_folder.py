@@ -55,6 +55,15 @@ def test_batches_hold_what_was_asked_for(ten):
     assert list(next(iter(ImageFolder(ten, 4).train_dataloader()))) == ["image"]
 
 
+def test_constants_are_the_same_for_every_image(ten):
+    data = ImageFolder(ten, size=4, batch_size=5, captions=True, constants={"guidance": 3.5})
+    for loader in (data.train_dataloader(), data.val_dataloader() or []):
+        for batch in loader:
+            assert torch.equal(batch["guidance"].float(), torch.full((len(batch["image"]),), 3.5))
+    with pytest.raises(ValueError, match="constants: 'txt' is an entry that this data makes itself"):
+        ImageFolder(ten, size=4, captions=True, constants={"txt": 1.0})
+
+
 def test_sizes_are_height_first(tmp_path):
     gray(tmp_path / "wide.png", 0, size=(12, 6))
     data = ImageFolder(tmp_path, size=4, batch_size=1, sizes=True, channels=1)

@@ -45,6 +45,9 @@ def test_the_last_layer_and_the_pooled_text_are_transformers_own(clip):
     torch.testing.assert_close(z, out.last_hidden_state)
     torch.testing.assert_close(pooled, out.pooler_output)
     torch.testing.assert_close(embed(clip, layer="pooled"), out.pooler_output[:, None])
+    torch.testing.assert_close(embed(clip, layer="none"), out.pooler_output)
+    shapes = {"model": str(clip), "max_length": 16, "chunks": 1, "return_pooled": False}
+    assert ClipTextEmbedder.shapes(None, layer="none", **shapes) == [tuple(out.pooler_output.shape[1:])]
 
 
 @pytest.mark.parametrize("weighting", [False, True])

@@ -46,6 +46,7 @@ def test_tokens_are_those_of_transformers(either):
         masked = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).last_hidden_state
         torch.testing.assert_close(cls(folder, 12)(TEXTS), unmasked)
         z = cls(folder, 12, mask_padding=True)(TEXTS)
+        torch.testing.assert_close(cls(folder, 12, mask_padding="attention")(TEXTS), masked)
     torch.testing.assert_close(z, masked * rows["attention_mask"][:, :, None])
     assert not z[1, 3:].any()
 
