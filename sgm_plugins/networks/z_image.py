@@ -86,10 +86,6 @@ class ZImageTransformer(nn.Module):
         self.context_refiner = blocks(n_refiner_layers, modulated=False)
         self.layers = blocks(n_layers, modulated=True)
         self.final_layer = FinalLayer(dim, in_channels * patch_size**2)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and ("adaLN_modulation" in name or name == "final_layer.linear"):
-                nn.init.zeros_(module.weight)
-                nn.init.zeros_(module.bias)
 
     @staticmethod
     def shapes(*, in_channels: int, context_dim: int) -> dict[str, Takes]:

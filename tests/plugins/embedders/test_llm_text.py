@@ -8,6 +8,7 @@ transformers = pytest.importorskip("transformers")
 from transformers import AutoTokenizer, Qwen3Model  # noqa: E402
 
 from sgm_plugins.embedders.llm_text import LLMTextEmbedder  # noqa: E402
+from sgm_plugins.embedders.token_mask import TokenMask  # noqa: E402
 
 TEXTS = ["a cat", "", "a longer text of a few words"]
 CHAT = {"template": "chat", "chat_options": {"enable_thinking": True}}
@@ -86,6 +87,15 @@ def test_a_chat_has_a_system_message_and_options(qwen3):
     assert torch.equal(chat(["a cat"]), plain(["[s] be short\n[u] a cat\n[a] 00"]))
     thinking = LLMTextEmbedder(qwen3, max_length=60, **CHAT).eval()
     assert torch.equal(thinking(["a cat"]), plain(["[u] a cat\n[a]"]))
+
+
+def test_a_mask_with_the_same_template_marks_the_tokens(qwen3):
+    """The features of padding are zero, and none of the others."""
+    for options in ({}, CHAT, {"template": "say {prompt} now", "drop_prefix": 3}):
+        options = {"max_length": 30, **options}
+        mask = TokenMask(qwen3, **{"template": "{prompt}", **options})(TEXTS)
+        z = LLMTextEmbedder(qwen3, **options).eval()(TEXTS)
+        assert torch.equal(mask.bool(), z.abs().sum(dim=-1) > 0)
 
 
 def test_what_is_cut_off_is_counted_with_the_template_and_told(qwen3):
