@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from sgm_core.checkpoints.family import Family, Form, Found, Model, Request, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, NETWORK
 from sgm_core.errors import SgmError
+from sgm_plugins.families.flow_schedule import shifted_once
 from sgm_plugins.families.flux_names import flux_rules
 from sgm_plugins.families.text import clip_rules
 from sgm_plugins.families.vae import first_stage, vae_rules
@@ -28,14 +29,6 @@ AUTOENCODER = {
     "scaling_factor": 0.3611,
 }
 """The published one's settings, by the names of diffusers."""
-
-SHIFT = (
-    ("base_shift", "base_shift", 0.5),
-    ("max_shift", "max_shift", 1.15),
-    ("base_tokens", "base_image_seq_len", 256),
-    ("max_tokens", "max_image_seq_len", 4096),
-)
-"""Of the levels, by the size of a picture: our parameter, that of diffusers' scheduler, and its default."""
 
 HEAD, AXES = 128, [16, 56, 56]
 """The published ones' width of a head, and how it is divided between the axes of a position."""
@@ -181,18 +174,9 @@ class FluxFamily(Family, ABC):
         return {"use": "t5", "model": model, "max_length": 512, "load_weights": False, **_tokenizer(found, tokenizer)}
 
     def schedule(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        """The sampler, with the levels that the pipelines of diffusers give their scheduler: evenly spaced times,
-        shifted once."""
+        """The sampler. The pipelines of diffusers give their scheduler evenly spaced times."""
         scheduler = told.get("scheduler/scheduler_config") or {"use_dynamic_shifting": self.shifts}
-        shifted: dict[str, Any] = {"use": "shifted", "discretization": "flow"}
-        if scheduler.get("use_dynamic_shifting"):
-            shifted |= {ours: scheduler.get(name, value) for ours, name, value in SHIFT}
-        else:
-            shifted["shift"] = float(scheduler.get("shift", 1.0))
-        if scheduler.get("shift_terminal"):
-            shifted["terminal"] = scheduler["shift_terminal"]
-        plain = shifted.get("shift") == 1.0 and "terminal" not in shifted
-        return {"use": "euler_edm", "num_steps": self.steps, "discretization": "flow" if plain else shifted}
+        return {"use": "euler_edm", "num_steps": self.steps, "discretization": shifted_once(scheduler)}
 
 
 class FluxDev(FluxFamily):
