@@ -84,7 +84,7 @@ class ClipTextEmbedder(nn.Module):
         layer: str,
         chunks: int,
         return_pooled: bool,
-        projected: bool,
+        projected: bool = False,
     ) -> list[Shape] | None:
         config = known_config(model, KNOWN)
         if config is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -32,6 +32,18 @@ KNOWN: dict[str, dict[str, Any]] = {
 """The configuration of the encoder of Stable Diffusion 3, FLUX.1 and Chroma: a checkpoint needs no folder of it."""
 
 
+class _Shared(nn.Module):
+    """Another module, under a second name that has no parameters: one tensor has one key."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = [module]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        features: Tensor = self.module[0](ids)
+        return features
+
+
 class T5TextEmbedder(nn.Module):
     """Raffel et al. 2020, arXiv:1910.10683: the text encoder of Imagen, and of many since.
 
@@ -51,6 +63,9 @@ class T5TextEmbedder(nn.Module):
         ValueError: no such model, or it cannot be loaded.
     """
 
+    ignored_keys: ClassVar[tuple[str, ...]] = ("transformer.encoder.embed_tokens.weight",)
+    """Another name of `transformer.shared.weight`, which some files have, too."""
+
     def __init__(
         self,
         model: str | Path = "google/t5-v1_1-xxl",
@@ -62,6 +77,7 @@ class T5TextEmbedder(nn.Module):
     ) -> None:
         super().__init__()
         self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only, KNOWN)
+        self.transformer.encoder.embed_tokens = _Shared(self.transformer.shared)
         self.mask_padding = mask_padding
         self.texts = Texts(tokenizer or model, max_length, local_files_only)
 

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 from sgm_core.checkpoints.family import Family, Form, Found, Model, Request, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, NETWORK
 from sgm_core.errors import SgmError
+from sgm_plugins.families import settings
 from sgm_plugins.families.flow_schedule import shifted_once
+from sgm_plugins.families.flux_folder import folder_files
 from sgm_plugins.families.flux_names import flux_rules
 from sgm_plugins.families.text import clip_rules
 from sgm_plugins.families.vae import first_stage, vae_rules
@@ -154,6 +156,16 @@ class FluxFamily(Family, ABC):
                 "sampler": self.schedule(found.told),
             }
         }
+
+    def folder(self, form: str, shapes: Shapes, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """See `Family`. What its keys do not tell, a reference among the embedders does: it is Kontext then."""
+        if form != "diffusers":
+            return None
+        told = {"transformer/config": {"axes_dims_rope": settings.value(config, "model.network.axes_dim")}}
+        slots = settings.value(config, "model.conditioner.embedders") or []
+        edits = any(slot.get("output") == "reference" for slot in slots)
+        pipeline = "FluxKontextPipeline" if edits else self.pipelines[0]
+        return folder_files(shapes, config, network_of(shapes, told), pipeline, self.texts)
 
     def slots(self, found: Found) -> list[dict[str, Any]]:
         """What the network is told: for CLIP and T5."""
