@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("transformers")
 
 from support.shipped import LARGE
-from support.tiny_transformers import write_clip
+from support.tiny_transformers import write_clip, write_t5
 
 import sgm_core as sgm
 from sgm_core.checkpoints.files import save_weights
@@ -39,7 +39,33 @@ SDXL = [
     "model.conditioner.embedders[0].embedder.layer_idx=2",
     *[f"model.conditioner.embedders[{i}].embedder.{what}" for i in (0, 1) for what in ("model=clip", "max_length=16")],
 ]
+FLUX_NETWORK = {
+    "hidden_size": 32,
+    "num_heads": 2,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [4, 6, 6],
+    "context_dim": 24,
+}
+SIXTEEN = {**AUTOENCODER, "embed_dim": 16, "z_channels": 16, "quant_conv": False}
+CHROMA = [
+    *[f"model.network.{key}={value}" for key, value in FLUX_NETWORK.items()],
+    *[f"model.network.approximator_{what}" for what in ("depth=1", "dim=16", "channels=16")],
+    f"model.first_stage={json.dumps(SIXTEEN)}",
+    *[f"model.conditioner.embedders[{i}].embedder.{what}" for i in (0, 1) for what in ("model=t5", "max_length=12")],
+]
+FLUX = [
+    *[f"model.network.{key}={value}" for key, value in FLUX_NETWORK.items()],
+    "model.network.vector_dim=32",
+    f"model.first_stage={json.dumps(SIXTEEN)}",
+    *[f"model.conditioner.embedders[0].embedder.{what}" for what in ("model=clip", "max_length=16")],
+    *[f"model.conditioner.embedders[1].embedder.{what}" for what in ("model=t5", "max_length=12")],
+]
 SMALL = {
+    "chroma_lora": CHROMA,
+    "flux_dev_finetune": FLUX,
+    "flux_dev_lora": FLUX,
+    "flux_schnell_lora": FLUX,
     "class_latent": [*NETWORK, *STAGE, "model.network.num_head_channels=16", "vars.classes=2"],
     "txt2img_clip": [
         *[*NETWORK, *STAGE],
@@ -57,6 +83,16 @@ BATCHES = {
     "sd_xl_finetune": {"txt": ["a cat"]} | SIZES,
 }
 BATCHES["sd_xl_lora"] = BATCHES["sd_xl_finetune"]
+BATCHES["chroma_lora"] = BATCHES["flux_schnell_lora"] = {"txt": ["a cat"]}
+BATCHES["flux_dev_lora"] = BATCHES["flux_dev_finetune"] = {"txt": ["a cat"], "guidance": [3.5]}
+BASES = {
+    "sd_xl_lora": "sd_xl_base",
+    "flux_dev_lora": "flux_dev",
+    "flux_schnell_lora": "flux_schnell",
+    "chroma_lora": "chroma",
+}
+FILES = {"sd_xl_base": "sd_xl_base_1.0"}
+"""What the configs call the weights of a model, if not by its name."""
 
 
 def test_each_large_config_has_its_test_here():
@@ -74,13 +110,18 @@ def folder(tmp_path_factory) -> Path:
             image.save(folder / name)
         (folder / f"data/images/{i}.txt").write_text("a cat")
     write_clip(folder / "clip")
+    write_t5(folder / "t5")
     (folder / "checkpoints").mkdir()
     torch.manual_seed(0)
     save_weights(sgm.build("first_stages", AUTOENCODER), folder / "checkpoints/autoencoder.safetensors", None)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        engine = sgm.build_engine(sgm.load_config("sd_xl_base", overrides=SDXL))
-        save_weights(engine, folder / "checkpoints/sd_xl_base_1.0.safetensors", None)
+        for name, base in BASES.items():
+            engine = sgm.build_engine(sgm.load_config(base, overrides=SMALL[name]))
+            for parameter in engine.model.parameters():
+                if not parameter.any():  # what starts as zero hides all that comes before it
+                    torch.nn.init.normal_(parameter, std=0.05)
+            save_weights(engine, folder / f"checkpoints/{FILES.get(base, base)}.safetensors", None)
     return folder
 
 
@@ -96,20 +137,22 @@ def trained(name: str, folder: Path, *overrides: str) -> Run:
 
 @pytest.mark.parametrize("name", LARGE)
 def test_it_trains_two_steps_and_samples_one_image(name, folder, monkeypatch):
-    if name == "sd_xl_lora":
+    if name in BASES:
         pytest.importorskip("peft")
     monkeypatch.chdir(folder)
     run = trained(name, folder)
     engine = sgm.load_engine(run.folder)
-    images = engine.generate(BATCHES[name], shape=(4, 8, 8), num_steps=2)
+    shape = (16 if name.startswith(("flux", "chroma")) else 4, 8, 8)
+    images = engine.generate(BATCHES[name], shape=shape, num_steps=2)
     assert images.shape == (1, 3, 64, 64)
     assert images.isfinite().all()
-    if name == "sd_xl_lora":
-        base = sgm.build_engine(sgm.load_config("sd_xl_base", overrides=SDXL)).eval()
-        base.load_weights("checkpoints/sd_xl_base_1.0.safetensors")
+    if name in BASES:
+        base = sgm.build_engine(sgm.load_config(BASES[name], overrides=SMALL[name])).eval()
+        base.load_weights(f"checkpoints/{FILES.get(BASES[name], BASES[name])}.safetensors")
         load_lora(base, run.folder)
-        expected = base.generate(BATCHES[name], shape=(4, 8, 8), num_steps=2)
+        expected = base.generate(BATCHES[name], shape=shape, num_steps=2)
         torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-4)
+        assert any(value.any() for key, value in engine.state_dict().items() if ".lora_B." in key)
 
 
 def test_the_targets_that_the_lora_config_names_in_a_comment_are_of_both_text_encoders(folder, monkeypatch):

@@ -13,7 +13,7 @@ from torch.nn.functional import silu
 from sgm_plugins.autoencoding.encoder import Count
 from sgm_plugins.autoencoding.layout import Layout, Level, Middle, apply
 from sgm_plugins.networks.ddpm_blocks import EPS, AttentionType, ResnetBlock, Upsample, attention_block
-from sgm_plugins.networks.group_norm import GroupNorm
+from sgm_plugins.networks.group_norm import GROUPS, GroupNorm
 
 
 class DecoderLayers(nn.Module):
@@ -27,6 +27,7 @@ class DecoderLayers(nn.Module):
         output: makes the last convolution, of a number of channels.
         resamp_with_conv: a convolution after each doubling.
         tanh_out: images pass through tanh.
+        groups: of channels that are normalized together, before the output.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class DecoderLayers(nn.Module):
         output: Callable[[int], nn.Conv2d],
         resamp_with_conv: bool,
         tanh_out: bool,
+        groups: int = GROUPS,
     ) -> None:
         super().__init__()
         self.factor = layout.factor
@@ -55,7 +57,7 @@ class DecoderLayers(nn.Module):
                 width = out
             levels.insert(0, Level(block, attn, upsample=Upsample(width, use_conv=resamp_with_conv) if i else None))
         self.up = nn.ModuleList(levels)  # as checkpoints number them: 0 is the last, at full size
-        self.norm_out = GroupNorm(width, eps=EPS)
+        self.norm_out = GroupNorm(width, EPS, groups)
         self.conv_out = output(width)
 
     @property
@@ -78,7 +80,7 @@ class Decoder(DecoderLayers):
     The defaults are those of Stable Diffusion and SDXL. Parameters are named as in their checkpoints.
 
     Args:
-        ch: width of the last level before `ch_mult`; a multiple of 32.
+        ch: width of the last level before `ch_mult`; a multiple of `groups`.
         ch_mult: the width of each level in `ch`, as in the encoder: the last one comes first.
         num_res_blocks: residual blocks per level, less one.
         attn_resolutions: sizes of the levels with attention, for images of size `resolution`.
@@ -89,15 +91,16 @@ class Decoder(DecoderLayers):
         resamp_with_conv: a convolution after each doubling.
         attn_type: of the levels with attention and of the middle; "none" takes it out of both.
         tanh_out: images pass through tanh.
+        groups: of channels that are normalized together.
 
     Raises:
-        ValueError: no level, widths that are no multiple of 32, attention at a size that no level has.
+        ValueError: no level, widths that are no multiple of `groups`, attention at a size that no level has.
     """
 
     def __init__(
         self,
         ch: Count = 128,
-        ch_mult: list[int] = [1, 2, 4, 4],  # noqa: B006 - the type that the schema shows; never changed
+        ch_mult: list[int | float] = [1, 2, 4, 4],  # noqa: B006 - the type that the schema shows; never changed
         num_res_blocks: Count = 2,
         attn_resolutions: list[int] = [],  # noqa: B006
         resolution: Count = 256,
@@ -107,15 +110,17 @@ class Decoder(DecoderLayers):
         resamp_with_conv: bool = True,
         attn_type: AttentionType = "vanilla",
         tanh_out: bool = False,
+        groups: Count = GROUPS,
     ) -> None:
         super().__init__(
             layout=Layout(ch, ch_mult, num_res_blocks, attn_resolutions, resolution),
             z_channels=z_channels,
-            resnet=partial(ResnetBlock, dropout=dropout),
-            attention=partial(attention_block, attn_type),
+            resnet=partial(ResnetBlock, dropout=dropout, groups=groups),
+            attention=partial(attention_block, attn_type, groups=groups),
             output=partial(nn.Conv2d, out_channels=out_ch, kernel_size=3, padding=1),
             resamp_with_conv=resamp_with_conv,
             tanh_out=tanh_out,
+            groups=groups,
         )
 
     def forward(self, z: Tensor) -> Tensor:

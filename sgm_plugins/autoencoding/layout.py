@@ -11,11 +11,12 @@ class Layout:
     A level is one resolution; level i works on `ch * ch_mult[i]` channels at 1 / 2**i of the size.
 
     Raises:
-        ValueError: no level, fewer than one block, or attention at a resolution that no level has.
+        ValueError: no level, fewer than one block, a width that is no whole number, or attention at a resolution that
+            no level has.
     """
 
     def __init__(
-        self, ch: int, ch_mult: list[int], num_res_blocks: int, attn_resolutions: list[int], resolution: int
+        self, ch: int, ch_mult: list[int | float], num_res_blocks: int, attn_resolutions: list[int], resolution: int
     ) -> None:
         if not ch_mult or num_res_blocks < 1:
             raise ValueError(
@@ -27,7 +28,9 @@ class Layout:
                 f"attn_resolutions is {attn_resolutions}; the levels for images of resolution {resolution} "
                 f"have the resolutions {resolutions}"
             )
-        self.widths = [ch * mult for mult in ch_mult]
+        self.widths = [round(ch * mult) for mult in ch_mult]
+        if any(abs(ch * mult - width) > 1e-6 * width for mult, width in zip(ch_mult, self.widths, strict=True)):
+            raise ValueError(f"ch {ch} and ch_mult {ch_mult} give levels of {[ch * mult for mult in ch_mult]} channels")
         self.num_res_blocks = num_res_blocks
         self.attends = [size in attn_resolutions for size in resolutions]
         self.factor = 2 ** (len(ch_mult) - 1)

@@ -43,7 +43,7 @@ class TemporalDecoder(DecoderLayers):
     def __init__(
         self,
         ch: Count = 128,
-        ch_mult: list[int] = [1, 2, 4, 4],  # noqa: B006 - the type that the schema shows; never changed
+        ch_mult: list[int | float] = [1, 2, 4, 4],  # noqa: B006 - the type that the schema shows; never changed
         num_res_blocks: Count = 2,
         attn_resolutions: list[int] = [],  # noqa: B006
         resolution: Count = 256,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -16,6 +16,32 @@ from sgm_plugins.embedders.token_count import TokenCount
 from sgm_plugins.embedders.token_sequence import Texts, load_encoder, width_of
 
 Length = Annotated[int, Ge(1)]
+
+KNOWN: dict[str, dict[str, Any]] = {
+    "google/t5-v1_1-xxl": {
+        "model_type": "t5",
+        "vocab_size": 32128,
+        "d_model": 4096,
+        "d_kv": 64,
+        "d_ff": 10240,
+        "num_layers": 24,
+        "num_heads": 64,
+        "feed_forward_proj": "gated-gelu",
+    },
+}
+"""The configuration of the encoder of Stable Diffusion 3, FLUX.1 and Chroma: a checkpoint needs no folder of it."""
+
+
+class _Shared(nn.Module):
+    """Another module, under a second name that has no parameters: one tensor has one key."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = [module]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        features: Tensor = self.module[0](ids)
+        return features
 
 
 class T5TextEmbedder(nn.Module):
@@ -37,6 +63,9 @@ class T5TextEmbedder(nn.Module):
         ValueError: no such model, or it cannot be loaded.
     """
 
+    ignored_keys: ClassVar[tuple[str, ...]] = ("transformer.encoder.embed_tokens.weight",)
+    """Another name of `transformer.shared.weight`, which some files have, too."""
+
     def __init__(
         self,
         model: str | Path = "google/t5-v1_1-xxl",
@@ -47,13 +76,14 @@ class T5TextEmbedder(nn.Module):
         tokenizer: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only)
+        self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only, KNOWN)
+        self.transformer.encoder.embed_tokens = _Shared(self.transformer.shared)
         self.mask_padding = mask_padding
         self.texts = Texts(tokenizer or model, max_length, local_files_only)
 
     @staticmethod
     def shapes(texts: Shape | None, *, model: str | Path, max_length: int) -> Shape:
-        return (max_length, width_of(model))
+        return (max_length, width_of(model, KNOWN))
 
     def forward(self, texts: list[str]) -> Tensor:
         """b texts -> tokens (b, max_length, width). ValueError as `check`, and where there is no tokenizer."""

@@ -87,17 +87,32 @@ def vae_settings(config: Config, shapes: Shapes, levels: int, blocks: int) -> di
     """Of an `AutoencoderKL`; arguments as `unet_settings`."""
     latent = value(config, "model.latent_shape")
     widths = [shapes[f"encoder.down.{n}.block.0.conv1.weight"][0] for n in range(levels)]
+    stage = value(config, "model.first_stage")
+    stage = stage if isinstance(stage, Mapping) else {}
+    whole, shift, scale = value(config, "model.scale_factor"), stage.get("shift", 0.0), stage.get("scale", 1.0)
+    normalized: dict[str, Any] = {"scaling_factor": 1.0 if whole is None else whole}
+    if isinstance(shift, list) or isinstance(scale, list):
+        channels = shapes["decoder.conv_in.weight"][1]
+        shifts, scales = (given if isinstance(given, list) else [given] * channels for given in (shift, scale))
+        normalized |= {"latents_mean": shifts, "latents_std": [1 / number for number in scales]}
+    else:
+        normalized["scaling_factor"] *= scale
+        normalized |= {"shift_factor": shift} if shift else {}
     return {
         "_class_name": "AutoencoderKL",
         "in_channels": shapes["encoder.conv_in.weight"][1],
         "out_channels": shapes["decoder.conv_out.weight"][0],
-        "latent_channels": shapes["post_quant_conv.weight"][1],
+        "latent_channels": shapes["decoder.conv_in.weight"][1],
         "block_out_channels": widths,
         "layers_per_block": blocks - 1,  # the encoder's; the decoder has one more on both sides
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "sample_size": latent[-1] * 2 ** (levels - 1) if latent else None,
-        "scaling_factor": value(config, "model.scale_factor"),
+        "norm_num_groups": stage.get("groups", 32),
+        "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in shapes,
+        "use_quant_conv": "quant_conv.weight" in shapes,
+        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+        **normalized,
         "force_upcast": value(config, "model.first_stage_autocast") is False,
     }
 

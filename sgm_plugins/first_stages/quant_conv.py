@@ -1,4 +1,4 @@
-"""What the first stages of Stable Diffusion and its VQ forerunner have in common: 1x1 convolutions on the latents."""
+"""What the first stages of latent diffusion have in common: 1x1 convolutions on the latents, which newer ones lack."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ class QuantConvFirstStage(RegularizedFirstStage):
 
     The convolutions change the channels from those of encoder and decoder, `z_channels`, to those of the latents,
     `embed_dim`; both times two where the encoder gives mean and log variance.
+
+    Args:
+        quant_conv: whether there are these two convolutions.
+
+    Raises:
+        ValueError: none, and another number of channels.
     """
 
     def __init__(
@@ -29,11 +35,17 @@ class QuantConvFirstStage(RegularizedFirstStage):
         chunk: int | None,
         tiling: Tiling | None,
         weights: Path | None,
+        quant_conv: bool = True,
     ) -> None:
         super().__init__(encoder, decoder, regularizer, chunk, tiling)
         moments, z_channels = encoder.conv_out.out_channels, decoder.conv_in.in_channels
-        self.quant_conv = nn.Conv2d(moments, moments // z_channels * embed_dim, 1)
-        self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+        if not quant_conv and embed_dim != z_channels:
+            raise ValueError(
+                f"embed_dim is {embed_dim} and z_channels {z_channels}; without quant_conv they are the same number"
+            )
+        wide = moments // z_channels * embed_dim
+        self.quant_conv = nn.Conv2d(moments, wide, 1) if quant_conv else nn.Identity()
+        self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1) if quant_conv else nn.Identity()
         self.start_from(weights)
 
     def _encode(self, x: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class VQFirstStage(QuantConvFirstStage):
         z_channels: Count = 3,
         beta: Annotated[float, Ge(0)] = 0.25,
         ch: Count = 128,
-        ch_mult: list[int] = [1, 2, 4],  # noqa: B006 - the type that the schema shows; never changed
+        ch_mult: list[int | float] = [1, 2, 4],  # noqa: B006 - the type that the schema shows; never changed
         num_res_blocks: Count = 2,
         attn_resolutions: list[int] = [],  # noqa: B006
         resolution: Count = 256,

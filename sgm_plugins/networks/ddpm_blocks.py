@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad, scaled_dot_product_attention, silu
 
-from sgm_plugins.networks.group_norm import GroupNorm
+from sgm_plugins.networks.group_norm import GROUPS, GroupNorm
 from sgm_plugins.networks.named_blocks import Mode
 from sgm_plugins.networks.resample import Upsample
 
@@ -31,20 +31,26 @@ class ResnetBlock(nn.Module):
         out_channels: of the output; as the input unless given.
         temb_channels: width of the noise level's embedding; None: the block takes none.
         dropout: before the second convolution.
+        groups: of channels that are normalized together.
 
     Raises:
-        ValueError: channels that are no multiple of 32.
+        ValueError: channels that are no multiple of `groups`.
     """
 
     def __init__(
-        self, channels: int, out_channels: int | None = None, temb_channels: int | None = None, dropout: float = 0.0
+        self,
+        channels: int,
+        out_channels: int | None = None,
+        temb_channels: int | None = None,
+        dropout: float = 0.0,
+        groups: int = GROUPS,
     ) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
-        self.norm1 = GroupNorm(channels, eps=EPS)
+        self.norm1 = GroupNorm(channels, EPS, groups)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
         self.temb_proj = None if temb_channels is None else nn.Linear(temb_channels, out_channels)
-        self.norm2 = GroupNorm(out_channels, eps=EPS)
+        self.norm2 = GroupNorm(out_channels, EPS, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.nin_shortcut = nn.Identity() if out_channels == channels else nn.Conv2d(channels, out_channels, 1)
@@ -64,12 +70,12 @@ class AttnBlock(nn.Module):
     """Single-head self-attention over all cells of the grid, with a residual connection.
 
     Raises:
-        ValueError: channels that are no multiple of 32.
+        ValueError: channels that are no multiple of `groups`, which are normalized together.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int = GROUPS) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels, eps=EPS)
+        self.norm = GroupNorm(channels, EPS, groups)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -110,14 +116,14 @@ class LinearAttnBlock(nn.Module):
         return y
 
 
-def attention_block(kind: AttentionType, channels: int) -> nn.Module:
+def attention_block(kind: AttentionType, channels: int, groups: int = GROUPS) -> nn.Module:
     """The attention of a level, (b, channels, h, w) -> the same shape.
 
     Raises:
         ValueError: another kind.
     """
     if kind == "vanilla":
-        return AttnBlock(channels)
+        return AttnBlock(channels, groups)
     if kind == "linear":
         return LinearAttnBlock(channels)
     if kind == "none":

@@ -7,22 +7,22 @@ from torch import Tensor, nn
 from torch.nn.functional import group_norm
 
 GROUPS = 32
-"""As in Wu & He 2018, arXiv:1803.08494, and in every public checkpoint."""
+"""As in Wu & He 2018, arXiv:1803.08494, and in every public checkpoint of a U-Net."""
 
 
 class GroupNorm(nn.GroupNorm):
-    """Normalizes 32 groups of channels; float16 and bfloat16 are computed in float32.
+    """Normalizes groups of channels, 32 by default; float16 and bfloat16 are computed in float32.
 
     torch keeps a group's mean and inverse deviation in the dtype of the input, and bfloat16 has 8 bits.
 
     Raises:
-        ValueError: the channels cannot be split into 32 groups.
+        ValueError: the channels cannot be split into so many groups.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        if channels < 1 or channels % GROUPS:
-            raise ValueError(f"{channels} channels: group normalization needs a multiple of {GROUPS}")
-        super().__init__(GROUPS, channels, eps=eps)
+    def __init__(self, channels: int, eps: float = 1e-5, groups: int = GROUPS) -> None:
+        if channels < 1 or channels % groups:
+            raise ValueError(f"{channels} channels: group normalization needs a multiple of {groups}")
+        super().__init__(groups, channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b, channels, *grid) -> the same shape and dtype, a new tensor."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -47,6 +47,8 @@ class ZImageTransformer(nn.Module):
     """
 
     compile_regions = (ZImageBlock,)
+    ignored_keys: ClassVar[tuple[str, ...]] = ("norm_final.weight",)
+    """In files of ComfyUI; nothing computes with it."""
 
     def __init__(
         self,
@@ -86,10 +88,6 @@ class ZImageTransformer(nn.Module):
         self.context_refiner = blocks(n_refiner_layers, modulated=False)
         self.layers = blocks(n_layers, modulated=True)
         self.final_layer = FinalLayer(dim, in_channels * patch_size**2)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and ("adaLN_modulation" in name or name == "final_layer.linear"):
-                nn.init.zeros_(module.weight)
-                nn.init.zeros_(module.bias)
 
     @staticmethod
     def shapes(*, in_channels: int, context_dim: int) -> dict[str, Takes]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from sgm_plugins.networks.heads import attended, heads_of
+from sgm_plugins.networks.modulation import zeroed
 from sgm_plugins.networks.rope import rotated
 
 LEVEL_DIM = 256
@@ -64,7 +65,7 @@ class ZImageBlock(nn.Module):
         self.ffn_norm2 = nn.RMSNorm(dim, eps=eps)
         self.adaLN_modulation = None
         if modulated:
-            self.adaLN_modulation = nn.Sequential(nn.Linear(min(dim, LEVEL_DIM), 4 * dim))
+            self.adaLN_modulation = nn.Sequential(zeroed(nn.Linear(min(dim, LEVEL_DIM), 4 * dim)))
 
     def forward(self, x: Tensor, angles: Tensor, mask: Tensor | None, level: Tensor | None) -> Tensor:
         """Tokens (b, n, dim), like x.
@@ -82,7 +83,8 @@ class ZImageBlock(nn.Module):
         h = self.attention(self.attention_norm1(x) * (1 + scale), angles, mask)
         x = x + gate.tanh() * self.attention_norm2(h)
         h = self.feed_forward(self.ffn_norm1(x) * (1 + ffn_scale))
-        return x + ffn_gate.tanh() * self.ffn_norm2(h)
+        h = self.ffn_norm2(h)
+        return x + ffn_gate.tanh() * h
 
 
 class FinalLayer(nn.Module):
@@ -91,8 +93,8 @@ class FinalLayer(nn.Module):
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
         self.norm_final = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(dim, out_dim)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(min(dim, LEVEL_DIM), dim))
+        self.linear = zeroed(nn.Linear(dim, out_dim))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), zeroed(nn.Linear(min(dim, LEVEL_DIM), dim)))
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         y: Tensor = self.linear(self.norm_final(x) * (1 + self.adaLN_modulation(level)[:, None]))

@@ -188,6 +188,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "embedders/clip_t5": {"clip_model": "clip", "t5_model": "t5", "clip_max_length": 16, "t5_max_length": 16}
     | {"inputs": CAPTIONS},
     "embedders/hf_text": {"model": "bert", "max_length": 9, "inputs": CAPTIONS},
+    "embedders/llm_text": {"model": "qwen3", "max_length": 9, "inputs": CAPTIONS},
     "embedders/clip_image": {"model": "clip", "output_tokens": True, "inputs": {"image": RGB}},
     "embedders/clip_image_prediction": {"embedder": {"use": "clip_image", "model": "clip"}, "n_copies": 2}
     | {"inputs": {"frames": RGB}},
@@ -198,6 +199,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "first_stages/autoencoder": PARTS | {"regularizer": "gaussian"},
     "first_stages/autoencoder_kl": HALVES,
     "first_stages/autoencoder_kl_mode": HALVES,
+    "first_stages/tiny": {"width": 8},
     "first_stages/vq": HALVES | {"n_embed": 16},
     "first_stages/temporal_autoencoder": PARTS | {"decoder": HALVES | {"use": "temporal"}, "regularizer": "gaussian"},
     "first_stages/integer": {"first_stage": {"use": "vq", "n_embed": 16} | HALVES},
@@ -270,7 +272,7 @@ def test_every_built_in_keeps_its_contract(name, tmp_path, monkeypatch):
         Image.fromarray(np.full((12, 10, 3), 40 * i, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
     write_mnist(tmp_path / "mnist")
     write_cifar10(tmp_path / "cifar10")
-    for folder in ("clip", "t5", "byt5", "bert"):
+    for folder in ("clip", "t5", "byt5", "bert", "qwen3"):
         if folder in str(BUILT_INS[name]) and "model" in str(BUILT_INS[name]):
             pytest.importorskip("transformers")
             from support import tiny_transformers

@@ -10,6 +10,10 @@ NEEDS = {"digits_text": "sgm-minilm"}
 
 
 PUBLIC = (
+    "chroma",
+    "flux_dev",
+    "flux_kontext",
+    "flux_schnell",
     "sd_1_5",
     "sd_2_1",
     "sd_2_1_768",
@@ -22,7 +26,16 @@ PUBLIC = (
 )
 """Configs of public models: in full size, without data. `tests/test_key_tables.py` has more of them."""
 
-LARGE = ("class_latent", "sd_xl_finetune", "sd_xl_lora", "txt2img_clip")
+LARGE = (
+    "chroma_lora",
+    "class_latent",
+    "flux_dev_finetune",
+    "flux_dev_lora",
+    "flux_schnell_lora",
+    "sd_xl_finetune",
+    "sd_xl_lora",
+    "txt2img_clip",
+)
 """Configs that train at full size, on your data. `tests/test_training_configs.py` trains them at a small one."""
 
 

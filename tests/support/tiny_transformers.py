@@ -15,6 +15,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPVisionConfig,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
 )
@@ -92,4 +94,23 @@ def write_bert(folder: Path) -> Path:
         vocab_size=size, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32
     )
     BertModel(config).save_pretrained(folder)
+    return folder
+
+
+CHAT = (
+    "{% for message in messages %}[{{ message.role[0] }}] {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[a]{% if not enable_thinking %} 00{% endif %}{% endif %}"
+)
+"""A chat template that knows the two options that encoders use."""
+
+
+def write_qwen3(folder: Path) -> Path:
+    """Qwen3 with its head, random weights, and a tokenizer of letters with a chat template."""
+    size = _write_letters(folder, None, "</s>")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": CHAT, "padding_side": "left"}))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 3, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=size, **sizes, **heads)).save_pretrained(folder)
     return folder
