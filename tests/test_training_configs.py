@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("transformers")
 
 from support.shipped import LARGE
-from support.tiny_transformers import write_clip
+from support.tiny_transformers import write_clip, write_qwen3
 
 import sgm_core as sgm
 from sgm_core.checkpoints.files import save_weights
@@ -39,6 +39,14 @@ SDXL = [
     "model.conditioner.embedders[0].embedder.layer_idx=2",
     *[f"model.conditioner.embedders[{i}].embedder.{what}" for i in (0, 1) for what in ("model=clip", "max_length=16")],
 ]
+Z_IMAGE = [
+    "model.network={use: z_image, in_channels: 4, dim: 48, n_layers: 2, n_refiner_layers: 1, n_heads: 3}",
+    "model.network.context_dim=24",
+    "model.network.axes_dims=[4, 6, 6]",
+    f"model.first_stage={json.dumps(AUTOENCODER)}",
+    *[f"model.conditioner.embedders[{i}].embedder.max_length=24" for i in (0, 1)],
+    "model.conditioner.embedders[0].embedder.model=qwen3",
+]
 SMALL = {
     "class_latent": [*NETWORK, *STAGE, "model.network.num_head_channels=16", "vars.classes=2"],
     "txt2img_clip": [
@@ -49,7 +57,14 @@ SMALL = {
     ],
     "sd_xl_finetune": SDXL,
     "sd_xl_lora": SDXL,
+    "z_image_turbo_lora": Z_IMAGE,
 }
+LORAS = {"sd_xl_lora": "sd_xl_base", "z_image_turbo_lora": "z_image_turbo"}
+"""Configs whose runs end with a LoRA, and those of their bases."""
+
+BASES = {"sd_xl_base": ("sd_xl_base_1.0", SDXL), "z_image_turbo": ("z_image_turbo", Z_IMAGE)}
+"""The names of their files, and what makes them small."""
+
 SIZES = {"original_size_as_tuple": [[64, 64]], "crop_coords_top_left": [[0, 0]], "target_size_as_tuple": [[64, 64]]}
 BATCHES = {
     "class_latent": {"cls": [1]},
@@ -57,6 +72,7 @@ BATCHES = {
     "sd_xl_finetune": {"txt": ["a cat"]} | SIZES,
 }
 BATCHES["sd_xl_lora"] = BATCHES["sd_xl_finetune"]
+BATCHES["z_image_turbo_lora"] = BATCHES["txt2img_clip"]
 
 
 def test_each_large_config_has_its_test_here():
@@ -74,13 +90,18 @@ def folder(tmp_path_factory) -> Path:
             image.save(folder / name)
         (folder / f"data/images/{i}.txt").write_text("a cat")
     write_clip(folder / "clip")
+    write_qwen3(folder / "qwen3")
     (folder / "checkpoints").mkdir()
     torch.manual_seed(0)
     save_weights(sgm.build("first_stages", AUTOENCODER), folder / "checkpoints/autoencoder.safetensors", None)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        engine = sgm.build_engine(sgm.load_config("sd_xl_base", overrides=SDXL))
-        save_weights(engine, folder / "checkpoints/sd_xl_base_1.0.safetensors", None)
+        for name, (file, small) in BASES.items():
+            engine = sgm.build_engine(sgm.load_config(name, overrides=small))
+            for parameter in engine.model.parameters():
+                if not parameter.any():  # what starts as zero hides all that comes before it
+                    torch.nn.init.normal_(parameter, std=0.05)
+            save_weights(engine, folder / f"checkpoints/{file}.safetensors", None)
     return folder
 
 
@@ -96,7 +117,7 @@ def trained(name: str, folder: Path, *overrides: str) -> Run:
 
 @pytest.mark.parametrize("name", LARGE)
 def test_it_trains_two_steps_and_samples_one_image(name, folder, monkeypatch):
-    if name == "sd_xl_lora":
+    if name in LORAS:
         pytest.importorskip("peft")
     monkeypatch.chdir(folder)
     run = trained(name, folder)
@@ -104,9 +125,10 @@ def test_it_trains_two_steps_and_samples_one_image(name, folder, monkeypatch):
     images = engine.generate(BATCHES[name], shape=(4, 8, 8), num_steps=2)
     assert images.shape == (1, 3, 64, 64)
     assert images.isfinite().all()
-    if name == "sd_xl_lora":
-        base = sgm.build_engine(sgm.load_config("sd_xl_base", overrides=SDXL)).eval()
-        base.load_weights("checkpoints/sd_xl_base_1.0.safetensors")
+    if name in LORAS:
+        file, small = BASES[LORAS[name]]
+        base = sgm.build_engine(sgm.load_config(LORAS[name], overrides=small)).eval()
+        base.load_weights(f"checkpoints/{file}.safetensors")
         load_lora(base, run.folder)
         expected = base.generate(BATCHES[name], shape=(4, 8, 8), num_steps=2)
         torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -17,6 +17,24 @@ from sgm_plugins.embedders.hidden_states import HiddenStates
 from sgm_plugins.embedders.template import Template
 from sgm_plugins.embedders.token_count import TokenCount
 from sgm_plugins.embedders.token_sequence import Texts, load_encoder, width_of
+
+KNOWN: dict[str, dict[str, Any]] = {
+    "Qwen/Qwen3-4B": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40960,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000,
+        "tie_word_embeddings": True,
+    },
+}
+"""What the config.json of text encoders of public models says. If the weights come from a checkpoint, it is enough."""
 
 
 class LLMTextEmbedder(nn.Module):
@@ -46,6 +64,9 @@ class LLMTextEmbedder(nn.Module):
             the prompt.
     """
 
+    ignored_keys: ClassVar[tuple[str, ...]] = ("transformer.lm_head.weight",)
+    """The head for the next token, in files that have it."""
+
     def __init__(
         self,
         model: str | Path,
@@ -62,7 +83,7 @@ class LLMTextEmbedder(nn.Module):
     ) -> None:
         super().__init__()
         around = Template(template, system, chat_options)
-        self.transformer = load_encoder(model, AutoModel, load_weights, local_files_only)
+        self.transformer = load_encoder(model, AutoModel, load_weights, local_files_only, KNOWN)
         self.states = HiddenStates(self.transformer, layers)
         self.join = join
         self.max_length, self.drop_prefix = max_length, drop_prefix
@@ -73,7 +94,7 @@ class LLMTextEmbedder(nn.Module):
     def shapes(
         texts: Shape | None, *, model: str | Path, max_length: int, layers: list[int], join: str
     ) -> Shape | None:
-        width = width_of(model)
+        width = width_of(model, KNOWN)
         if join == "stacked":
             return (len(layers), max_length, width)
         return (max_length, None if width is None else len(layers) * width)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from sgm_core.shapes import only_measured
 from sgm_plugins.embedders.clip_prompts import load_tokenizer
 from sgm_plugins.embedders.template import Template
 from sgm_plugins.embedders.token_count import CutTexts, TokenCount
-from sgm_plugins.pretrained import from_hub, guarded, load_pretrained, local_config, source_of
+from sgm_plugins.pretrained import from_hub, guarded, known_config, load_pretrained, source_of
 
 
 class Texts:
@@ -83,12 +84,19 @@ class Texts:
         return self._tokenizer
 
 
-def load_encoder(model: str | Path, auto: Any, load_weights: bool, local_files_only: bool) -> nn.Module:
+def load_encoder(
+    model: str | Path,
+    auto: Any,
+    load_weights: bool,
+    local_files_only: bool,
+    known: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+) -> nn.Module:
     """transformers' model for encoding; of one with a decoder the encoder alone.
 
     Args:
         auto: the class of transformers that loads it, `AutoModel` or `T5EncoderModel`.
         load_weights: false gives random ones; so does measuring.
+        known: configurations by the name of a model, which without weights needs nothing else then.
 
     Raises:
         ValueError: no such model, or it cannot be loaded.
@@ -100,16 +108,18 @@ def load_encoder(model: str | Path, auto: Any, load_weights: bool, local_files_o
         found = load_pretrained(auto, model, local_files_only)
     else:
         name, stay = source_of(model, local_files_only)
+        told = known.get(str(name))
         make: Any = partial(AutoModel.from_config, trust_remote_code=False) if auto is AutoModel else auto
-        found = make(from_hub(name, stay, lambda: AutoConfig.from_pretrained(str(name), **guarded(stay))))
+        config: Any = AutoConfig.for_model(**told) if told else None
+        found = make(config or from_hub(name, stay, lambda: AutoConfig.from_pretrained(str(name), **guarded(stay))))
     both_halves = auto is AutoModel and hasattr(found, "encoder") and hasattr(found, "decoder")
     module: nn.Module = found.get_encoder() if both_halves else found
     return module
 
 
-def width_of(model: str | Path) -> int | None:
-    """The width of the features, as the configuration of a local folder says it."""
-    config = local_config(model) or {}
+def width_of(model: str | Path, known: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> int | None:
+    """The width of the features, as the configuration of a local folder, or of a known model, says it."""
+    config = known_config(model, known) or {}
     config = {**config, **config.get("text_config", {})}
     width = config.get("d_model", config.get("hidden_size"))
     return width if isinstance(width, int) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -47,6 +47,8 @@ class ZImageTransformer(nn.Module):
     """
 
     compile_regions = (ZImageBlock,)
+    ignored_keys: ClassVar[tuple[str, ...]] = ("norm_final.weight",)
+    """In files of ComfyUI; nothing computes with it."""
 
     def __init__(
         self,
