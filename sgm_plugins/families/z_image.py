@@ -41,6 +41,7 @@ class ZImage(Family):
 
     title = "Z-Image"
     license = "Apache-2.0"
+    distilled: ClassVar[str] = "Z-Image-Turbo, if it is that, is distilled to 8 steps without guidance"
     forms = (
         Form(
             "diffusers",
