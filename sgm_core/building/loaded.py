@@ -59,23 +59,43 @@ def load_engine(
     """
     refuse_url(path)
     checkpoint = read_checkpoint(to_load(Path(path), verify))
+    engine = engine_of(
+        in_our_form(checkpoint),
+        choose_config(checkpoint, config),
+        dtype=dtype,
+        first_stage_dtype=first_stage_dtype,
+        device=device,
+        take_average=take_average,
+    )
+    return engine if config is not None else remembering(engine, checkpoint)
+
+
+def engine_of(
+    checkpoint: Checkpoint,
+    config: Config,
+    *,
+    dtype: torch.dtype | None = None,
+    first_stage_dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    take_average: bool = True,
+) -> DiffusionEngine:
+    """The engine of a config, with weights in our form. Arguments and errors are those of `load_engine`."""
     filled = partial(
         fill,
-        checkpoint=in_our_form(checkpoint),
+        checkpoint=checkpoint,
         take_average=take_average,
         dtype=dtype,
         first_stage_dtype=first_stage_dtype,
         device=torch.device(device),
     )
-    chosen = choose_config(checkpoint, config)
     try:
         with weightless():
-            engine = built(chosen)
+            engine = built(config)
         filled(engine)
     except BuildError:  # a constructor that looks at the values of its parameters
-        engine = built(chosen)
+        engine = built(config)
         filled(engine)
-    return engine if config is not None else remembering(engine, checkpoint)
+    return engine
 
 
 def remembering(engine: DiffusionEngine, checkpoint: Checkpoint) -> DiffusionEngine:

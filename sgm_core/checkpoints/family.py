@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 Shapes = Mapping[str, Sequence[int]]
@@ -76,6 +77,13 @@ class Request(NamedTuple):
     options: Mapping[str, Any] = {}  # what the user chose of `Family.options`, by the option's name
 
 
+class Found(NamedTuple):
+    """What is known of a model beside its tensors."""
+
+    told: Mapping[str, Any] = {}  # the JSON files of a folder of diffusers, by path without `.json`
+    places: Mapping[str, Path] = {}  # where a part is, by the name of its sub-folder there: "tokenizer_2"
+
+
 class Family:
     """The role of the kind `families`. A subclass sets the attributes that it needs; no method must be overridden."""
 
@@ -99,6 +107,18 @@ class Family:
         """Those of several models with the same keys and shapes that fit the JSON files of a folder, by path without
         `.json`: `scheduler/scheduler_config`."""
         return models
+
+    def config(self, form: str, shapes: Shapes, found: Found) -> Mapping[str, Any] | None:
+        """The config of a model of any size that is put together from its parts; None: only published models are built.
+
+        Args:
+            form: of its files.
+            shapes: of its tensors, by the keys of the files; a part in a folder of its own has the prefix of its name.
+
+        Raises:
+            SgmError: a part that is missing, or that this family cannot build.
+        """
+        return None
 
     def rules(self, form: str, keys: Collection[str]) -> Iterable[Rule]:
         """The names in a form. All keys of a file, of either side, say how many blocks there are."""
