@@ -95,8 +95,9 @@ class Family:
     lora_forms: ClassVar[tuple[str, ...]] = ()  # the forms whose names LoRA files use, beside ours
     lora_prefixes: ClassVar[Mapping[str, str]] = {}  # of names in such files -> "unet_" (network), "te1_" (first text)
     prompt: ClassVar[str] = "txt"  # the batch entry that a prompt is
-    options: ClassVar[Mapping[str, str]] = {}  # options of `sgm sample` that it reads -> the entry that they set
+    options: ClassVar[Mapping[str, str]] = {}  # options of `sgm sample` -> the entry they set; "": what it has not
     images: ClassVar[Mapping[str, str]] = {}  # entries that are the image of `--init` -> the noise level's entry, or ""
+    reference_sizes: ClassVar[Sequence[tuple[int, int]]] = ()  # of pictures that it edits, (width, height) to choose of
     sampler: ClassVar[Mapping[str, Any]] = {}  # the config of a sampler, for models whose config has none
 
     def recognises(self, shapes: Shapes) -> Form | None:

@@ -38,6 +38,7 @@ class OpenClipTextEmbedder(nn.Module):
         weighting: read `(word:1.2)` in a prompt as a weight.
         load_weights: false takes random ones, for a model whose checkpoint holds them.
         local_files_only: ask no hub, not even for `hf:NAME`; what was downloaded before is found.
+        tokenizer: a folder or an id with the tokenizer's files; None: those of `model`.
 
     Raises:
         ValueError: no such model, or not its weights; max_length is beyond its context.
@@ -54,6 +55,7 @@ class OpenClipTextEmbedder(nn.Module):
         weighting: bool = False,
         load_weights: bool = True,
         local_files_only: bool = False,
+        tokenizer: str | Path | None = None,
     ) -> None:
         super().__init__()
         size = text_size(config_of(model, KNOWN, local_files_only))
@@ -66,7 +68,7 @@ class OpenClipTextEmbedder(nn.Module):
         self.layer = layer
         self.legacy = legacy
         self.return_pooled = return_pooled
-        self.prompts = ClipPrompts(model, max_length, chunks, weighting, 0, local_files_only)
+        self.prompts = ClipPrompts(tokenizer or model, max_length, chunks, weighting, 0, local_files_only)
 
     @staticmethod
     def shapes(

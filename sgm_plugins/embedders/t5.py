@@ -76,8 +76,9 @@ class T5TextEmbedder(nn.Module):
         tokenizer: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only, KNOWN)
-        self.transformer.encoder.embed_tokens = _Shared(self.transformer.shared)
+        transformer: Any = load_encoder(model, T5EncoderModel, load_weights, local_files_only, KNOWN)
+        transformer.encoder.embed_tokens = _Shared(transformer.shared)
+        self.transformer = transformer
         self.mask_padding = mask_padding
         self.texts = Texts(tokenizer or model, max_length, local_files_only)
 

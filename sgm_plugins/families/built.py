@@ -12,15 +12,6 @@ Spec = dict[str, Any]
 """A component, as a config has it."""
 
 
-def needed(found: Found, *parts: str) -> None:
-    """Raise SgmError if parts of a model are nowhere."""
-    missing = [part for part in parts if part not in found.places]
-    if missing:
-        there = ", ".join(f"{name} ({place})" for name, place in found.places.items()) or "nothing beside the file"
-        options = " ".join(f"--part {part}=PATH" for part in missing)
-        raise SgmError(f"it lacks {', '.join(missing)}: give {options}, or a folder that has them. Found: {there}")
-
-
 def told(found: Found, path: str) -> Mapping[str, Any]:
     """A JSON file of the folder. SgmError where it is not there."""
     if path not in found.told:

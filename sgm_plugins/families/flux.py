@@ -32,6 +32,12 @@ AUTOENCODER = {
 }
 """The published one's settings, by the names of diffusers."""
 
+KONTEXT_SIZES = (
+    (672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104),
+    (1024, 1024),
+)  # fmt: skip
+"""Sides of the pictures that Kontext was trained to edit."""
+
 HEAD, AXES = 128, [16, 56, 56]
 """The published ones' width of a head, and how it is divided between the axes of a position."""
 
@@ -224,6 +230,9 @@ class FluxKontext(FluxFamily):
     pipelines = ("FluxKontextPipeline", "FluxKontextInpaintPipeline")
     options: ClassVar = {"scale": "guidance"}
     steps = 30
+    reference_sizes = tuple(
+        (width, height) for one, other in KONTEXT_SIZES for width, height in dict.fromkeys(((one, other), (other, one)))
+    )
     autoencoder = "autoencoder_kl_mode"  # references are what the encoder gives, not drawn around it
 
     def slots(self, found: Found) -> list[dict[str, Any]]:
@@ -246,6 +255,7 @@ class FluxSchnell(FluxFamily):
         (_MODULATION, r"vector_in\."), (r"guidance_in\.",), (r"transformer\.time_text_embed\.text_embedder\.",), _PARTS
     )
     models = (Model("FLUX.1 [schnell]", "flux_schnell", size(guided=False)),)
+    options: ClassVar = {"scale": ""}
     steps = 4
     shifts = False
 

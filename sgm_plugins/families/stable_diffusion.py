@@ -14,6 +14,7 @@ from sgm_core.checkpoints.layouts import FIRST_STAGE, NETWORK, OWN
 from sgm_core.errors import SgmError
 from sgm_plugins.families import built, settings, text, unet, vae
 
+DENOISER = {"use": "discrete", "num_idx": 1000, "scaling": "eps", "discretization": "legacy_ddpm"}
 SAMPLER = {"use": "euler_edm", "num_steps": 50, "discretization": "legacy_ddpm"}
 """Of a model whose files name no scheduler."""
 
@@ -103,10 +104,13 @@ class StableDiffusion(Family, ABC):
         """See `Family`."""
         if form != "diffusers":
             return None
-        parts = [part for part in self.towers if part in found.places]
-        built.needed(found, "vae", *self.towers, *(part.replace("text_encoder", "tokenizer") for part in parts))
         said, stage = built.told(found, "unet/config"), built.told(found, "vae/config")
         side = said.get("sample_size") or 64
+        guider = {"use": "cfg", "scale": 5.0 if self.is_xl else 7.5}
+        # of a folder with a scheduler, this says the levels and what is predicted
+        drawing = {"sampler": {"num_steps": 50, "guider": guider}}
+        if "scheduler" not in found.places:
+            drawing = {"denoiser": DENOISER, "sampler": {**SAMPLER, "guider": guider}}
         return {
             "model": {
                 "use": "diffusion",
@@ -115,10 +119,9 @@ class StableDiffusion(Family, ABC):
                 "first_stage_autocast": not stage.get("force_upcast", True),
                 "latent_shape": [stage.get("latent_channels", 4), side, side],
                 "network": built.unet(found),
-                "denoiser": {"use": "discrete", "num_idx": 1000, "scaling": "eps", "discretization": "legacy_ddpm"},
                 "first_stage": built.autoencoder(found),
                 "conditioner": {"use": "general", "embedders": self._slots(found)},
-                "sampler": {**SAMPLER, "guider": {"use": "cfg", "scale": 5.0 if self.is_xl else 7.5}},
+                **drawing,
             }
         }
 

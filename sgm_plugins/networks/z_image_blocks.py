@@ -84,7 +84,8 @@ class ZImageBlock(nn.Module):
         x = x + gate.tanh() * self.attention_norm2(h)
         h = self.feed_forward(self.ffn_norm1(x) * (1 + ffn_scale))
         h = self.ffn_norm2(h)
-        return x + ffn_gate.tanh() * h
+        z: Tensor = x + ffn_gate.tanh() * h
+        return z
 
 
 class FinalLayer(nn.Module):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sgm_core.checkpoints.family import Found, Rule, expanded
-from sgm_core.checkpoints.layouts import CONDITIONER, harmless
+from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, harmless
 from sgm_core.checkpoints.recognise import Claim, recognise
 from sgm_core.errors import SgmError, printable
 from sgm_plugins.tools.convert.scheduler import parts_of_scheduler
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
     from sgm_core.checkpoints.files import Checkpoint
     from sgm_core.config.api import Config
+
+TEXTS = (CONDITIONER, "cond_stage_model.", "model.cond_stage_model.", "text_encoders.")
+"""Beginnings of the keys of text encoders in a file of a whole model."""
+
+FLOW = "FlowMatchEulerDiscreteScheduler"
+"""The scheduler of flow models, which their families read themselves."""
 
 Parts = str | Path | Mapping[str, str | Path]
 """A folder with parts of a model, or the place of each by name."""
@@ -65,7 +71,8 @@ def assemble(model: Path, parts: Parts | None = None) -> Assembled:
     places = {**others, **own} if not isinstance(parts, Mapping) else {**own, **others}
     folders = [Path(parts)] if isinstance(parts, str | Path) and is_folder_of_diffusers(Path(parts)) else []
     told = told_of(places, model if own else next(iter(folders), None))
-    files = {name: weight_files(place) for name, place in places.items()}
+    # the network of a file is the file's own
+    files = {name: weight_files(place) for name, place in places.items() if own or name not in NETWORKS}
     weights = {} if own else dict(read_checkpoint(model).weights)
     for name, paths in files.items():
         for path in paths:
@@ -86,12 +93,13 @@ def put_together(assembled: Assembled) -> tuple[Checkpoint, Config]:
 
     shapes = shapes_of(assembled.weights)
     claim, config = _known(assembled, shapes)
-    _take_scheduler(config, assembled)
+    config = _scheduled(claim, config, assembled, shapes)
     assert claim.form is not None
     keys = list(assembled.weights)
-    texts = list(_text_rules(config, assembled.found, keys))
+    named = list(claim.family.rules(claim.form.name, keys))
+    texts = list(_text_rules(config, assembled.found, keys, named))
     taken = tuple({f"{rule.theirs.partition('.')[0]}." for rule in texts})
-    rules = [rule for rule in claim.family.rules(claim.form.name, keys) if not f"{rule.theirs}.".startswith(taken)]
+    rules = [rule for rule in named if not f"{rule.theirs}.".startswith(taken)]
     pieces, unknown = expanded([*rules, *texts], keys)
     parts = tuple(f"{name}." for name in assembled.found.places)
     # a file of the whole model wins over a part of the same
@@ -106,12 +114,56 @@ def put_together(assembled: Assembled) -> tuple[Checkpoint, Config]:
     return Checkpoint(assembled.path, ours, None, False), config_from(config, str(assembled.path))
 
 
+NETWORKS = ("transformer", "unet")
+"""Parts that are networks: of these a place may hold the config.json alone."""
+
+
+def lacks_parts(path: Path) -> bool:
+    """Whether a file holds the network of a model alone, of a family whose models are put together from parts."""
+    from sgm_core.checkpoints.files import read_checkpoint, shapes_of
+
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    checkpoint = read_checkpoint(path)
+    if checkpoint.provenance is not None or any(key.startswith(TEXTS) for key in checkpoint.weights):
+        return False
+    claims = [claim for claim in recognise(shapes_of(checkpoint.weights)) if claim.whole and claim.form is not None]
+    return any(form.parts and NETWORKS[0] in form.parts for claim in claims for form in claim.family.forms)
+
+
+def _check_parts(claim: Claim, assembled: Assembled) -> None:
+    """SgmError if parts are missing: all of them in one message."""
+    places, index = assembled.found.places, assembled.found.told.get(Path(INDEX).stem)
+    wanted = next((form.parts for form in claim.family.forms if form.parts), ())
+    held = {"vae": any(key.startswith(FIRST_STAGE) for key in assembled.weights)}
+    has_texts = any(key.startswith(TEXTS) for key in assembled.weights)
+    missing = []
+    for part in wanted:
+        if part in NETWORKS or (index is not None and (index.get(part) or [None])[-1] is None):
+            continue
+        names = [part, *([part.replace("text_encoder", "tokenizer")] if part.startswith("text_encoder") else [])]
+        missing += [name for name in names if name not in places and not held.get(name, name == part and has_texts)]
+    if missing:
+        places_said = ", ".join(f"{name} ({place})" for name, place in places.items())
+        options = " ".join(f"--part {part}=PATH" for part in missing)
+        raise SgmError(
+            f"{assembled.path} is {claim.family.title} and lacks {', '.join(missing)}: give {options}, or one folder "
+            f"that has them (--part FOLDER). Found so far: {places_said or 'nothing beside it'}"
+        )
+
+
 def _known(assembled: Assembled, shapes: Mapping[str, Sequence[int]]) -> tuple[Claim, dict[str, Any]]:
     """The family of a model, and the config that it makes of it."""
     claims = [claim for claim in recognise(shapes, assembled.found.told) if claim.form is not None]
     for claim in claims:
         assert claim.form is not None
+        if not claim.family.models:
+            continue
+        _check_parts(claim, assembled)
         config = claim.family.config(claim.form.name, shapes, assembled.found)
+        shipped = [model.config for model in claim.models if model.config]
+        if config is None and len(shipped) == 1:
+            config = _published(shipped[0], assembled.found)
         if config is not None:
             return claim, {**config, "model": dict(config["model"])}
     if claims:
@@ -125,41 +177,60 @@ def _known(assembled: Assembled, shapes: Mapping[str, Sequence[int]]) -> tuple[C
     raise SgmError(f"{assembled.path}: no installed family knows {said or 'a model with these keys'}")
 
 
+def _published(name: str, found: Found) -> dict[str, Any]:
+    """The shipped config of a published model, with the tokenizers that were given."""
+    from sgm_core.config.api import load_config
+
+    config = load_config(name).to_dict()
+    embedders = [slot["embedder"] for slot in config["model"]["conditioner"]["embedders"]]
+    texts = [one for one in embedders if isinstance(one, dict) and one["use"] in ("clip_text", "open_clip_text")]
+    for i, embedder in enumerate(texts):
+        part = "tokenizer" if i == 0 else f"tokenizer_{i + 1}"
+        if part in found.places:
+            embedder["tokenizer"] = str(found.places[part])
+    return config
+
+
 def shapes_parts(shapes: Mapping[str, Sequence[int]]) -> set[str]:
     """The first words of all keys."""
     return {key.partition(".")[0] for key in shapes}
 
 
-def _take_scheduler(config: dict[str, Any], assembled: Assembled) -> None:
-    """Draw as the scheduler of a folder says, with the number of steps and the guidance that the config has."""
+def _scheduled(claim: Claim, config: dict[str, Any], assembled: Assembled, shapes: Mapping[str, Sequence[int]]) -> Any:
+    """The config, which draws as the scheduler of the folder says where its family leaves that to it."""
     place = assembled.found.places.get("scheduler")
     if place is None:
-        return
-    own = dict(config["model"].get("sampler") or {})
+        return config
+    settings, own = read_settings(place), config["model"].get("sampler", {})
+    if "denoiser" in config["model"]:
+        name = settings.get("_class_name")
+        if name != FLOW:
+            warnings.warn(f"{place}: {printable(name, 60)}: drawn with {own.get('use')} instead", stacklevel=4)
+        return config
     try:
-        parts, notes = parts_of_scheduler(read_settings(place))
+        parts, notes = parts_of_scheduler(settings)
     except SgmError as error:
-        name = own.get("use", "its family's sampler")
-        warnings.warn(f"{error}. Drawn with {name} instead", stacklevel=4)
-        return
+        places = {name: where for name, where in assembled.found.places.items() if name != "scheduler"}
+        assert claim.form is not None
+        config = dict(claim.family.config(claim.form.name, shapes, assembled.found._replace(places=places)) or {})
+        warnings.warn(f"{error}. Drawn with {config['model']['sampler']['use']} instead", stacklevel=4)
+        return config
     if notes:
         warnings.warn(f"{place}: {'; '.join(notes)}", stacklevel=4)
-    kept = {key: own[key] for key in ("num_steps", "guider") if key in own}
-    config["model"] |= {"denoiser": parts.denoiser, "sampler": {**parts.sampler, **kept}}
+    return {**config, "model": {**config["model"], "denoiser": parts.denoiser, "sampler": {**parts.sampler, **own}}}
 
 
-def _text_rules(config: Mapping[str, Any], found: Found, keys: Sequence[str]) -> Iterator[Rule]:
-    """The names of the text encoders that are embedders through transformers, and so have its names on both sides."""
+def _text_rules(config: Mapping[str, Any], found: Found, keys: Sequence[str], named: Iterable[Rule]) -> Iterator[Rule]:
+    """The names of the CLIP text encoders that the config reads through transformers, which has one name for them,
+    where the family names those of its public files, of OpenCLIP."""
     parts = {str(place): name for name, place in found.places.items()}
     for i, slot in enumerate(config["model"]["conditioner"]["embedders"]):
         embedder = slot["embedder"]
         part = parts.get(str(embedder.get("model"))) if isinstance(embedder, Mapping) else None
-        here = [key for key in keys if part is not None and key.startswith(f"{part}.")]
-        if not here:
-            continue
         tower = f"{CONDITIONER}embedders.{i}.transformer"
-        if embedder["use"] == "clip_text" and not any(key.startswith(f"{part}.text_model.") for key in here):
-            yield Rule(f"{tower}.text_model", f"{part}")  # newer versions of transformers leave it out
-            yield Rule(f"{tower}.text_projection", f"{part}.text_projection")
-        else:
-            yield Rule(tower, f"{part}")
+        here = [key for key in keys if part is not None and key.startswith(f"{part}.")]
+        if not here or embedder["use"] != "clip_text" or any(rule.ours.startswith(tower) for rule in named):
+            continue
+        start = "" if any(key.startswith(f"{part}.text_model.") for key in here) else ".text_model"
+        yield Rule(f"{tower}{start}", f"{part}")  # newer versions of transformers leave it out
+        yield Rule(f"{tower}.text_projection", f"{part}.text_projection")

@@ -1,13 +1,13 @@
 """Draw images or clips with a model.
 
-The model is a run folder, or a .ckpt or .safetensors file of ours or of a public model.
+The model is a run folder, a .ckpt or .safetensors file of ours or of a public model, or a folder of diffusers.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +28,14 @@ session = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", metavar="RUN | CHECKPOINT", help="may be left out with --like")
+    parser.add_argument("model", nargs="?", metavar="RUN | CHECKPOINT | FOLDER", help="may be left out with --like")
+    parser.add_argument(
+        "--part",
+        action="append",
+        metavar="NAME=PATH",
+        help="what the file lacks, by its name in a folder of diffusers: text_encoder_2=t5xxl.safetensors, "
+        "tokenizer=FOLDER, vae=FILE, ...; or a folder that has several of them (may be given several times)",
+    )
     parser.add_argument("--config", help="name or file of the config (default: that in it, or by its keys)")
     parser.add_argument(
         "--like",
@@ -69,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     image = parser.add_argument_group("from an image")
     image.add_argument("--init", metavar="IMAGE", help="to start from, or to make a video of")
+    image.add_argument("--reference", action="append", metavar="IMAGE", help="of a model that edits: what it edits")
     image.add_argument("--strength", type=float, help="how far to go from it, 0 to 1 (default: 0.75, with --mask 1)")
     image.add_argument("--mask", metavar="IMAGE", help="white where it is redrawn; all else stays, to the pixel")
     image.add_argument("--refiner", metavar="CHECKPOINT", help="a model that draws the end of the schedule")
@@ -145,6 +153,7 @@ def run(options: argparse.Namespace) -> int:
         device=device,
         offload=options.offload,
         verify=True if options.verify else None,
+        parts=recipe.parts or None,
     )
     drawing = pipeline.plan(recipe)
     if exact and options.batch_size is None:
@@ -204,6 +213,8 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
         "tile": options.tiled_decode,
         "loras": tuple(options.lora or ()) or None,
         "raw": options.raw or None,
+        "reference": tuple(options.reference or ()) or None,
+        "parts": parse_parts(options.part or ()) or None,
     }
     for name in ("sampler", "discretization", "guider"):
         text = getattr(options, name)
@@ -249,6 +260,9 @@ def with_files(recipe: Recipe, fields: dict[str, Any], like: Path) -> Recipe:
                 )
             loras.append(lora if weight == 1 else f"{lora}:{weight!r}")
         found["loras"] = tuple(loras)
+    for name, flag in (("reference", "--reference IMAGE"), ("parts", "--part NAME=PATH")):
+        if getattr(recipe, name) and name not in fields:
+            raise SgmError(f"{like}: it was drawn with {name} of its own: name them again ({flag})")
     for name in ("init", "mask"):
         if getattr(recipe, name) is not None and name not in fields:
             raise SgmError(
@@ -283,6 +297,15 @@ def lines_of(file: Path) -> list[str]:
     if not prompts:
         raise SgmError(f"{file}: no prompt in it; write one on each line")
     return prompts
+
+
+def parse_parts(given: Sequence[str]) -> dict[str, str]:
+    """`tokenizer=FOLDER` -> {"tokenizer": "FOLDER"}; a folder without a name has the name ""."""
+    parts: dict[str, str] = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        parts |= {name: path} if separator and name.isidentifier() else {"": text}
+    return parts
 
 
 def parse_condition(text: str) -> tuple[str, list[Any]]:

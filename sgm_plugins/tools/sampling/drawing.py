@@ -24,7 +24,7 @@ from sgm_plugins.broadcast import noised
 from sgm_plugins.guidance.stack import leaves
 from sgm_plugins.lora.files import digest_of_lora
 from sgm_plugins.lora.merge import split_weight
-from sgm_plugins.tools.sampling.entries import check_options, makes_videos
+from sgm_plugins.tools.sampling.entries import check_options, makes_videos, told_as
 from sgm_plugins.tools.sampling.inpaint import keeping, latent_mask
 from sgm_plugins.tools.sampling.model import Model
 from sgm_plugins.tools.sampling.picture import ImageSource, Picture, digest_of, load_image, load_mask, size_of
@@ -59,6 +59,7 @@ class Drawing:
         pipeline: the model.
         recipe: what to draw with it.
         init_image, mask: those of the recipe, unless they are its files.
+        references: as `init_image`.
         noise: (n, c, h, w) on the latent grid, in place of the noise of the seeds; None: that.
 
     Raises:
@@ -72,6 +73,7 @@ class Drawing:
         init_image: ImageSource | None,
         mask: ImageSource | None,
         noise: Tensor | None = None,
+        references: Sequence[ImageSource] = (),
     ) -> None:
         model = pipeline.model
         self.model = model
@@ -85,6 +87,7 @@ class Drawing:
         self.size = model.size(recipe.size or natural)
         channels = model.cell[1]
         self.init = None if source is None else load_image(source, self.size, channels)
+        self.references = [model.reference(image) for image in references or recipe.reference]
         covering = recipe.mask if mask is None else mask
         assert covering is None or source is not None  # the recipe has seen to it
         self.mask = None if covering is None or source is None else load_mask(covering, source, self.size)
@@ -92,7 +95,11 @@ class Drawing:
         if recipe.watermark is not None:
             check_watermark(recipe.watermark, (channels, self.size[1], self.size[0]))
 
-        config = sampler_config(model.own_sampler, recipe, self.frames if self.is_video else None)
+        told_scale = told_as(model.families, "scale")  # a distilled model is told a number, and none guides it
+        if recipe.scale is not None and told_scale == "":
+            raise SgmError(f"{model.families[0].title} has no guidance: leave scale out (--scale)")
+        guiding = recipe if told_scale is None else replace(recipe, scale=None)
+        config = sampler_config(model.own_sampler, guiding, self.frames if self.is_video else None)
         configs = [config] if self.refiner is None else [*split(config, self.refiner.model.own_sampler, recipe)]
         self.samplers: list[Sampler] = [sampler_of(spec) for spec in configs]
         models = [model] if self.refiner is None else [model, self.refiner.model]
@@ -130,6 +137,7 @@ class Drawing:
             or None,
             "refiner_sha256": None if self.refiner is None else self.refiner.digest(),
             "init_sha256": None if self.init is None else digest_of(self.init),
+            "references_sha256": [digest_of(image) for image in self.references] or None,
             "noise_sha256": None if self.noise is None else digest_of(self.noise),
             "mask_sha256": None if self.mask is None else digest_of(self.mask),
             "size": list(self.size),
@@ -194,6 +202,9 @@ class Drawing:
         model = self.model
         seen = self.init if self.is_video else None
         cond, uncond = model.condition(recipe, self.size, self.frames, seen, generators)
+        if self.references:
+            seen_too = model.encode_references(self.references, recipe.n)
+            cond, uncond = (part.with_extras(reference=seen_too) for part in (cond, uncond))
         of_rows = [generator for generator in generators for _ in range(self.frames)]
         noise = self._noise(recipe, of_rows).to(model.device)
         sampler = self.samplers[0]

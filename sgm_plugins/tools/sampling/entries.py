@@ -19,7 +19,7 @@ from sgm_plugins.tools.sampling.recipe import Recipe
 PROMPT_KEYS = ("txt", "caption", "prompt", "text")
 """Names of the entry that a prompt is, of a model of no family; the first that the conditioner reads is meant."""
 
-OPTIONS = ("fps", "motion_bucket", "cond_aug", "elevations", "azimuths")
+OPTIONS = ("fps", "motion_bucket", "cond_aug", "elevations", "azimuths", "scale")
 """The fields of a recipe that families read."""
 
 
@@ -37,6 +37,12 @@ def families_of(keys: Sequence[str], own: Collection[str] = ()) -> list[Family]:
 
     found = sorted(ask(rank), key=lambda row: row[0], reverse=True)
     return [family for (filled, _, _), family in found if filled]
+
+
+def told_as(families: Sequence[Family], option: str) -> str | None:
+    """The entry that an option of a recipe sets, by the family of the model; "" if the model has no such thing, None if
+    the family leaves it to others."""
+    return families[0].options.get(option) if families else None
 
 
 def prompt_key(keys: Sequence[str], families: Sequence[Family] = ()) -> str | None:
@@ -77,7 +83,9 @@ def check_options(recipe: Recipe, keys: Sequence[str], also: Sequence[str] = ())
 
     only(for_text, "models that read a prompt", "prompts", "negative")
     only(video, "models that make a video of an image", "frames", "fps")
-    for option in OPTIONS[1:]:  # the first of them is of each file with frames, too
+    for option in OPTIONS[
+        1:-1
+    ]:  # the last one is mostly the guider's, the first of them is of each file with frames, too
         read = dict.fromkeys(known[option] for known in ask(lambda _, family: family.options) if option in known)
         only(any(key in keys for key in read), f"models that read {' or '.join(read)}", option)
     only(not video, "models that draw images", "strength", "mask", "refiner")

@@ -24,6 +24,7 @@ from sgm_plugins.embedders.token_count import CutTexts, TokenCount
 from sgm_plugins.tools.explain.to_config import to_config
 from sgm_plugins.tools.sampling.entries import entries_of, families_of
 from sgm_plugins.tools.sampling.parts import Parts, cast
+from sgm_plugins.tools.sampling.picture import ImageSource, load_image, size_of
 from sgm_plugins.tools.sampling.recipe import Dtype, Recipe
 from sgm_plugins.tools.widths.widths import latent_channels
 
@@ -115,10 +116,11 @@ class Model:
         Raises:
             SgmError: no whole number of cells.
         """
-        factor, _ = self.cell
+        factor = self.cell[0]
         if asked is None:
             _, h, w = self.latent_shape
             return w * factor, h * factor
+        factor *= self.patch
         if asked[0] % factor or asked[1] % factor:
             near = tuple(max(round(side / factor), 1) * factor for side in asked)
             raise SgmError(
@@ -214,6 +216,35 @@ class Model:
         """The latents (1, c, h, w) of an image (c, h, w), for every seed the same: also where they are drawn."""
         with self.parts.using("first_stage"), draws_of((0,), self.device):
             return self.engine.encode_first_stage(image[None].to(self.device))
+
+    def reference(self, source: ImageSource) -> Tensor:
+        """An image that the picture is made from, (c, h, w): of the resolution that the family prefers for its shape,
+        unless it is a tensor.
+
+        Raises:
+            SgmError: the model makes no pictures from others; it cannot be read; a size that is no whole number of
+                patches.
+        """
+        sizes = self.families[0].reference_sizes if self.families else ()
+        if not sizes:
+            raise SgmError(f"reference is for models that edit a picture; this one reads {', '.join(self.keys)}")
+        if isinstance(source, Tensor):
+            return load_image(source, None, self.cell[1])
+        width, height = size_of(source)
+        best = min(sizes, key=lambda size: abs(size[0] / size[1] - width / height))
+        cell = self.cell[0] * self.patch
+        return load_image(source, (best[0] // cell * cell, best[1] // cell * cell), self.cell[1])
+
+    def encode_references(self, images: Sequence[Tensor], n: int) -> Tensor | list[Tensor]:
+        """The latents of the images for n pictures: on the channels side by side, (n, k c, h, w), if they are of one
+        size; else a list."""
+        grids = [self.encode(image).expand(n, -1, -1, -1) for image in images]
+        return torch.cat(grids, dim=1) if len({grid.shape for grid in grids}) == 1 else grids
+
+    @property
+    def patch(self) -> int:
+        """Cells per side of what the network reads as one token."""
+        return int(getattr(self.engine.model.diffusion_model, "patch_size", 1))
 
     def decode(self, z: Tensor, tile: int | None, frames: int | None) -> Tensor:
         """Images on the CPU, (b, c, h, w) in [-1, 1]; frames of clips, each clip by itself.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from PIL import Image
 from torch import Tensor
 
 from sgm_core.building.loaded import engine_of, load_engine
@@ -21,8 +22,8 @@ from sgm_core.config.api import load_config
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_plugins.lora.merge import load_lora, split_weight
-from sgm_plugins.tools.parts.assemble import Parts, assemble, put_together
-from sgm_plugins.tools.parts.folder import is_folder_of_diffusers
+from sgm_plugins.tools.parts.assemble import Parts, assemble, lacks_parts, put_together
+from sgm_plugins.tools.parts.folder import is_folder_of_diffusers, places_of
 from sgm_plugins.tools.sampling.drawing import Drawing
 from sgm_plugins.tools.sampling.model import Model
 from sgm_plugins.tools.sampling.parts import DTYPES
@@ -46,6 +47,7 @@ class Pipeline:
         config: the config that was named for it.
         loras: what was added to its weights.
         raw: whether its raw weights draw, and not their average.
+        parts: what it was put together from, beside the model.
 
     Raises:
         SgmError: it draws nothing.
@@ -62,13 +64,16 @@ class Pipeline:
         config: str | None = None,
         loras: Sequence[str] = (),
         raw: bool = False,
+        parts: Parts | None = None,
     ) -> None:
         if not isinstance(engine, DiffusionEngine):  # any LightningModule may be an engine
             name = type(engine).__name__
             raise SgmError(f"{model}: its {name} draws no images; sample from a diffusion model (built on it)")
         if raw:
             engine.model_ema = None
-        self.recipe = Recipe(model, config, dtype, loras=tuple(loras), raw=raw)
+        named = parts if isinstance(parts, Mapping) else {} if parts is None else {"": parts}
+        places = {name: str(place) for name, place in named.items()}
+        self.recipe = Recipe(model, config, dtype, loras=tuple(loras), raw=raw, parts=places)
         self.offload = offload
         self.model = Model(engine, dtype, torch.device(device), offload)
         self._digest: Future[str] | None = None
@@ -111,6 +116,10 @@ class Pipeline:
             "device": "cpu" if offload else device,
             "take_average": not raw,
         }
+        if isinstance(parts, Mapping) and "" in parts:  # a folder, and some that are elsewhere
+            parts = {**places_of(Path(parts[""])), **{name: place for name, place in parts.items() if name}}
+        if config is None and parts is None and lacks_parts(Path(model)):
+            parts = {}
         if parts is not None or is_folder_of_diffusers(Path(model)):
             assembled = assemble(Path(model), parts)
             weights, own = put_together(assembled)
@@ -131,6 +140,7 @@ class Pipeline:
             config=None if config is None else str(config),
             loras=loras,
             raw=raw,
+            parts=parts,
         )
         # hashing lets other threads run, and a recipe needs it at the end only
         executor = ThreadPoolExecutor(1)
@@ -167,6 +177,7 @@ class Pipeline:
         watermark: str | None = None,
         batch_size: int | None = None,
         noise: Tensor | None = None,
+        reference: ImageSource | Sequence[ImageSource] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Picture]:
         """Draw. What is not explained here is in `Recipe`.
@@ -178,6 +189,8 @@ class Pipeline:
             init_image: the image to start from, or to make a video of: a file, a Pillow image, or a tensor (c, h, w).
             mask: of the same kinds.
             refiner: a pipeline, or the checkpoint of one.
+            reference: the images that an edit model makes the picture from: files and Pillow images are brought to the
+                resolution that the model prefers for their shape, a tensor (c, h, w) is taken as large as it is.
             noise: what is drawn from in place of the noise of the seeds: (b, c, h, w) on the latent grid, of unit
                 variance.
             batch_size: pictures that are drawn at once; default 64, but no more than four megapixels.
@@ -196,8 +209,11 @@ class Pipeline:
         if isinstance(refiner, Pipeline):
             self._refiners[refiner.recipe.model] = refiner
             refiner = refiner.recipe.model
+        single = isinstance(reference, str | Path | Tensor | Image.Image)
+        references: tuple[Any, ...] = () if reference is None else (reference,) if single else tuple(reference)  # type: ignore[arg-type]
         recipe = replace(
             self.recipe,
+            reference=tuple(str(name_of(source)) for source in references),
             prompts=prompts,
             negative=negative,
             cond=cond,
@@ -222,7 +238,7 @@ class Pipeline:
             tile=tile,
             watermark=watermark,
         )
-        drawing = self.plan(recipe, init_image=init_image, mask=mask, noise=noise)
+        drawing = self.plan(recipe, init_image=init_image, mask=mask, noise=noise, references=references)
         return [picture for part in drawing.batches(batch_size) for picture in drawing.draw(part, progress)]
 
     def plan(
@@ -232,18 +248,19 @@ class Pipeline:
         init_image: ImageSource | None = None,
         mask: ImageSource | None = None,
         noise: Tensor | None = None,
+        references: Sequence[ImageSource] = (),
     ) -> Drawing:
         """All that can be known before anything is drawn: what is wrong with a recipe, too.
 
         Args:
             recipe: of this model.
-            init_image, mask: those of the recipe, unless they are its files.
+            init_image, mask, references: those of the recipe, unless they are its files.
             noise: in place of that of the seeds.
 
         Raises:
             SgmError, ValueError: it makes no sense for this model.
         """
-        return Drawing(self, recipe, init_image, mask, noise)
+        return Drawing(self, recipe, init_image, mask, noise, references)
 
     def digest(self) -> str | None:
         """sha256 of the checkpoint, if it came from one."""

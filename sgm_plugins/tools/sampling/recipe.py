@@ -21,7 +21,7 @@ DIGESTS = {name: f"{name}_sha256" for name in FILES}
 PAIRS = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
 """Entries of which one value is two numbers."""
 
-_TUPLES = ("loras", "seeds", "prompts", "size", "elevations", "azimuths")
+_TUPLES = ("loras", "seeds", "prompts", "size", "elevations", "azimuths", "reference")
 
 _CHOSEN = ("samplers", "size")
 """Facts that the fields of a recipe decide, and not what is installed."""
@@ -50,6 +50,8 @@ class Recipe:
         init: the image to start from, or to make a video of.
         strength: how far to go from `init`, 0 to 1: the share of the schedule that is run. Default 0.75, 1 with a mask.
         mask: an image as large as `init`; what is lighter than mid-gray is redrawn, all else stays, to the pixel.
+        reference: images that an edit model makes the picture from.
+        parts: what the model's file lacks, by its name in a folder of diffusers; or "" and the folder that has it.
         refiner: checkpoint of the model that draws the end of the schedule.
         refiner_start: the share of the schedule after which it takes over.
         frames: of a video.
@@ -82,6 +84,8 @@ class Recipe:
     init: str | None = None
     strength: float | None = None
     mask: str | None = None
+    reference: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
     refiner: str | None = None
     refiner_start: float | None = None
     frames: int | None = None
@@ -169,7 +173,8 @@ class Recipe:
         changed |= {name: shared_component(getattr(self, name)) for name in ("sampler", "guider")}
         if "samplers" in self.facts:
             changed["facts"] = {**self.facts, "samplers": shared_component(self.facts["samplers"])}
-        return replace(self, **changed, loras=tuple(shared_name(lora) for lora in self.loras))
+        changed |= {name: tuple(map(shared_name, getattr(self, name))) for name in ("loras", "reference")}
+        return replace(self, **changed, parts={name: shared_name(path) for name, path in self.parts.items()})
 
     @classmethod
     def from_json(cls, text: str) -> tuple[Self, int]:

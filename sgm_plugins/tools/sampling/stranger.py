@@ -98,6 +98,8 @@ SCHEMA: dict[str, tuple[Check, str]] = {
     "azimuths": (some(number(-1e5, 1e5), 10_000), "numbers"),
     "tile": (integer(1, 2**16), "a whole number from 1 to 65536"),
     "loras": (some(_NAME, 100), "names"),
+    "reference": (some(_NAME, 100), "names"),
+    "parts": (mapping(text(100), _NAME, 100), "names, by name"),
     "watermark": (text(32), "a text of at most 32 bytes"),
     "raw": (lambda value: isinstance(value, bool), "true or false"),
     "facts": (mapping(text(100), lambda value: True, 100), "what was found, by name"),

@@ -13,8 +13,10 @@ transformers = pytest.importorskip("transformers")
 from support.networks import draw, randomized  # noqa: E402
 from support.tiny_transformers import write_clip, write_t5  # noqa: E402
 
+import sgm_core as sgm  # noqa: E402
 from sgm_core.building.fresh import build_engine  # noqa: E402
 from sgm_core.checkpoints.family import Found, Request, expanded  # noqa: E402
+from sgm_core.checkpoints.layouts import NETWORK  # noqa: E402
 from sgm_core.checkpoints.pieces import translated  # noqa: E402
 from sgm_core.checkpoints.recognise import recognise  # noqa: E402
 from sgm_core.cli.app import main  # noqa: E402
@@ -265,3 +267,102 @@ def test_a_lora_by_the_names_of_each_program_changes_the_same_weights(folders, s
         state[weight][rows] += changes[layer]
         torch.testing.assert_close(found[weight], state[weight])
     assert sum(not torch.equal(value, state[key]) for key, value in found.items()) <= 2
+
+
+# --- through the pipeline ------------------------------------------------------------------------------------------
+
+
+def peer_of(folder: Path, name: str):
+    pipe = getattr(diffusers, PIPELINES[name][1]).from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    if name == "chroma":
+        pipe.transformer.register_forward_pre_hook(masking, with_kwargs=True)
+    return pipe
+
+
+def theirs(pipe, name: str, noise: torch.Tensor, **more) -> torch.Tensor:
+    _, c, h, w = noise.shape
+    pictures = pipe(
+        prompt=["a cat", "my dog"],
+        latents=pipe._pack_latents(noise, len(noise), c, h, w),
+        height=2 * h,
+        width=2 * w,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        max_sequence_length=256 if name == "flux_schnell" else 512,
+        output_type="pt",
+        **more,
+    ).images
+    return pictures * 2 - 1
+
+
+def ours(pipe: sgm.Pipeline, name: str, noise: torch.Tensor, **more) -> torch.Tensor:
+    scale = {} if name == "flux_schnell" else {"scale": 3.0}
+    size = (2 * noise.shape[3], 2 * noise.shape[2])
+    drawn = pipe(["a cat", "my dog"], noise=noise, steps=4, size=size, **scale, **more)
+    return torch.stack([picture.image for picture in drawn])
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_folder_draws_what_its_pipeline_draws(folders, name):
+    noise = draw(2, 4, 8, 12)
+    expected = theirs(peer_of(folders[name], name), name, noise, **({"max_area": 384} if "kontext" in name else {}))
+    assert expected.std() > 0.2
+    torch.testing.assert_close(ours(sgm.Pipeline.load(folders[name]), name, noise), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_kontext_edits_the_picture_that_it_is_given(folders):
+    name, noise, picture = "flux_kontext", draw(2, 4, 8, 8), draw(3, 12, 20).tanh()
+    expected = theirs(
+        peer_of(folders[name], name), name, noise, image=(picture[None] + 1) / 2, max_area=256, _auto_resize=False
+    )
+    pipe = sgm.Pipeline.load(folders[name])
+    found = ours(pipe, name, noise, reference=picture)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - ours(pipe, name, noise)).abs().max() > 0.01
+    # two of one size, and two of different ones
+    for other in (draw(3, 12, 20, seed=1).tanh(), draw(3, 8, 12).tanh()):
+        assert (ours(pipe, name, noise, reference=[picture, other]) - found).abs().max() > 0.01
+    with pytest.raises(SgmError, match="models that edit a picture"):
+        sgm.Pipeline.load(folders["flux_dev"])("a cat", reference=picture)
+
+
+def test_a_number_that_is_told_is_no_guidance_and_schnell_has_none(folders):
+    noise = draw(1, 4, 8, 8)
+    dev = sgm.Pipeline.load(folders["flux_dev"])
+    low, high, default, set_too = (
+        dev("a cat", noise=noise, steps=2, size=(16, 16), **how)[0].image
+        for how in ({"scale": 1.0}, {"scale": 9.0}, {}, {"scale": 3.5})
+    )
+    assert (low - high).abs().max() > 1e-3
+    assert torch.equal(default, set_too)
+    with pytest.raises(SgmError, match=r"FLUX.1 \[schnell\] has no guidance"):
+        sgm.Pipeline.load(folders["flux_schnell"])("a cat", scale=3.0)
+    with pytest.raises(SgmError, match="multiples of 4 pixels"):
+        dev("a cat", size=(18, 16))
+
+
+@pytest.mark.parametrize("prefix", ["", NETWORK])
+def test_a_file_of_the_network_draws_with_parts_from_elsewhere(folders, prefix, tmp_path):
+    weights, _ = read(folders["flux_dev"])
+    pieces, _ = expanded(FluxDev().rules("diffusers", weights), weights)
+    network = {
+        prefix + key.removeprefix(NETWORK): value.contiguous()
+        for key, value in translated(pieces, weights).items()
+        if key.startswith(NETWORK)
+    }
+    file = tmp_path / "flux.safetensors"
+    save_file(network, file)
+    noise = draw(2, 4, 8, 8)
+    expected = ours(sgm.Pipeline.load(folders["flux_dev"]), "flux_dev", noise)
+    parts = {part: folders["flux_dev"] / part for part in ("vae", "text_encoder", "tokenizer", "text_encoder_2")}
+    with pytest.raises(SgmError, match=r"lacks vae, text_encoder, tokenizer, text_encoder_2, tokenizer_2: give --part"):
+        sgm.Pipeline.load(file)
+    with pytest.raises(SgmError, match=r"lacks tokenizer_2: give --part tokenizer_2=PATH"):
+        sgm.Pipeline.load(file, parts=parts)
+    parts |= {"tokenizer_2": folders["flux_dev"] / "tokenizer_2", "transformer": tmp_path / "transformer"}
+    (tmp_path / "transformer").mkdir()
+    told = (folders["flux_dev"] / "transformer" / "config.json").read_text()
+    (tmp_path / "transformer" / "config.json").write_text(told)
+    for given in (parts, folders["flux_dev"]):
+        torch.testing.assert_close(ours(sgm.Pipeline.load(file, parts=given), "flux_dev", noise), expected)

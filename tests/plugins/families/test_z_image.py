@@ -15,6 +15,7 @@ from support.networks import draw, randomized  # noqa: E402
 from support.recognised import models_of  # noqa: E402
 from support.tiny_transformers import write_qwen3  # noqa: E402
 
+import sgm_core as sgm  # noqa: E402
 from sgm_core.building.fresh import build_engine  # noqa: E402
 from sgm_core.checkpoints.family import Found, expanded  # noqa: E402
 from sgm_core.checkpoints.layouts import NETWORK  # noqa: E402
@@ -208,3 +209,12 @@ def test_axes_that_no_key_tells_are_asked_for(folders):
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     with pytest.raises(SgmError, match=r"heads of width 16.*axes_dims.*'transformer'"):
         ZImage().config("diffusers", shapes, found._replace(told={}))
+
+
+@pytest.mark.parametrize(("name", "scale"), [("turbo", 1.0), ("base", 4.0), ("with_head", 1.0)])
+def test_a_folder_draws_what_its_pipeline_draws(folders, name, scale):
+    pipe, noise = diffusers.ZImagePipeline.from_pretrained(folders[name]), draw(2, 4, 8, 12)
+    call = {"num_inference_steps": 4, "guidance_scale": scale - 1, "output_type": "pt", "height": 16, "width": 24}
+    expected = pipe(["a cat", "my dog"], latents=noise.clone(), **call).images * 2 - 1
+    drawn = sgm.Pipeline.load(folders[name])(["a cat", "my dog"], noise=noise, steps=4, scale=scale, size=(24, 16))
+    torch.testing.assert_close(torch.stack([picture.image for picture in drawn]), expected, rtol=1e-4, atol=1e-4)
