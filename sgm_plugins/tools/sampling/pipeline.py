@@ -23,6 +23,7 @@ from sgm_plugins.tools.sampling.drawing import Drawing
 from sgm_plugins.tools.sampling.model import Model
 from sgm_plugins.tools.sampling.parts import DTYPES
 from sgm_plugins.tools.sampling.picture import IN_MEMORY, ImageSource, Picture, name_of
+from sgm_plugins.tools.sampling.preview import Preview
 from sgm_plugins.tools.sampling.recipe import Dtype, Recipe
 
 
@@ -155,6 +156,7 @@ class Pipeline:
         watermark: str | None = None,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        preview: Preview | None = None,
     ) -> list[Picture]:
         """Draw. What is not explained here is in `Recipe`.
 
@@ -167,6 +169,7 @@ class Pipeline:
             refiner: a pipeline, or the checkpoint of one.
             batch_size: pictures that are drawn at once; default 64, but no more than four megapixels.
             progress: called as progress(step, steps) after each step of a batch.
+            preview: shows what the pictures are becoming, see `sgm_plugins.tools.sampling.preview`.
 
         Raises:
             SgmError, ValueError: the request makes no sense, or none for this model.
@@ -208,6 +211,9 @@ class Pipeline:
             watermark=watermark,
         )
         drawing = self.plan(recipe, init_image=init_image, mask=mask)
+        if preview is not None:
+            preview.watch(drawing)
+            progress = preview.after(progress)
         return [picture for part in drawing.batches(batch_size) for picture in drawing.draw(part, progress)]
 
     def plan(
