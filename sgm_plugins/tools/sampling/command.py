@@ -111,6 +111,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument(
         "--with-paths", action="store_true", help="full paths in the recipes (default: names, for files are shared)"
     )
+    work.add_argument(
+        "--preview", type=Path, metavar="TINY", help="a tiny autoencoder, to write DIR/preview.png every 5 steps with"
+    )
     work.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (default: RUN/samples)")
 
 
@@ -179,10 +182,16 @@ def run(options: argparse.Namespace) -> int:
     pictures: list[Picture] = []
     files: list[Path] = []
     drawn = 0
+    preview = None
+    if options.preview is not None:
+        from sgm_plugins.tools.sampling.preview import Preview
+
+        preview = Preview(options.preview, out / "preview.png")
+        preview.watch(drawing)
     try:
         for part in drawing.batches(recipe.n if exact else options.batch_size):
             with StepBar(f"images {drawn}-{drawn + part.n - 1} of {recipe.n}") as bar:
-                batch = drawing.draw(part, bar.update)
+                batch = drawing.draw(part, bar.update if preview is None else preview.after(bar.update))
             for picture in (batch[i - drawn] for i in wanted if drawn <= i < drawn + part.n):
                 files.append(picture.save(paths[len(files)], options.with_paths))  # what is drawn is on the disk
                 pictures.append(picture)

@@ -28,6 +28,7 @@ from sgm_plugins.tools.sampling.drawing import Drawing
 from sgm_plugins.tools.sampling.model import Model
 from sgm_plugins.tools.sampling.parts import DTYPES
 from sgm_plugins.tools.sampling.picture import IN_MEMORY, ImageSource, Picture, name_of
+from sgm_plugins.tools.sampling.preview import Preview
 from sgm_plugins.tools.sampling.recipe import Dtype, Recipe
 
 
@@ -179,6 +180,7 @@ class Pipeline:
         noise: Tensor | None = None,
         reference: ImageSource | Sequence[ImageSource] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        preview: Preview | None = None,
     ) -> list[Picture]:
         """Draw. What is not explained here is in `Recipe`.
 
@@ -195,6 +197,7 @@ class Pipeline:
                 variance.
             batch_size: pictures that are drawn at once; default 64, but no more than four megapixels.
             progress: called as progress(step, steps) after each step of a batch.
+            preview: shows what the pictures are becoming, see `sgm_plugins.tools.sampling.preview`.
 
         Raises:
             SgmError, ValueError: the request makes no sense, or none for this model.
@@ -239,6 +242,9 @@ class Pipeline:
             watermark=watermark,
         )
         drawing = self.plan(recipe, init_image=init_image, mask=mask, noise=noise, references=references)
+        if preview is not None:
+            preview.watch(drawing)
+            progress = preview.after(progress)
         return [picture for part in drawing.batches(batch_size) for picture in drawing.draw(part, progress)]
 
     def plan(
