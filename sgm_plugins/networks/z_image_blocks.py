@@ -83,9 +83,8 @@ class ZImageBlock(nn.Module):
         h = self.attention(self.attention_norm1(x) * (1 + scale), angles, mask)
         x = x + gate.tanh() * self.attention_norm2(h)
         h = self.feed_forward(self.ffn_norm1(x) * (1 + ffn_scale))
-        h = self.ffn_norm2(h)
-        z: Tensor = x + ffn_gate.tanh() * h
-        return z
+        modulated: Tensor = x + ffn_gate.tanh() * self.ffn_norm2(h)
+        return modulated
 
 
 class FinalLayer(nn.Module):
