@@ -77,7 +77,8 @@ class T5TextEmbedder(nn.Module):
     ) -> None:
         super().__init__()
         self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only, KNOWN)
-        self.transformer.encoder.embed_tokens = _Shared(self.transformer.shared)
+        tower: Any = self.transformer
+        tower.encoder.embed_tokens = _Shared(tower.shared)
         self.mask_padding = mask_padding
         self.texts = Texts(tokenizer or model, max_length, local_files_only)
 
