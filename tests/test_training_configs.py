@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("transformers")
 
 from support.shipped import LARGE
-from support.tiny_transformers import write_clip, write_t5
+from support.tiny_transformers import write_clip, write_qwen3, write_t5
 
 import sgm_core as sgm
 from sgm_core.checkpoints.files import save_weights
@@ -61,7 +61,16 @@ FLUX = [
     *[f"model.conditioner.embedders[0].embedder.{what}" for what in ("model=clip", "max_length=16")],
     *[f"model.conditioner.embedders[1].embedder.{what}" for what in ("model=t5", "max_length=12")],
 ]
+Z_IMAGE = [
+    "model.network={use: z_image, in_channels: 4, dim: 48, n_layers: 2, n_refiner_layers: 1, n_heads: 3}",
+    "model.network.context_dim=24",
+    "model.network.axes_dims=[4, 6, 6]",
+    f"model.first_stage={json.dumps(AUTOENCODER)}",
+    *[f"model.conditioner.embedders[{i}].embedder.max_length=24" for i in (0, 1)],
+    "model.conditioner.embedders[0].embedder.model=qwen3",
+]
 SMALL = {
+    "z_image_turbo_lora": Z_IMAGE,
     "chroma_lora": CHROMA,
     "flux_dev_finetune": FLUX,
     "flux_dev_lora": FLUX,
@@ -83,6 +92,7 @@ BATCHES = {
     "sd_xl_finetune": {"txt": ["a cat"]} | SIZES,
 }
 BATCHES["sd_xl_lora"] = BATCHES["sd_xl_finetune"]
+BATCHES["z_image_turbo_lora"] = BATCHES["txt2img_clip"]
 BATCHES["chroma_lora"] = BATCHES["flux_schnell_lora"] = {"txt": ["a cat"]}
 BATCHES["flux_dev_lora"] = BATCHES["flux_dev_finetune"] = {"txt": ["a cat"], "guidance": [3.5]}
 BASES = {
@@ -90,6 +100,7 @@ BASES = {
     "flux_dev_lora": "flux_dev",
     "flux_schnell_lora": "flux_schnell",
     "chroma_lora": "chroma",
+    "z_image_turbo_lora": "z_image_turbo",
 }
 FILES = {"sd_xl_base": "sd_xl_base_1.0"}
 """What the configs call the weights of a model, if not by its name."""
@@ -111,6 +122,7 @@ def folder(tmp_path_factory) -> Path:
         (folder / f"data/images/{i}.txt").write_text("a cat")
     write_clip(folder / "clip")
     write_t5(folder / "t5")
+    write_qwen3(folder / "qwen3")
     (folder / "checkpoints").mkdir()
     torch.manual_seed(0)
     save_weights(sgm.build("first_stages", AUTOENCODER), folder / "checkpoints/autoencoder.safetensors", None)

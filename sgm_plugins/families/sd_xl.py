@@ -30,6 +30,7 @@ class StableDiffusionXL(StableDiffusion):
     license = "CreativeML Open RAIL++-M"
     is_xl = True
     towers: ClassVar = {"text_encoder": 0, "text_encoder_2": 1}
+    numbers = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
     forms = (
         folder(
             r"unet\.add_embedding\.",
@@ -62,6 +63,7 @@ class StableDiffusionXLRefiner(StableDiffusion):
     license = "CreativeML Open RAIL++-M"
     is_xl = True
     towers: ClassVar = {"text_encoder_2": 0}
+    numbers = ("original_size_as_tuple", "crop_coords_top_left", "aesthetic_score")
     forms = (
         folder(
             r"unet\.add_embedding\.",

@@ -9,10 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sgm_core.checkpoints.family import Family, Form, Rule, Shapes, expanded
+from sgm_core.checkpoints.family import Family, Form, Found, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import FIRST_STAGE, NETWORK, OWN
 from sgm_core.errors import SgmError
-from sgm_plugins.families import settings, text, unet, vae
+from sgm_plugins.families import built, settings, text, unet, vae
+
+SAMPLER = {"use": "euler_edm", "num_steps": 50, "discretization": "legacy_ddpm"}
+"""Of a model whose files name no scheduler."""
 
 U_NET = r"model\.diffusion_model\.(?:input_blocks|middle_block|output_blocks)\."
 VECTOR = r"model\.diffusion_model\.label_emb\."
@@ -45,7 +48,7 @@ BARE = Form(
 def folder(*has: str, lacks: tuple[str, ...] = (), parts: tuple[str, ...]) -> Form:
     """A folder of diffusers."""
     remedy = "sgm convert checkpoint makes one file of it"
-    return Form("diffusers", "a folder of diffusers", (r"unet\.conv_in\.", r"vae\.", *has), lacks, remedy, parts)
+    return Form("diffusers", "a folder of diffusers", (r"unet\.conv_in\.", *has), lacks, remedy, parts)
 
 
 class StableDiffusion(Family, ABC):
@@ -54,12 +57,14 @@ class StableDiffusion(Family, ABC):
     Attributes:
         towers: the text encoders: the part of diffusers -> our embedder.
         linear: whether the transformers of the network project by matrices, not by convolutions; None: either.
+        numbers: the entries beside the prompt, in the order in which they are joined.
         is_xl: whether texts are read as Stable Diffusion XL does: CLIP-L first, an OpenCLIP with all of its ends.
     """
 
     towers: ClassVar[Mapping[str, int]] = {"text_encoder": 0}
     linear: ClassVar[bool | None] = None
     is_xl: ClassVar[bool] = False
+    numbers: ClassVar[tuple[str, ...]] = ()
 
     def recognises(self, shapes: Shapes) -> Form | None:
         """See `Family`."""
@@ -81,7 +86,8 @@ class StableDiffusion(Family, ABC):
         if form != "diffusers":
             return []
         towers = (self._tower(part, index, keys) for part, index in self.towers.items())
-        return chain(unet.unet_rules(keys), vae.vae_rules(keys), *towers)
+        has_stage = any(key.startswith((FIRST_STAGE, "vae.")) for key in keys)
+        return chain(unet.unet_rules(keys), vae.vae_rules(keys) if has_stage else (), *towers)
 
     def _tower(self, part: str, index: int, keys: Collection[str]) -> Iterator[Rule]:
         start = f"conditioner.embedders.{index}."
@@ -92,6 +98,48 @@ class StableDiffusion(Family, ABC):
     def _is_clip(self, part: str) -> bool:
         """Whether a text encoder is OpenAI's CLIP, not an OpenCLIP."""
         return part == "text_encoder" if self.is_xl else self.linear is False
+
+    def config(self, form: str, shapes: Shapes, found: Found) -> Mapping[str, Any] | None:
+        """See `Family`."""
+        if form != "diffusers":
+            return None
+        parts = [part for part in self.towers if part in found.places]
+        built.needed(found, "vae", *self.towers, *(part.replace("text_encoder", "tokenizer") for part in parts))
+        said, stage = built.told(found, "unet/config"), built.told(found, "vae/config")
+        side = said.get("sample_size") or 64
+        return {
+            "model": {
+                "use": "diffusion",
+                "input_key": "image",
+                "scale_factor": stage.get("scaling_factor", 0.18215),
+                "first_stage_autocast": not stage.get("force_upcast", True),
+                "latent_shape": [stage.get("latent_channels", 4), side, side],
+                "network": built.unet(found),
+                "denoiser": {"use": "discrete", "num_idx": 1000, "scaling": "eps", "discretization": "legacy_ddpm"},
+                "first_stage": built.autoencoder(found),
+                "conditioner": {"use": "general", "embedders": self._slots(found)},
+                "sampler": {**SAMPLER, "guider": {"use": "cfg", "scale": 5.0 if self.is_xl else 7.5}},
+            }
+        }
+
+    def _slots(self, found: Found) -> list[dict[str, Any]]:
+        """The embedders of a folder: prompts, and the numbers of Stable Diffusion XL."""
+        index = found.told.get("model_index", {})
+        prompt: dict[str, Any] = {"input_key": self.prompt, "ucg_rate": 0.1}
+        if self.is_xl:
+            prompt["drop_group"] = "prompt"
+        if not (self.is_xl and index.get("force_zeros_for_empty_prompt", True)):
+            prompt["ucg_value"] = ""
+        if not self.is_xl:
+            return [{**prompt, "embedder": built.clip(found, "text_encoder")}]
+        hidden: dict[str, Any] = {"layer": "hidden", "layer_idx": -2}
+        last = {**hidden, "return_pooled": True, "projected": True}
+        slots = [
+            {**prompt, "embedder": built.clip(found, part, **(last if part == "text_encoder_2" else hidden))}
+            for part in self.towers
+        ]
+        width = built.told(found, "unet/config")["addition_time_embed_dim"]
+        return [*slots, *({"input_key": key, "embedder": {"use": "timestep", "outdim": width}} for key in self.numbers)]
 
     def filled(self, form: str, shapes: Shapes) -> Mapping[str, tuple[Sequence[int], float]]:
         """See `Family`."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sgm_core.checkpoints.family import Family, Form, Model, Rule, Shapes
+from sgm_core.checkpoints.family import Family, Form, Found, Model, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, NETWORK
 from sgm_core.errors import SgmError
 from sgm_plugins.families import settings, vae
@@ -41,6 +41,7 @@ class ZImage(Family):
 
     title = "Z-Image"
     license = "Apache-2.0"
+    distilled: ClassVar[str] = "Z-Image-Turbo, if it is that, is distilled to 8 steps without guidance"
     forms = (
         Form(
             "diffusers",
@@ -87,17 +88,11 @@ class ZImage(Family):
             if any(key.startswith(("vae.", FIRST_STAGE)) for key in keys):
                 yield from vae.vae_rules(keys)
 
-    def config(self, shapes: Shapes, found: Any) -> Mapping[str, Any]:
-        """The config of a model of any size.
-
-        Args:
-            shapes: of its tensors, by our keys.
-            found: the JSON files of its folder, `told`, and where its parts are, `places`.
-
-        Raises:
-            SgmError: something that the keys do not tell is not known.
-        """
-        network, told = network_of(shapes, found.told), found.told
+    def config(self, form: str, shapes: Shapes, found: Found) -> Mapping[str, Any]:
+        """See `Family`."""
+        pieces = expanded(self.rules(form, shapes), shapes)[0]
+        told = found.told
+        network = network_of({piece.ours: shapes[piece.theirs] for piece in pieces if piece.is_name}, told)
         stage = vae.first_stage(told.get("vae/config") or PUBLISHED_VAE)
         side = 1024 // 2 ** (len(stage.get("ch_mult", (1, 2, 4, 4))) - 1)
         scheduler = told.get("scheduler/scheduler_config") or {"shift": TURBO_SHIFT}

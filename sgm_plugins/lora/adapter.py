@@ -41,7 +41,7 @@ class LoRA(Adapter):
         targets: which layers: a regular expression that is searched for in their names, or several. The names are those
             of the state dict, `model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q` or
             `conditioner.embedders.0.transformer.text_model.encoder.layers.0.mlp.fc1`. By default all projections of
-            the attentions of the network.
+            the attentions of the network; in a single block of FLUX.1 these are its two layers.
         rank: of the updates.
         alpha: they are scaled by alpha / rank; by default it is the rank.
         dropout: of the inputs of A, in training.
@@ -53,7 +53,8 @@ class LoRA(Adapter):
 
     def __init__(
         self,
-        targets: str | list[str] = r"^model\.diffusion_model\..*attn\d\.to_(q|k|v|out\.0)$",
+        targets: str | list[str] = r"^model\.diffusion_model\..*(attn\d\.to_(q|k|v|out\.0)"
+        r"|(attn2?|attention)\.(qkv|proj|out)|single_blocks\.\d+\.linear[12])$",
         rank: Annotated[int, Ge(1)] = 16,
         alpha: Annotated[float, Gt(0)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,

@@ -31,7 +31,7 @@ from sgm_plugins.lora.keys import (
     whole_model,
 )
 from sgm_plugins.lora.names import EMBEDDER, Names, Target
-from sgm_plugins.lora.update import LowRank
+from sgm_plugins.lora.update import LowRank, at_least_float32
 
 Updates = dict[Target, LowRank]
 
@@ -119,14 +119,19 @@ def _update(file: Any, name: str, layer: Layer) -> LowRank:
 def _resolved(path: Path, found: Mapping[str, LowRank], names: Names) -> Updates:
     """Each update with what it changes in the model; all of them, or none."""
     known = {name.replace(".", "_"): name for name in found}
-    strangers = [name for name in known if name not in names.targets]
+    strangers = [name for name in known if name not in names.targets and name not in names.parts]
     if strangers:
         near = did_you_mean(strangers[0], names.targets) or f" This one has such as '{next(iter(names.targets), '')}'"
         raise SgmError(
             f"{path}: it is for another model, it seems: of its {len(found)} layers {len(strangers)} are not in this "
             f"one, such as '{strangers[0]}'.{near}"
         )
-    updates = {names.targets[name]: found[known[name]] for name in known}
+    updates = {}
+    for name, there in known.items():
+        if name in names.targets:
+            updates[names.targets[name]] = found[there]
+        else:
+            updates |= {target: found[there].part(rows) for target, rows in names.parts[name]}
     for target, update in updates.items():
         if not update.fits(names.shape(target)):
             raise SgmError(
@@ -140,9 +145,12 @@ def _resolved(path: Path, found: Mapping[str, LowRank], names: Names) -> Updates
 
 
 def write_kohya(path: Path, updates: Updates, names: Names) -> None:
-    """One file, as kohya's sd-scripts writes it and most programs read it."""
+    """One file, as kohya's sd-scripts writes it and most programs read it. It has one update for each layer of a
+    network that the published files have, queries, keys and values together."""
     weights: dict[str, Tensor] = {}
-    for target, update in updates.items():
+    network = {target: update for target, update in updates.items() if target.key.startswith(NETWORK)}
+    others = {target: update for target, update in updates.items() if target not in network}
+    for target, update in (fused(network) | others).items():
         name = names.kohya(target)
         weights[f"{name}.lora_down.weight"] = update.A
         weights[f"{name}.lora_up.weight"] = update.B
@@ -154,13 +162,14 @@ def write_kohya(path: Path, updates: Updates, names: Names) -> None:
 
 def write_peft(folder: Path, updates: Updates) -> None:
     """A folder for each part of the model, `network` and `embedders.N`, as peft's `PeftModel.from_pretrained` reads it.
+    Its layers are those of the model, queries, keys and values together where one layer has them.
 
     Raises:
-        SgmError: it updates the queries alone of a weight that holds keys and values, too.
+        SgmError: it updates a weight that is no layer's, as the one of torch's attention.
     """
     parts: dict[str, dict[str, LowRank]] = defaultdict(dict)
-    for target, update in updates.items():
-        if target.rows is not None:
+    for target, update in fused(updates).items():
+        if not target.key.endswith(".weight"):
             raise SgmError(f"peft's form has no name for a part of the rows of {target.key}; use kohya's")
         embedder = EMBEDDER.match(target.key)
         part = f"embedders.{embedder[1]}" if embedder else "network"
@@ -182,6 +191,32 @@ def write_peft(folder: Path, updates: Updates) -> None:
         _save(folder / part / WEIGHTS, factors | {f"{_PEFT}{layer}.lora_B.weight": u.B for layer, u in layers.items()})
         with replacing(folder / part / CONFIG) as temporary:
             temporary.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def fused(updates: Updates) -> Updates:
+    """Updates of whole weights: those of parts of the rows of a weight become one, of the sum of their ranks.
+
+    A has the rows of all of them, B is block-diagonal in the rows that each is of.
+    """
+    of_key: dict[str, Updates] = defaultdict(dict)
+    for target, update in updates.items():
+        of_key[target.key][target] = update
+    found: Updates = {}
+    for key, several in of_key.items():
+        whole = Target(key)
+        if [*several] == [whole]:
+            found[whole] = several[whole]
+            continue
+        precise = at_least_float32(*(factor for update in several.values() for factor in (update.A, update.B)))
+        A = torch.cat([update.A.to(precise).flatten(1) for update in several.values()])
+        blocks = []
+        for target, update in several.items():
+            start, stop, of = target.rows or (0, 1, 1)
+            block = update.B.to(precise).flatten(1) * (update.alpha / update.rank)
+            unit = len(block) // (stop - start)  # rows of one of the equal parts
+            blocks.append(torch.nn.functional.pad(block, (0, 0, start * unit, (of - stop) * unit)))
+        found[whole] = LowRank(A, torch.cat(blocks, dim=1), float(len(A)))
+    return found
 
 
 def _most(values: Iterable[Any]) -> Any:

@@ -24,8 +24,17 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LARGEST_CONFIG = 2**20
 """Bytes of an `adapter_config.json`."""
 
-BEGINNINGS = {"lora_": "", "unet.": "unet_", "text_encoder_2.": "te2_", "text_encoder.": "te1_"}
-"""Of the layers in a file of a whole model: in kohya's form, and in that of diffusers."""
+BEGINNINGS = {
+    "lora_": "",
+    "lora_transformer_": "unet_",
+    "unet.": "unet_",
+    "transformer.": "unet_",
+    "diffusion_model.": "unet_",
+    "text_encoder_2.": "te2_",
+    "text_encoder.": "te1_",
+}
+"""Of the layers in a file of a whole model: in kohya's form, in that of diffusers, and in that of ComfyUI. The longest
+counts."""
 
 METADATA = "lora_adapter_metadata"
 """Where diffusers tells the scales."""
@@ -152,7 +161,7 @@ def whole_model(
     said = settings(metadata.get(METADATA, "{}"), f"its metadata '{METADATA}'")
     found = {}
     for layer, keys in layers_of(shapes).items():
-        start = next((start for start in beginnings if layer.startswith(start)), None)
+        start = max((start for start in beginnings if layer.startswith(start)), key=len, default=None)
         if start is None:
             if layer.startswith(_PEFT):
                 raise SgmError("peft's form is a folder, in which adapter_config.json says how the weights are scaled")

@@ -42,6 +42,8 @@ class Names:
         self.shapes = {key: tuple(shape) for key, shape in shapes.items()}
         self.targets: dict[str, Target] = {}
         """By name, the names of diffusers and of this project alike."""
+        self.parts: dict[str, list[tuple[Target, Rows]]] = {}
+        """By name, layers of others whose rows are in another order here: what each part of their rows updates."""
         self.prefixes: dict[str, str] = {}
         """How names begin in the files of others -> here, as the families say."""
         self._kohya: dict[Target, str] = {}
@@ -82,8 +84,13 @@ class Names:
             for piece in pieces:
                 target, path = Target(piece.ours, piece.rows), piece.theirs.partition(".")[2]
                 is_layer = path.endswith(".weight") and len(self.shapes[piece.ours]) > 1
-                if is_layer and (piece.rows is not None or self._is_layer(piece.ours)) and not piece.change:
-                    found[target].append(path.removesuffix(".weight"))
+                if not is_layer or piece.change or not (piece.rows is not None or self._is_layer(piece.ours)):
+                    continue
+                path = path.removesuffix(".weight")
+                if piece.their_rows is None:
+                    found[target].append(path)
+                elif target.key.startswith(NETWORK):
+                    self.parts.setdefault(f"unet_{path}".replace(".", "_"), []).append((target, piece.their_rows))
         return found
 
     def _is_layer(self, key: str) -> bool:

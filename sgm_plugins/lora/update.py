@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sgm_core.checkpoints.family import Rows
+
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
@@ -35,6 +37,11 @@ class LowRank:
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a weight of this shape can take it; a 1 x 1 convolution is a linear layer, too."""
         return _trimmed(self.shape) == _trimmed(shape)
+
+    def part(self, rows: Rows) -> LowRank:
+        """The update of some of the rows of the weight: the same A."""
+        start, stop, of = rows
+        return LowRank(self.A, self.B[start * len(self.B) // of : stop * len(self.B) // of], self.alpha)
 
     def delta(self, shape: Sequence[int] | None = None) -> Tensor:
         """(alpha / r) B A in float32 (float64 for float64 factors), of this shape, or of its own."""

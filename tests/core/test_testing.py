@@ -68,6 +68,14 @@ def as_good(x: torch.Tensor, sigma: torch.Tensor, cond: Conditioning) -> torch.T
     return x / (1 + sigma**2)[:, None, None, None] + cond.vector[:, :, None, None]
 
 
+Z_IMAGE = {
+    "model.diffusion_model.cap_pad_token": (1, 3840),
+    "model.diffusion_model.cap_embedder.1.weight": (3840, 2560),
+    "model.diffusion_model.x_embedder.weight": (3840, 64),
+    "model.diffusion_model.layers.0.attention.qkv.weight": (11520, 3840),
+    "model.diffusion_model.layers.29.feed_forward.w1.weight": (10240, 3840),
+}
+
 BUILT_INS: dict[str, dict[str, Any]] = {
     "engines/diffusion": {
         "network": {"use": "unet"} | SMALL_UNET | {"context_dim": None},
@@ -248,6 +256,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "families/svd": {"inputs": {"shapes": shapes_of("svd_image_decoder")}},
     "families/sv3d_u": {"inputs": {"shapes": shapes_of("sv3d_u")}},
     "families/sv3d_p": {},
+    "families/z_image": {"inputs": {"shapes": Z_IMAGE}},
     "families/lora": {"inputs": {"shapes": {"lora_unet_x.lora_down.weight": (4, 8)}}},
     "families/controlnet": {"inputs": {"shapes": {"control_model.input_blocks.0.0.weight": (4, 8)}}},
     "families/textual_inversion": {"inputs": {"shapes": {"emb_params": (4, 8)}}},

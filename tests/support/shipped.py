@@ -23,6 +23,7 @@ PUBLIC = (
     "sv3d_u",
     "svd",
     "svd_image_decoder",
+    "z_image_turbo",
 )
 """Configs of public models: in full size, without data. `tests/test_key_tables.py` has more of them."""
 
@@ -35,6 +36,7 @@ LARGE = (
     "sd_xl_finetune",
     "sd_xl_lora",
     "txt2img_clip",
+    "z_image_turbo_lora",
 )
 """Configs that train at full size, on your data. `tests/test_training_configs.py` trains them at a small one."""
 

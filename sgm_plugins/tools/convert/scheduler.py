@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sgm_core.registry import did_you_mean
 from sgm_plugins.tools.convert.document import Block, Item, write
-from sgm_plugins.tools.convert.scheduler_settings import read_settings
-from sgm_plugins.tools.convert.tables.schedulers import CLASSES
+from sgm_plugins.tools.convert.scheduler_settings import Settings, read_settings
+from sgm_plugins.tools.convert.tables.schedulers import CLASSES, Parts
 
 
 def convert_scheduler(path: Path) -> str:
@@ -21,6 +21,18 @@ def convert_scheduler(path: Path) -> str:
         SgmError: it cannot be read; a class or a value without a counterpart.
     """
     settings = read_settings(path)
+    parts, notes = parts_of_scheduler(settings)
+    above = [f"from diffusers' {settings.get('_class_name')}; a sampler also needs num_steps", *notes]
+    model = Block({"denoiser": Item(parts.denoiser), "sampler": Item(parts.sampler)})
+    return write(Block({"model": Item(model, above=above)}))
+
+
+def parts_of_scheduler(settings: Settings) -> tuple[Parts, list[str]]:
+    """The denoiser and the sampler, and notes on what is approximated or dropped.
+
+    Raises:
+        SgmError: a class or a value without a counterpart.
+    """
     name = settings.get("_class_name")
     if not isinstance(name, str):
         raise settings.refuse("no scheduler of diffusers: the key _class_name is missing")
@@ -28,8 +40,5 @@ def convert_scheduler(path: Path) -> str:
         hint = did_you_mean(name, CLASSES)
         raise settings.refuse(f"_class_name: {name!r:.80} has no counterpart.{hint} These have: {', '.join(CLASSES)}")
     parts = CLASSES[name](settings)
-    notes = [f"from diffusers' {name}; a sampler also needs num_steps", *settings.notes]
-    if unread := list(settings.unread()):
-        notes.append(f"not read by this class: {', '.join(unread)}")
-    model = Block({"denoiser": Item(parts.denoiser), "sampler": Item(parts.sampler)})
-    return write(Block({"model": Item(model, above=notes)}))
+    unread = list(settings.unread())
+    return parts, [*settings.notes, *([f"not read by this class: {', '.join(unread)}"] if unread else [])]

@@ -59,13 +59,19 @@ class Drawing:
         pipeline: the model.
         recipe: what to draw with it.
         init_image, mask: those of the recipe, unless they are its files.
+        noise: (n, c, h, w) on the latent grid, in place of the noise of the seeds; None: that.
 
     Raises:
         SgmError, ValueError: it makes no sense for this model.
     """
 
     def __init__(
-        self, pipeline: Source, recipe: Recipe, init_image: ImageSource | None, mask: ImageSource | None
+        self,
+        pipeline: Source,
+        recipe: Recipe,
+        init_image: ImageSource | None,
+        mask: ImageSource | None,
+        noise: Tensor | None = None,
     ) -> None:
         model = pipeline.model
         self.model = model
@@ -94,6 +100,10 @@ class Drawing:
             if sampler.guider is not None:
                 check_extras(sampler.guider, drawn_with.engine.model.diffusion_model)
         self.shape = (model.channels, self.size[1] // model.cell[0], self.size[0] // model.cell[0])
+        if noise is not None and tuple(noise.shape) != (recipe.n * self.frames, *self.shape):
+            wanted = (recipe.n * self.frames, *self.shape)
+            raise SgmError(f"noise is {tuple(noise.shape)}; these pictures are drawn from {wanted}, on the latent grid")
+        self.noise = noise
         self.schedules = schedules_of(self.samplers, (recipe.n * self.frames, *self.shape))
         if self.schedules[0][0].isinf() and not model.engine.denoiser.takes_infinity:
             raise SgmError(
@@ -107,6 +117,7 @@ class Drawing:
         self.recipe = recipe
         self._pipeline = pipeline
         self._configs = configs
+        self._starts: dict[int, int] = {}  # of the batches, the first picture
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -119,6 +130,7 @@ class Drawing:
             or None,
             "refiner_sha256": None if self.refiner is None else self.refiner.digest(),
             "init_sha256": None if self.init is None else digest_of(self.init),
+            "noise_sha256": None if self.noise is None else digest_of(self.noise),
             "mask_sha256": None if self.mask is None else digest_of(self.mask),
             "size": list(self.size),
             "samplers": self._configs,
@@ -147,7 +159,10 @@ class Drawing:
             batch_size = max(min(pictures, pixels // (self.size[0] * self.size[1] * self.frames)), 1)
         if batch_size < 1:
             raise SgmError(f"batch_size is {batch_size}; it is at least 1")
-        return [self.recipe.part(start, start + batch_size) for start in range(0, self.recipe.n, batch_size)]
+        starts = range(0, self.recipe.n, batch_size)
+        parts = [self.recipe.part(start, start + batch_size) for start in starts]
+        self._starts = {id(part): start for part, start in zip(parts, starts, strict=True)}
+        return parts
 
     def draw(self, recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> list[Picture]:
         """The pictures of one of the `batches`.
@@ -180,7 +195,7 @@ class Drawing:
         seen = self.init if self.is_video else None
         cond, uncond = model.condition(recipe, self.size, self.frames, seen, generators)
         of_rows = [generator for generator in generators for _ in range(self.frames)]
-        noise = randn((len(of_rows), *self.shape), of_rows).to(model.device)
+        noise = self._noise(recipe, of_rows).to(model.device)
         sampler = self.samplers[0]
         steps = [len(schedule) - 1 for schedule in self.schedules]
 
@@ -203,6 +218,13 @@ class Drawing:
             return self.samplers[1].solve(
                 self._masked(second.engine.denoise, z0), z, cond, uncond, generator=of_rows, progress=report(steps[0])
             )
+
+    def _noise(self, recipe: Recipe, of_rows: list[torch.Generator]) -> Tensor:
+        """What the pictures of a batch are drawn from, on the CPU."""
+        if self.noise is None:
+            return randn((len(of_rows), *self.shape), of_rows)
+        start = self._starts[id(recipe)] * self.frames
+        return self.noise[start : start + len(of_rows)].cpu()
 
     def _masked(self, denoise: Denoise, z0: Tensor | None) -> Denoise:
         if self.mask is None or z0 is None:

@@ -12,13 +12,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
-from sgm_core.building.loaded import load_engine
+from sgm_core.building.loaded import engine_of, load_engine
 from sgm_core.checkpoints.files import refuse_url
 from sgm_core.checkpoints.manifest import sha256, to_load
+from sgm_core.config.api import load_config
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_plugins.lora.merge import load_lora, split_weight
+from sgm_plugins.tools.parts.assemble import Parts, assemble, put_together
+from sgm_plugins.tools.parts.folder import is_folder_of_diffusers
 from sgm_plugins.tools.sampling.drawing import Drawing
 from sgm_plugins.tools.sampling.model import Model
 from sgm_plugins.tools.sampling.parts import DTYPES
@@ -82,32 +86,40 @@ class Pipeline:
         device: str | torch.device = "cpu",
         offload: bool = False,
         verify: bool | None = None,
+        parts: Parts | None = None,
     ) -> Pipeline:
-        """A pipeline from a run folder or a checkpoint.
+        """A pipeline from a run folder, a checkpoint, or a folder of diffusers.
 
         Args:
-            model: a run, a `.ckpt` or a `.safetensors` file, of ours or a public one.
+            model: a run, a `.ckpt` or a `.safetensors` file, of ours or a public one; a folder of diffusers.
             config: name or file of the config; None: that in the checkpoint, or that of the public model which it is.
             loras: FILE or FILE:WEIGHT each, added to its weights; see `sgm_plugins.lora.files.read_lora`.
             raw, dtype, device, offload: see the class.
             verify: see `load_engine`.
+            parts: what a file lacks, text encoders or tokenizers: a folder that has them, or the place of each by its
+                name in a folder of diffusers, {"text_encoder_2": "t5xxl.safetensors"}.
 
         Raises:
-            SgmError: it cannot be read, fits no config, or draws nothing; offload without another device.
+            SgmError: it cannot be read, fits no config, lacks parts, or draws nothing; offload without another device.
         """
         if offload and torch.device(device).type == "cpu":
             raise SgmError("offload keeps idle parts on the CPU, and the device is the CPU: leave it out (--offload)")
         refuse_url(model)
-        checkpoint = to_load(Path(model), verify)
-        engine = load_engine(
-            checkpoint,
-            config,
-            dtype=DTYPES[dtype],
-            first_stage_dtype=torch.float32,
-            device="cpu" if offload else device,
-            take_average=not raw,
-            verify=False,  # that was done
-        )
+        how: dict[str, Any] = {
+            "dtype": DTYPES[dtype],
+            "first_stage_dtype": torch.float32,
+            "device": "cpu" if offload else device,
+            "take_average": not raw,
+        }
+        if parts is not None or is_folder_of_diffusers(Path(model)):
+            assembled = assemble(Path(model), parts)
+            weights, own = put_together(assembled)
+            engine = engine_of(weights, own if config is None else load_config(config), **how)
+            files = assembled.files
+        else:
+            checkpoint = to_load(Path(model), verify)
+            engine = load_engine(checkpoint, config, verify=False, **how)  # it was verified
+            files = (checkpoint,)
         for lora in loras:
             load_lora(engine, *split_weight(lora))
         pipeline = cls(
@@ -122,7 +134,7 @@ class Pipeline:
         )
         # hashing lets other threads run, and a recipe needs it at the end only
         executor = ThreadPoolExecutor(1)
-        pipeline._digest = executor.submit(sha256, checkpoint)
+        pipeline._digest = executor.submit(digest_of_files, files)
         executor.shutdown(wait=False)
         return pipeline
 
@@ -154,6 +166,7 @@ class Pipeline:
         tile: int | None = None,
         watermark: str | None = None,
         batch_size: int | None = None,
+        noise: Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Picture]:
         """Draw. What is not explained here is in `Recipe`.
@@ -165,6 +178,8 @@ class Pipeline:
             init_image: the image to start from, or to make a video of: a file, a Pillow image, or a tensor (c, h, w).
             mask: of the same kinds.
             refiner: a pipeline, or the checkpoint of one.
+            noise: what is drawn from in place of the noise of the seeds: (b, c, h, w) on the latent grid, of unit
+                variance.
             batch_size: pictures that are drawn at once; default 64, but no more than four megapixels.
             progress: called as progress(step, steps) after each step of a batch.
 
@@ -174,7 +189,7 @@ class Pipeline:
         prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         cond = {} if cond is None else dict(cond)
         if isinstance(seeds, int):
-            longest = max([len(prompts), *(len(values) for values in cond.values())])
+            longest = max([len(prompts), 0 if noise is None else len(noise), *map(len, cond.values())])
             seeds = range(seeds, seeds + (max(longest, 1) if n is None else n))
         elif n is not None and n != len(seeds):
             raise SgmError(f"{len(seeds)} seeds for {n} pictures")
@@ -207,22 +222,28 @@ class Pipeline:
             tile=tile,
             watermark=watermark,
         )
-        drawing = self.plan(recipe, init_image=init_image, mask=mask)
+        drawing = self.plan(recipe, init_image=init_image, mask=mask, noise=noise)
         return [picture for part in drawing.batches(batch_size) for picture in drawing.draw(part, progress)]
 
     def plan(
-        self, recipe: Recipe, *, init_image: ImageSource | None = None, mask: ImageSource | None = None
+        self,
+        recipe: Recipe,
+        *,
+        init_image: ImageSource | None = None,
+        mask: ImageSource | None = None,
+        noise: Tensor | None = None,
     ) -> Drawing:
         """All that can be known before anything is drawn: what is wrong with a recipe, too.
 
         Args:
             recipe: of this model.
             init_image, mask: those of the recipe, unless they are its files.
+            noise: in place of that of the seeds.
 
         Raises:
             SgmError, ValueError: it makes no sense for this model.
         """
-        return Drawing(self, recipe, init_image, mask)
+        return Drawing(self, recipe, init_image, mask, noise)
 
     def digest(self) -> str | None:
         """sha256 of the checkpoint, if it came from one."""
@@ -242,3 +263,9 @@ class Pipeline:
             return None
         text = json.dumps(provenance.config["model"], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_files(files: Sequence[Path]) -> str:
+    """sha256 of a file; of several, that of their digests in the order of their names."""
+    digests = [sha256(file) for file in sorted(files)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

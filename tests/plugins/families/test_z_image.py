@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +16,8 @@ from support.recognised import models_of  # noqa: E402
 from support.tiny_transformers import write_qwen3  # noqa: E402
 
 from sgm_core.building.fresh import build_engine  # noqa: E402
-from sgm_core.checkpoints.family import expanded  # noqa: E402
+from sgm_core.checkpoints.family import Found, expanded  # noqa: E402
+from sgm_core.checkpoints.layouts import NETWORK  # noqa: E402
 from sgm_core.checkpoints.pieces import translated  # noqa: E402
 from sgm_core.checkpoints.recognise import recognise  # noqa: E402
 from sgm_core.config.api import config_from  # noqa: E402
@@ -79,7 +79,7 @@ def read(folder: Path):
     }
     files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.json")}
     told = {name: json.loads(file.read_text()) for name, file in files.items()}
-    return weights, SimpleNamespace(told=told, places={part.name: part for part in folder.iterdir() if part.is_dir()})
+    return weights, Found(told=told, places={part.name: part for part in folder.iterdir() if part.is_dir()})
 
 
 def ours_of(folder: Path):
@@ -88,7 +88,7 @@ def ours_of(folder: Path):
     pieces, unknown = expanded(ZImage().rules("diffusers", weights), weights)
     assert unknown == []
     ours = translated(pieces, weights)
-    return ours, ZImage().config({key: tuple(value.shape) for key, value in ours.items()}, found)
+    return ours, ZImage().config("diffusers", {key: tuple(value.shape) for key, value in weights.items()}, found)
 
 
 def engine_of(folder: Path):
@@ -187,7 +187,8 @@ def test_the_shipped_config_is_what_the_published_tensors_are():
     """Without a folder the family's own numbers stand for what keys do not tell."""
     engine = engine_on_meta("z_image_turbo")
     shapes = {key: tuple(value.shape) for key, value in engine.state_dict().items()}
-    config = ZImage().config(shapes, SimpleNamespace(told={}, places={}))["model"]
+    network = {key.removeprefix(NETWORK): shape for key, shape in shapes.items() if key.startswith(NETWORK)}
+    config = ZImage().config("original", network, Found())["model"]
     with torch.device("meta"):
         again = build_engine(config_from({"model": {**config, "conditioner": None}}))
     theirs = again.state_dict()
@@ -204,7 +205,6 @@ def test_the_shipped_config_is_what_the_published_tensors_are():
 
 def test_axes_that_no_key_tells_are_asked_for(folders):
     weights, found = read(folders["turbo"])
-    pieces, _ = expanded(ZImage().rules("diffusers", weights), weights)
-    shapes = {key: tuple(value.shape) for key, value in translated(pieces, weights).items()}
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     with pytest.raises(SgmError, match=r"heads of width 16.*axes_dims.*'transformer'"):
-        ZImage().config(shapes, SimpleNamespace(told={}, places=found.places))
+        ZImage().config("diffusers", shapes, found._replace(told={}))

@@ -269,7 +269,7 @@ def test_others_are_approximated_and_say_so(converted, name, sampler, comment):
 @pytest.mark.parametrize(
     ("name", "options", "comment"),
     [
-        ("DDIMScheduler", {"set_alpha_to_one": False}, "set_alpha_to_one: false is dropped"),
+        ("PNDMScheduler", {"set_alpha_to_one": False}, "set_alpha_to_one: false is dropped"),
         ("DDIMScheduler", {}, "clip_sample: true is dropped"),
         ("DDIMScheduler", {"thresholding": True}, "thresholding: true is dropped"),
         ("DDPMScheduler", {"variance_type": "fixed_large"}, 'variance_type: "fixed_large" is dropped'),
@@ -400,3 +400,11 @@ def test_a_folder_or_file_that_is_not_there(tmp_path, capsys):
     assert main(["convert", "scheduler", str(file), str(file)]) == 1
     assert "one scheduler at a time" in capsys.readouterr().err
     assert main(["convert", "scheduler", str(file), "--to", "ldm"]) == 1
+
+
+def test_the_last_level_of_ddim_is_that_of_timestep_0_where_it_says_so(converted):
+    theirs = diffusers.DDIMScheduler(set_alpha_to_one=False)
+    sigma = ((1 - theirs.final_alpha_cumprod) / theirs.final_alpha_cumprod).sqrt().item()
+    model, _ = converted("DDIMScheduler", set_alpha_to_one=False)
+    assert model["sampler"]["last_level"] == pytest.approx(sigma, rel=1e-4)  # theirs is float32
+    assert "last_level" not in converted("DDIMScheduler")[0]["sampler"]

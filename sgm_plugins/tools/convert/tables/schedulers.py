@@ -228,7 +228,10 @@ def with_betas(
 def euler(s: Settings) -> Parts:
     s.drop("interpolation_type", "linear", "levels between two timesteps are not interpolated")
     if s.choice("timestep_type", "discrete", ("discrete", "continuous")) == "discrete":
-        return with_betas("euler_edm")(s)
+        parts = with_betas("euler_edm")(s)
+        if s.get("timestep_spacing", "linspace") != "leading":
+            parts.sampler["start"] = "noise"
+        return parts
     s.choice("prediction_type", "epsilon", ("v_prediction",))
     betas = process(s)
     for key in ("timestep_spacing", "steps_offset", "final_sigmas_type"):
@@ -244,9 +247,10 @@ def euler(s: Settings) -> Parts:
 
 def ddim(s: Settings) -> Parts:
     betas = process(s, clips=True)
-    _last_step(s, True)
+    last = {} if s.flag("set_alpha_to_one", True) else {"last_level": round(betas.ends()[0], 10)}
     s.note("eta is an argument of diffusers' pipelines: here it is `eta` of the sampler, 0 by default")
-    return Parts(denoiser(s, betas), {"use": "ddim", "discretization": grid(s, betas, "leading", rounded=True)})
+    found = grid(s, betas, "leading", rounded=True)
+    return Parts(denoiser(s, betas), {"use": "ddim", "discretization": found, **last})
 
 
 def ddpm(s: Settings) -> Parts:
