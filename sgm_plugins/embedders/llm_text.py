@@ -37,25 +37,6 @@ KNOWN: dict[str, dict[str, Any]] = {
 """What the config.json of text encoders of public models says. If the weights come from a checkpoint, it is enough."""
 
 
-KNOWN: dict[str, dict[str, Any]] = {
-    "Qwen/Qwen3-4B": {
-        "model_type": "qwen3",
-        "vocab_size": 151936,
-        "hidden_size": 2560,
-        "intermediate_size": 9728,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "max_position_embeddings": 40960,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000,
-        "tie_word_embeddings": True,
-    },
-}
-"""What the config.json of text encoders of public models says: one whose weights come from a checkpoint needs no more."""
-
-
 class LLMTextEmbedder(nn.Module):
     """Hidden layers of a language model: Qwen3 for Z-Image, Gemma 2 for Lumina, Mistral for FLUX.2, ...
 
