@@ -76,9 +76,9 @@ class T5TextEmbedder(nn.Module):
         tokenizer: str | Path | None = None,
     ) -> None:
         super().__init__()
-        transformer: Any = load_encoder(model, T5EncoderModel, load_weights, local_files_only, KNOWN)
-        transformer.encoder.embed_tokens = _Shared(transformer.shared)
-        self.transformer = transformer
+        self.transformer = load_encoder(model, T5EncoderModel, load_weights, local_files_only, KNOWN)
+        tower: Any = self.transformer
+        tower.encoder.embed_tokens = _Shared(tower.shared)
         self.mask_padding = mask_padding
         self.texts = Texts(tokenizer or model, max_length, local_files_only)
 

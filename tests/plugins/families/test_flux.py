@@ -158,6 +158,27 @@ def test_latents_are_those_of_the_pipeline_of_diffusers(folders, name, steps):
     assert (engine.decode_first_stage(expected) - picture).abs().max() < 1e-4 * picture.abs().max()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["flux_dev", "flux_kontext", "chroma"])
+def test_a_folder_draws_the_picture_of_its_pipeline(folders, name):
+    theirs = getattr(diffusers, PIPELINES[name][1]).from_pretrained(folders[name])
+    h, w = 8, 12
+    noise = draw(1, 4, h, w)
+    call = {"latents": theirs._pack_latents(noise, 1, 4, h, w), "height": 2 * h, "width": 2 * w}
+    if name == "chroma":
+        theirs.transformer.register_forward_pre_hook(masking, with_kwargs=True)
+        call |= {"negative_prompt": "", "guidance_scale": 5.0}
+    else:
+        call["guidance_scale"] = 3.5
+    if name == "flux_kontext":
+        call["max_area"] = 4 * h * w
+    expected = theirs(prompt="a lighthouse", num_inference_steps=3, output_type="pt", **call).images[0] * 2 - 1
+    pipe = sgm.Pipeline.load(folders[name])
+    picture = pipe("a lighthouse", noise=noise, size=(2 * w, 2 * h), steps=3)[0]
+    assert expected.std() > 0.2
+    assert (picture.image - expected).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_folder_is_recognised(folders, name):
     weights, found = read(folders[name])
