@@ -76,6 +76,17 @@ Z_IMAGE = {
     "model.diffusion_model.layers.29.feed_forward.w1.weight": (10240, 3840),
 }
 
+FLUX = {
+    "model.diffusion_model.img_in.weight": (3072, 64),
+    "model.diffusion_model.vector_in.in_layer.weight": (3072, 768),
+    "model.diffusion_model.double_blocks.0.img_mod.lin.weight": (18432, 3072),
+    "model.diffusion_model.double_blocks.18.img_mlp.2.weight": (3072, 12288),
+    "model.diffusion_model.single_blocks.37.linear2.weight": (3072, 15360),
+}
+GUIDED = {**FLUX, "model.diffusion_model.guidance_in.in_layer.weight": (3072, 256)}
+CHROMA = {key: shape for key, shape in FLUX.items() if "_mod." not in key and "vector_in" not in key}
+CHROMA["model.diffusion_model.distilled_guidance_layer.in_proj.weight"] = (5120, 64)
+
 BUILT_INS: dict[str, dict[str, Any]] = {
     "engines/diffusion": {
         "network": {"use": "unet"} | SMALL_UNET | {"context_dim": None},
@@ -105,6 +116,9 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     | {"inputs": FRAMES | {"num_views": 2, "camera": torch.ones(6, 5), "cond_motion": torch.ones(6, 3, 7)}},
     "networks/ddpm_unet": {"ch": 32, "out_ch": 1, "in_channels": 1, "resolution": 8, "ch_mult": [1, 2]}
     | {"num_res_blocks": 1, "attn_resolutions": [4], "inputs": {"x": X, "timesteps": T}},
+    "networks/flux": {"in_channels": 1, "hidden_size": 12, "num_heads": 2, "depth": 1, "depth_single_blocks": 1}
+    | {"axes_dim": [2, 2, 2], "context_dim": 6, "vector_dim": 8}
+    | {"inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6), "y": torch.ones(2, 8)}},
     "networks/z_image": {"in_channels": 1, "dim": 12, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2}
     | {"axes_dims": [2, 2, 2], "context_dim": 6, "inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6)}},
     "denoisers/continuous": {},
@@ -196,6 +210,9 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "embedders/clip_t5": {"clip_model": "clip", "t5_model": "t5", "clip_max_length": 16, "t5_max_length": 16}
     | {"inputs": CAPTIONS},
     "embedders/hf_text": {"model": "bert", "max_length": 9, "inputs": CAPTIONS},
+    "embedders/token_mask": {"model": "t5", "max_length": 9, "inputs": CAPTIONS},
+    "embedders/guidance": {"inputs": {"guidance": torch.ones(2)}},
+    "embedders/reference": {"inputs": {"reference": torch.ones(2, 4, 2, 2)}},
     "embedders/llm_text": {"model": "qwen3", "max_length": 9, "inputs": CAPTIONS},
     "embedders/clip_image": {"model": "clip", "output_tokens": True, "inputs": {"image": RGB}},
     "embedders/clip_image_prediction": {"embedder": {"use": "clip_image", "model": "clip"}, "n_copies": 2}
@@ -256,6 +273,10 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "families/svd": {"inputs": {"shapes": shapes_of("svd_image_decoder")}},
     "families/sv3d_u": {"inputs": {"shapes": shapes_of("sv3d_u")}},
     "families/sv3d_p": {},
+    "families/flux_dev": {"inputs": {"shapes": GUIDED}},
+    "families/flux_kontext": {"inputs": {"shapes": GUIDED}},
+    "families/flux_schnell": {"inputs": {"shapes": FLUX}},
+    "families/chroma": {"inputs": {"shapes": CHROMA}},
     "families/z_image": {"inputs": {"shapes": Z_IMAGE}},
     "families/lora": {"inputs": {"shapes": {"lora_unet_x.lora_down.weight": (4, 8)}}},
     "families/controlnet": {"inputs": {"shapes": {"control_model.input_blocks.0.0.weight": (4, 8)}}},
