@@ -97,6 +97,11 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     | {"inputs": FRAMES | {"num_views": 2, "camera": torch.ones(6, 5), "cond_motion": torch.ones(6, 3, 7)}},
     "networks/ddpm_unet": {"ch": 32, "out_ch": 1, "in_channels": 1, "resolution": 8, "ch_mult": [1, 2]}
     | {"num_res_blocks": 1, "attn_resolutions": [4], "inputs": {"x": X, "timesteps": T}},
+    "networks/dit": {"depth": 1, "dim": 8, "num_heads": 2, "in_channels": 1, "input_size": 8, "num_classes": 3}
+    | {"inputs": {"x": X, "timesteps": T, "y": torch.tensor([0, 3])}},
+    "networks/mmdit": {"depth": 2, "dim": 8, "num_heads": 2, "in_channels": 1, "context_dim": 6, "vector_dim": 8}
+    | {"pos_embed_max_size": 8, "base_size": 4}
+    | {"inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6), "y": torch.ones(2, 8)}},
     "networks/z_image": {"in_channels": 1, "dim": 12, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2}
     | {"axes_dims": [2, 2, 2], "context_dim": 6, "inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6)}},
     "denoisers/continuous": {},
