@@ -46,7 +46,7 @@ class FinalLayer(nn.Module):
 
     def __init__(self, dim: int, out_dim: int, modulates: bool = True) -> None:
         super().__init__()
-        self.norm_final = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.norm_final: nn.Module = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.linear = zeroed(nn.Linear(dim, out_dim))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), zeroed(nn.Linear(dim, 2 * dim))) if modulates else None
 

@@ -119,6 +119,11 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "networks/flux": {"in_channels": 1, "hidden_size": 12, "num_heads": 2, "depth": 1, "depth_single_blocks": 1}
     | {"axes_dim": [2, 2, 2], "context_dim": 6, "vector_dim": 8}
     | {"inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6), "y": torch.ones(2, 8)}},
+    "networks/dit": {"depth": 1, "dim": 8, "num_heads": 2, "in_channels": 1, "input_size": 8, "num_classes": 3}
+    | {"inputs": {"x": X, "timesteps": T, "y": torch.tensor([0, 3])}},
+    "networks/mmdit": {"depth": 2, "dim": 8, "num_heads": 2, "in_channels": 1, "context_dim": 6, "vector_dim": 8}
+    | {"pos_embed_max_size": 8, "base_size": 4}
+    | {"inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6), "y": torch.ones(2, 8)}},
     "networks/z_image": {"in_channels": 1, "dim": 12, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2}
     | {"axes_dims": [2, 2, 2], "context_dim": 6, "inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6)}},
     "denoisers/continuous": {},

@@ -9,6 +9,7 @@ from support.networks import draw, randomized
 
 from sgm_core.testing import check_component
 from sgm_plugins.networks.ddpm_unet import DDPMUNet
+from sgm_plugins.networks.dit import DiT
 from sgm_plugins.networks.mmdit import MMDiT
 from sgm_plugins.networks.multiview_video_unet import MultiviewVideoUNet
 from sgm_plugins.networks.unet import UNet
@@ -82,6 +83,26 @@ BACKBONES = {
         2,
         {},
         "mid.attn_1.k",
+    ),
+    "dit": Backbone(
+        DiT,
+        {
+            "depth": 2,
+            "dim": 16,
+            "num_heads": 2,
+            "in_channels": 2,
+            "out_channels": 3,
+            "input_size": 8,
+            "num_classes": 0,
+            "qk_norm": True,
+            "rope": True,
+            "swiglu": True,
+            "rms_norm": True,
+        },
+        2,
+        {},
+        "blocks.1.attn.qkv",
+        patch=2,
     ),
     "mmdit": Backbone(
         MMDiT,
