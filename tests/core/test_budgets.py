@@ -26,13 +26,13 @@ BUDGETS = {
 
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 119,
-    "config": 44,
+    "config": 26,
     "checkpoints": 33,
     "training": 13,
     "runs": 18,
     "cli": 2,
-    "together": 226,
-    "code": 44,
+    "together": 208,
+    "code": 27,
     "testing": 8,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
