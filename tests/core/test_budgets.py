@@ -29,11 +29,9 @@ ALLOWED_OVERRUN: dict[str, int] = {
     "config": 26,
     "checkpoints": 33,
     "training": 13,
-    "runs": 18,
-    "cli": 2,
-    "together": 208,
-    "code": 27,
-    "testing": 8,
+    "runs": 12,
+    "together": 199,
+    "code": 18,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
