@@ -27,11 +27,11 @@ BUDGETS = {
 ALLOWED_OVERRUN: dict[str, int] = {
     "root": 119,
     "config": 26,
-    "checkpoints": 33,
+    "checkpoints": 22,
     "training": 13,
     "runs": 12,
-    "together": 199,
-    "code": 18,
+    "together": 188,
+    "code": 13,
 }
 """How many lines a room may have above its budget, until it is made smaller. A number only falls."""
 
