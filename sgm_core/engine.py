@@ -502,7 +502,6 @@ class DiffusionEngine(TrainingEngine):
             ucg_keys: entries that are zero in the unconditional half; default the conditioner's unconditional state.
             seed: of the samples, and of all that is drawn.
         """
-        n = min(n, len(self.get_input(batch)))
         batch = self.first_rows(batch, n)
         x = self.get_input(batch)
         images = {"inputs": x}
@@ -513,7 +512,7 @@ class DiffusionEngine(TrainingEngine):
                 cond = self.conditioner(batch, drop=False)
                 away = None if ucg_keys is None else self.conditioner(batch, drop=False, force_zero=ucg_keys)
                 away = away or self.conditioner.unconditional(batch)
-                generators = [torch.Generator().manual_seed(seed + i) for i in range(n)]
-                z = self.sample(cond, away, batch_size=n, shape=tuple(z.shape[1:]), generator=generators)
+                generators = [torch.Generator().manual_seed(seed + i) for i in range(len(x))]
+                z = self.sample(cond, away, batch_size=len(x), shape=tuple(z.shape[1:]), generator=generators)
                 images["samples"] = self.decode_first_stage(z)
         return {key: image.detach().float().clamp(-1, 1) for key, image in images.items()}

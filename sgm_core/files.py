@@ -93,7 +93,8 @@ def inside(folder: Path, name: object, root: Path | None = None) -> Path:
     Links may lead to what is in `root`, by default the folder.
     """
     with suppress(OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
-        if isinstance(name, str) and (folder / name).resolve().is_relative_to((root or folder).resolve()):
+        found = (folder / str(name)).resolve()  # of links in a circle one of them, from Python 3.13 on
+        if isinstance(name, str) and found.is_relative_to((root or folder).resolve()) and not found.is_symlink():
             return folder / name
     raise BadFileError(folder, f"{str(name)[:100]!r} is not the name of a file in this folder")
 

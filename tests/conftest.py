@@ -1,5 +1,6 @@
 """What the tests of every part may use, and what decides in which tier a test is. CONTRIBUTING.md has the tiers."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -41,6 +42,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cpu-limit", type=float, default=None, metavar="SECONDS",
                      help="fail a test that takes more CPU, with the processes that it waits for")  # fmt: skip
     parser.addoption("--cpu-times", default=None, metavar="FILE", help="append the CPU seconds of each test to a file")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """What is imported and collected stays to the end: the garbage collector need not look through it ever again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sgm_core.checkpoints.files import Checkpoint, open_torch
 from sgm_core.checkpoints.fit import LoadReport
 from sgm_core.checkpoints.layouts import AVERAGE, SHADOW
-from sgm_core.checkpoints.match import Trainable, match
+from sgm_core.checkpoints.match import is_trainable, match
 from sgm_core.config.build import BuildError
 from sgm_core.roles import FirstStage
 
@@ -24,7 +24,7 @@ def load_into(engine: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     names, notes = match(engine, checkpoint)
     engine.load_state_dict({name: checkpoint.weights[key] for name, key in names.items()}, strict=False)
     has_average = any(name.startswith(SHADOW) for name in names)
-    if isinstance(engine, Trainable) and engine.model_ema is not None and not has_average:
+    if is_trainable(engine) and engine.model_ema is not None and not has_average:
         engine.model_ema.track(engine.averaged_parameters())
     return LoadReport(checkpoint.path, notes)
 
@@ -45,7 +45,7 @@ def fill(
         BuildError: the engine has to be built with memory for its weights.
     """
     names, _ = match(engine, checkpoint, take_average)
-    training = engine if isinstance(engine, Trainable) else None
+    training = engine if is_trainable(engine) else None
     if first_stage_dtype is None and (training is None or training.first_stage_autocast):
         first_stage_dtype = dtype  # else it stays as it is: what autocast is kept from overflows in half precision
     _cast(engine, dtype, first_stage_dtype)

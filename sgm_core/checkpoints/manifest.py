@@ -89,22 +89,6 @@ def _read(manifest: Path) -> dict[str, Any]:
     return {key: found[key] for key, kind in wanted.items() if isinstance(found, dict) and type(found.get(key)) is kind}
 
 
-def fault(checkpoint: Path, verify: bool | None = True) -> CheckpointError | None:
-    """Why training cannot resume from a checkpoint; None if it can. No code in it is ever run.
-
-    A checkpoint without a manifest, of an older version, is only read. See `refuse_damaged` for `verify`.
-
-    Raises:
-        UnreadableNowError: the machine cannot read it.
-    """
-    try:
-        refuse_damaged(checkpoint, verify)
-        read_step(checkpoint)
-    except CheckpointError as error:
-        return error
-    return None
-
-
 def to_load(path: Path, verify: bool | None = None) -> Path:
     """The file to load weights from: of a run folder the newest valid one, with a warning for each that is skipped.
 
@@ -142,12 +126,13 @@ def newest_valid(run: Path, say: Callable[[str], None], verify: bool | None = Tr
         raise CheckpointError(f"{run}: it has weights ({_others(run).name}) but no checkpoint to resume from")
     damaged: list[Path] = []
     for candidate in there:
-        found = fault(candidate, verify)
-        if found is None:
+        try:
+            refuse_damaged(candidate, verify)
+            read_step(candidate)  # all that is known of one without a manifest
             return candidate, damaged
-        if isinstance(found, DamagedError):
-            damaged.append(candidate)
-        say(f"skipped {found}")
+        except CheckpointError as error:
+            damaged += [candidate] if isinstance(error, DamagedError) else []
+            say(f"skipped {error}")
     raise CheckpointError(
         f"{run}: none of its {len(there)} checkpoints can be read; start a new run with another --name"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 from torch import nn
 
@@ -14,7 +14,6 @@ from sgm_core.checkpoints.recognise import own_names
 from sgm_core.roles import Adapter, Average
 
 
-@runtime_checkable
 class Trainable(Protocol):
     """See `sgm_core.training.base.TrainingEngine`. Any other LightningModule has no average and no adapter."""
 
@@ -25,6 +24,11 @@ class Trainable(Protocol):
     def trained_parameters(self) -> dict[str, nn.Parameter]: ...
 
     def averaged_parameters(self) -> dict[str, nn.Parameter]: ...
+
+
+def is_trainable(engine: nn.Module) -> TypeGuard[Trainable]:
+    """Not by `isinstance`: from Python 3.12 on that does not see submodules, and the average is one."""
+    return all(hasattr(engine, name) for name in (*Trainable.__annotations__, "trained_parameters"))
 
 
 def match(engine: nn.Module, checkpoint: Checkpoint, take_average: bool = False) -> tuple[dict[str, str], list[str]]:
@@ -48,9 +52,9 @@ def match(engine: nn.Module, checkpoint: Checkpoint, take_average: bool = False)
     names = {name: key for key, name in own_names(shapes_of(weights), own).items()}
     notes: list[str] = []
     averaged = {name for name in names if name.startswith(AVERAGE)}
-    keeps_average = isinstance(engine, Trainable) and engine.model_ema is not None
+    keeps_average = is_trainable(engine) and engine.model_ema is not None
     # all that is trained, where an adapter is
-    adapter = set(engine.trained_parameters()) if isinstance(engine, Trainable) and engine.adapter else set()
+    adapter = set(engine.trained_parameters()) if is_trainable(engine) and engine.adapter else set()
     if adapter and adapter.isdisjoint(names):  # its average is that of the adapter, which starts afresh
         own = {name: value for name, value in own.items() if name not in adapter and not name.startswith(AVERAGE)}
         keeps_average, take_average = False, True

@@ -106,13 +106,10 @@ def parser_of(name: str, command: Any, provider: str) -> argparse.ArgumentParser
         raise SgmError(f"{provider}: command '{name}' has no function {missing[0]}")
     try:
         command.add_arguments(parser)
-        parser.add_argument(
-            "--plugins", metavar="RULE", help="which plugins may be used: off, only:a,b or -a,-b (as SGM_PLUGINS)"
-        )
-        parser.add_argument(
-            "--code", metavar="FILE.py", action="append", default=[], help="run a file that registers components"
-        )
-        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        option = parser.add_argument
+        option("--plugins", metavar="RULE", help="which plugins may be used: off, only:a,b or -a,-b (as SGM_PLUGINS)")
+        option("--code", metavar="FILE.py", action="append", default=[], help="run a file that registers components")
+        option("--debug", action="store_true", help="show the traceback of an error")
     except Exception as error:  # whatever is wrong with what it declares
         raise SgmError(f"{provider}: command '{name}': {type(error).__name__}: {error}") from error
     return parser

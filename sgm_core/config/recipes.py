@@ -4,6 +4,7 @@ alive by it."""
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,42 +19,23 @@ class Foreign(NamedTuple):
     type: str
 
 
-class _Attached:
-    """The recipe as an attribute, for an object that cannot be referred to weakly. It is not pickled or copied:
-    like any other copy, that of such an object was not built."""
-
-    def __init__(self, recipe: Call | None = None) -> None:
-        self.recipe = recipe
-
-    def __reduce__(self) -> tuple[type[_Attached], tuple[()]]:
-        return _Attached, ()
-
-
-_ATTRIBUTE = "_sgm_recipe"
 _records: dict[int, tuple[weakref.ref[Any], Call]] = {}
 """By the object's identity: two that are equal may come from two configs."""
 
 
 def remember(obj: Any, plan: Call) -> None:
-    """Note that `obj` was built from `plan`. Of an object that several plans gave, the last one counts."""
+    """Note that `obj` was built from `plan`. Of an object that several plans gave, the last one counts; one that cannot
+    be referred to weakly (a tuple, slots without `__weakref__`) is not remembered."""
     recipe = _sealed_call(plan)
-    try:
+    with suppress(TypeError):
         # a method of the dict, since this module loses its names as the interpreter ends
         _records[id(obj)] = weakref.ref(obj, partial(_records.pop, id(obj))), recipe
-    except TypeError:
-        attributes = getattr(obj, "__dict__", None)
-        if isinstance(attributes, dict):
-            attributes[_ATTRIBUTE] = _Attached(recipe)
 
 
 def recipe_of(obj: Any) -> Call | None:
     """The plan that an object was built from, with `Foreign` for the objects in it that Python code gave."""
     known, recipe = _records.get(id(obj), (None, None))
-    if known is not None and known() is obj:
-        return recipe
-    attributes = getattr(obj, "__dict__", None)
-    attached = attributes.get(_ATTRIBUTE) if isinstance(attributes, dict) else None
-    return attached.recipe if isinstance(attached, _Attached) else None
+    return recipe if known is not None and known() is obj else None
 
 
 # --- sealing -------------------------------------------------------------------------------------------------------

@@ -111,17 +111,11 @@ class Run:
         """Everything that can be known before anything is made.
 
         Raises:
-            SgmError: the config is wrong, or says nothing of data; a strategy that averages do not work with.
+            SgmError: the config is wrong, or says nothing of data.
         """
         self.config.check()
         if self.config.to_dict().get("data") is None:
             raise SgmError("this config has no data: add a top-level 'data:', e.g. data: digits")
-        strategy = self.config.to_dict().get("trainer", {}).get("strategy")
-        if strategy in ("fsdp", "fsdp_cpu_offload"):
-            raise SgmError(
-                f"trainer.strategy: {strategy} is FSDP of the first version, which flattens the weights: they cannot "
-                "be averaged by name; use fsdp2"
-            )
         check_with_plugins(self.config)
 
     def _train(self) -> int:

@@ -36,12 +36,6 @@ def check_description(subject: Subject) -> None:
     if _foreign(target):
         return
     subject.expect(
-        callable(getattr(target, "refuses", print)),
-        "its constructor raises ValueError for arguments that make no sense together",
-        "`refuses`, which nothing reads any more",
-        "raise ValueError with the reason in the constructor; the message is shown with the line of the config",
-    )
-    subject.expect(
         not subject.schema.open,
         "every parameter has a name of its own, which a config can be checked against",
         "**kwargs in the constructor",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
 
-from sgm_core.checkpoints.family import Family, Form, Request, Rule, Shapes, expanded
+from sgm_core.checkpoints.family import Family, Form, Request, Shapes, expanded
 from sgm_core.checkpoints.layouts import OWN
 from sgm_core.checkpoints.recognise import ask
 from sgm_core.config.api import load_config
@@ -88,11 +87,7 @@ class FamilyContract(Constructed):
         there, _ = expanded(family.rules(form, ours), ours, back=True)
         theirs = dict.fromkeys(piece.theirs for piece in there)
         back, unknown = expanded(family.rules(form, theirs), theirs)
-
-        def sides(pieces: list[Rule]) -> set[tuple[Any, ...]]:
-            return {tuple(piece) for piece in pieces}
-
-        lost = sorted(sides(there) ^ sides(back), key=str)
+        lost = sorted(set(there) ^ set(back), key=str)
         seen = f"in the form {form}, {unknown[0] if unknown else lost and lost[0][:2]}"
         advice = "`rules` must say the same for keys of either side"
         self.subject.expect(

@@ -440,7 +440,11 @@ print("LOADED", "throwaway_denied" in sys.modules)
 
 @pytest.mark.parametrize(
     "reason",
-    ["SGM_PLUGINS is 'off'", pytest.param("SGM_PLUGINS is '-sgm-denied'", marks=pytest.mark.slow), "built for API 99"],
+    [
+        pytest.param("SGM_PLUGINS is 'off'", marks=pytest.mark.slow),
+        pytest.param("SGM_PLUGINS is '-sgm-denied'", marks=pytest.mark.slow),
+        "built for API 99",
+    ],
 )
 def test_no_command_reads_the_code_of_a_plugin_that_is_not_to_be_used(
     make_distribution, sgm_forked, tmp_path, monkeypatch, reason

@@ -33,7 +33,7 @@ BEYOND_SCHEMA = {
 
 
 @pytest.mark.hypothesis
-@pytest.mark.parametrize("examples", [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_checker_schema_and_command_agree_and_nothing_is_built_of_a_bad_config(
     register, tmp_path, monkeypatch, examples
 ):

@@ -1,8 +1,22 @@
-"""The strategy `fsdp2` is known to Lightning's trainer by its name."""
+"""The strategy `fsdp2` is known to Lightning's trainer by its name. The first version is rejected."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from sgm_core.hooks.specs import hookimpl
+
+if TYPE_CHECKING:
+    from sgm_core.config.api import Config
+
+
+@hookimpl
+def check_config(config: Config) -> Iterator[tuple[str, str]]:
+    strategy = (config.to_dict().get("trainer") or {}).get("strategy")
+    if strategy in ("fsdp", "fsdp_cpu_offload"):
+        reason = "is FSDP of the first version, which flattens the weights: they cannot be averaged by name; use fsdp2"
+        yield "trainer.strategy", f"{strategy} {reason}"
 
 
 @hookimpl

@@ -34,8 +34,7 @@ def to_config(obj: Any, *, defaults: bool = False) -> Any:
     if recipe is None:
         name = type(obj).__name__
         message = f"{article(name)} {name} object has no config: sgm.build and the like did not build this very object"
-        can_remember = type(obj).__weakrefoffset__ or isinstance(getattr(obj, "__dict__", None), dict)
-        if not can_remember and type(obj).__module__ != "builtins":
+        if not type(obj).__weakrefoffset__ and type(obj).__module__ != "builtins":
             message += (
                 f", or they did and could not remember it, for it cannot be referred to weakly. Give {name} a slot "
                 "'__weakref__' (a dataclass with slots: weakref_slot=True), or ask for the config of what holds it"

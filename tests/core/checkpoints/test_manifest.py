@@ -15,12 +15,22 @@ import sgm_core as sgm
 from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints import files, manifest
 from sgm_core.checkpoints.files import CheckpointError, UnreadableNowError, read_step
-from sgm_core.checkpoints.manifest import DamagedError, fault, manifest_of, newest_valid, to_load
+from sgm_core.checkpoints.manifest import DamagedError, manifest_of, newest_valid, refuse_damaged, to_load
 from sgm_core.cli.app import main
 from sgm_core.runs.run import resume_run, start_run
 from sgm_core.runs.saving import AtomicCheckpoints, make_last
 
 STEPS = (2, 4, 6)
+
+
+def fault(checkpoint):
+    """Why training cannot resume from it; None if it can."""
+    try:
+        refuse_damaged(checkpoint)
+        read_step(checkpoint)
+    except CheckpointError as error:
+        return error
+    return None
 
 
 @pytest.fixture

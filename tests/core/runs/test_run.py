@@ -165,11 +165,12 @@ def test_a_run_that_fails_after_it_saved_keeps_its_folder(tmp_path, monkeypatch)
         ("trainer.num_nodes=10000000000000", "trainer.num_nodes: expected an integer from -1 to 2147483647"),
         ("data.num_workers=100000", "data.num_workers: 100000 processes are more than this machine can run"),
         ("trainer.devices=100000", "trainer.devices: 100000 processes are more than this machine can run"),
+        ("trainer.strategy=fsdp", "trainer.strategy: fsdp is FSDP of the first version.*use fsdp2"),
         ("trainer.gradient_clip_val=.nan", "trainer.gradient_clip_val: expected a finite number, got nan"),
         ("seed=4294967296", "seed: expected an integer"),
     ],
 )
-def test_numbers_that_lightning_takes_and_fails_at_later_are_found_before(tmp_path, override, message):
+def test_values_that_lightning_takes_and_fails_at_later_are_found_before(tmp_path, override, message):
     with pytest.raises(SgmError, match=message):
         new_run(tmp_path, override).train()
     assert not list(tmp_path.iterdir())

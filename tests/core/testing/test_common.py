@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -60,16 +60,6 @@ class TakesAnything(Weighting):
 
     def __init__(self, **kwargs: Any) -> None:
         self.options = kwargs
-
-    def __call__(self, sigma):
-        return torch.ones_like(sigma)
-
-
-@broken("weightings", r"raises ValueError for arguments(?s:.*)`refuses`, which nothing reads")
-class DeclaresRefusals(Weighting):
-    """1."""
-
-    refuses: ClassVar[dict[str, str]] = {"power > 3": "never"}
 
     def __call__(self, sigma):
         return torch.ones_like(sigma)
