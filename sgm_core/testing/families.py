@@ -60,7 +60,7 @@ class FamilyContract(Constructed):
                 continue
             for model in other.models:
                 shapes = {key: shape for key, shape in model.shapes.items() if shape is not None}
-                taken = [mine.title for mine in family.models if mine.fits(shapes)]
+                taken = [mine.title for mine in family.models if mine.fits(shapes) and mine.shapes != model.shapes]
                 seen = f"{model.title} of {name} would be {taken and taken[0]}"
                 advice = "name a key, or a shape, that only its own files have"
                 self.subject.expect(not taken, "it takes no file of another family for its own", seen, advice)

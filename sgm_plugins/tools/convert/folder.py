@@ -46,7 +46,8 @@ def part_files(folder: Path) -> dict[str, list[Path]]:
             raise SgmError(f"{folder / part}: {str(name)[:100]!r} is not the name of a file with weights")
         return inside(folder, f"{part}/{name}", links_to(folder))
 
-    for part in dict.fromkeys(part for form in folder_forms() for part in form.parts):
+    names = dict.fromkeys(part for form in folder_forms() for part in form.parts)
+    for part in sorted(names, key=lambda name: name not in ("unet", "transformer")):  # the network first
         if not isinstance(index.get(part), list) or not index[part] or index[part][-1] is None:
             continue
         stem = stem_of(index[part])
@@ -103,7 +104,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[Model]
         claim for claim in recognise(folder_shapes(parts), folder_told(folder)) if claim.form and claim.form.parts
     ]
     if not claims:
-        raise SgmError(f"{folder}: {_unknown(parts)}")
+        raise SgmError(f"{folder}: {_unknown(parts, read_told(folder / INDEX))}")
     family, form = claims[0].family, claims[0].form
     assert form is not None
     left_over = inside(folder, LEFT_OVER, links_to(folder))
@@ -117,9 +118,11 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], list[Model]
     return ours | _filled(missing, ours), notes, [model for claim in claims for model in claim.models]
 
 
-def _unknown(parts: Mapping[str, object]) -> str:
-    """Why no family knows a folder with these parts."""
-    lacking = [[part for part in form.parts if part not in parts] for form in folder_forms()]
+def _unknown(parts: Mapping[str, object], index: Mapping[str, object]) -> str:
+    """Why no family knows a folder with these parts, whose table of contents has these."""
+    forms = folder_forms()
+    named = [form for form in forms if all(part in index for part in form.parts)] or forms
+    lacking = [[part for part in form.parts if part not in parts] for form in named]
     fewest = min(lacking, key=len, default=[])
     if fewest:
         return f"has no {' and no '.join(fewest)}, so it is not a whole model"
