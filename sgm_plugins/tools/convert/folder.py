@@ -46,8 +46,8 @@ def part_files(folder: Path) -> dict[str, list[Path]]:
             raise SgmError(f"{folder / part}: {str(name)[:100]!r} is not the name of a file with weights")
         return inside(folder, f"{part}/{name}", links_to(folder))
 
-    names = dict.fromkeys(part for form in folder_forms() for part in form.parts)
-    for part in sorted(names, key=lambda name: name not in ("unet", "transformer")):  # the network first
+    known = dict.fromkeys(part for form in folder_forms() for part in form.parts)
+    for part in sorted(known, key=lambda name: name not in ("unet", "transformer")):  # the network first
         if not isinstance(index.get(part), list) or not index[part] or index[part][-1] is None:
             continue
         stem = stem_of(index[part])

@@ -269,7 +269,8 @@ def test_what_can_not_be_converted_is_one_clear_message(models, tmp_path, capsys
     for name in ("folder", "bins", "half", "strange"):
         shutil.copytree(folder, tmp_path / name)
     (tmp_path / "bins/unet/diffusion_pytorch_model.safetensors").rename(tmp_path / "bins/unet/model.bin")
-    (tmp_path / "half/model_index.json").write_text(json.dumps({"text_encoder": ["transformers", "CLIPTextModel"]}))
+    index = {"text_encoder": ["transformers", "CLIPTextModel"], "unet": [None, None], "vae": [None, None]}
+    (tmp_path / "half/model_index.json").write_text(json.dumps(index))
     file = tmp_path / "strange/unet/diffusion_pytorch_model.safetensors"
     save_file({**load_file(file), "down_blocks.0.motion.weight": torch.zeros(2)}, file)
     before = sorted(tmp_path.rglob("*"))
