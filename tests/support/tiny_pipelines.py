@@ -140,3 +140,33 @@ def sd_xl(folder: Path, scheduler: Any = None, zeros: bool = True) -> Any:
     made.save_pretrained(folder)
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def t5(folder: Path) -> tuple[Any, Any]:
+    """T5's encoder of width 24 and its tokenizer."""
+    from support.tiny_transformers import write_t5
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_t5(folder)
+    return T5EncoderModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def flux(folder: Path, pipeline: str = "FluxPipeline") -> Any:
+    """FLUX.1 [dev], or Kontext."""
+    import diffusers
+
+    tower, tokenizer = t5(folder.with_name(f"{folder.name}-t5"))
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, axes_dims_rope=(4, 6, 6), pooled_projection_dim=32, guidance_embeds=True,
+    )  # fmt: skip
+    made = getattr(diffusers, pipeline)(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4),
+        text_encoder=clip_text(), tokenizer=clip_tokenizer(folder / "tokenizer"), text_encoder_2=tower,
+        tokenizer_2=tokenizer, transformer=scaled(transformer),
+    )  # fmt: skip
+    made.save_pretrained(folder)
+    made.set_progress_bar_config(disable=True)
+    return made

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         metavar="FORM",
-        help="of a LoRA kohya, peft or merged; of a checkpoint the keys of another program, such as ldm",
+        help="of a LoRA kohya, peft or merged; of a checkpoint original, comfy, diffusers or ldm",
     )
 
 

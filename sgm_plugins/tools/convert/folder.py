@@ -216,7 +216,7 @@ def _write(folder: Path, weights: Mapping[str, Tensor], config: Config, family: 
     return notes
 
 
-def save(path: Path, weights: Mapping[str, Tensor]) -> None:
+def save(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """As `.safetensors`; of tensors that are part of a larger one, a copy."""
     import torch
     from safetensors.torch import save_file
@@ -227,7 +227,9 @@ def save(path: Path, weights: Mapping[str, Tensor]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        save_file({key: alone(value) for key, value in weights.items()}, temporary, metadata={"format": "pt"})
+        save_file(
+            {key: alone(value) for key, value in weights.items()}, temporary, {"format": "pt", **(metadata or {})}
+        )
 
 
 def copy_tokenizer(model: Any, target: Path) -> bool:

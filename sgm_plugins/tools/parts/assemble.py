@@ -13,7 +13,7 @@ from sgm_core.checkpoints.recognise import Claim, recognise
 from sgm_core.errors import SgmError, printable
 from sgm_plugins.tools.convert.scheduler import parts_of_scheduler
 from sgm_plugins.tools.convert.scheduler_settings import read_settings
-from sgm_plugins.tools.parts.folder import INDEX, is_folder_of_diffusers, places_of, told_of, weight_files
+from sgm_plugins.tools.parts.folder import INDEX, is_folder_of_diffusers, places_of, told_in, told_of, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,7 @@ def assemble(model: Path, parts: Parts | None = None) -> Assembled:
             raise SgmError(f"{name}: no such file or folder: {place}")
     places = {**others, **own} if not isinstance(parts, Mapping) else {**own, **others}
     folders = [Path(parts)] if isinstance(parts, str | Path) and is_folder_of_diffusers(Path(parts)) else []
-    told = told_of(places, model if own else next(iter(folders), None))
+    told = told_in(model) | told_of(places, model if own else next(iter(folders), None))
     # the network of a file is the file's own
     files = {name: weight_files(place) for name, place in places.items() if own or name not in NETWORKS}
     weights = {} if own else dict(read_checkpoint(model).weights)
@@ -81,8 +81,11 @@ def assemble(model: Path, parts: Parts | None = None) -> Assembled:
     return Assembled(model, weights, Found(told, places), (*([] if own else [model]), *read))
 
 
-def put_together(assembled: Assembled) -> tuple[Checkpoint, Config]:
+def put_together(assembled: Assembled, whole: bool = True) -> tuple[Checkpoint, Config]:
     """The weights by our keys, and the config of the model.
+
+    Args:
+        whole: the model is to draw, so that no part may be missing.
 
     Raises:
         SgmError: no family knows it, parts are missing, or weights that have no place.
@@ -92,7 +95,7 @@ def put_together(assembled: Assembled) -> tuple[Checkpoint, Config]:
     from sgm_core.config.api import config_from
 
     shapes = shapes_of(assembled.weights)
-    claim, config = _known(assembled, shapes)
+    claim, config = _known(assembled, shapes, whole)
     config = _scheduled(claim, config, assembled, shapes)
     assert claim.form is not None
     keys = list(assembled.weights)
@@ -152,14 +155,15 @@ def _check_parts(claim: Claim, assembled: Assembled) -> None:
         )
 
 
-def _known(assembled: Assembled, shapes: Mapping[str, Sequence[int]]) -> tuple[Claim, dict[str, Any]]:
+def _known(assembled: Assembled, shapes: Mapping[str, Sequence[int]], whole: bool) -> tuple[Claim, dict[str, Any]]:
     """The family of a model, and the config that it makes of it."""
     claims = [claim for claim in recognise(shapes, assembled.found.told) if claim.form is not None]
     for claim in claims:
         assert claim.form is not None
         if not claim.family.models:
             continue
-        _check_parts(claim, assembled)
+        if whole:
+            _check_parts(claim, assembled)
         config = claim.family.config(claim.form.name, shapes, assembled.found)
         shipped = [model.config for model in claim.models if model.config]
         if config is None and len(shipped) == 1:

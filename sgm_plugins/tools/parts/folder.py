@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sgm_core.errors import SgmError
-from sgm_core.files import inside
+from sgm_core.files import BadFileError, inside, parse_json
 from sgm_plugins.reading import links_to, read_object
 
 INDEX = "model_index.json"
+TOLD = "sgm_told"
+"""In a file's metadata: what its keys do not tell, as the JSON files of a folder of diffusers say it."""
+
 STEMS = ("diffusion_pytorch_model", "model")
 """What files of weights are called in a part: of diffusers, of transformers."""
 
@@ -61,6 +64,21 @@ def weight_files(place: Path) -> list[Path]:
     if not others and any((place / f"{stem}.bin").is_file() for stem in (*STEMS, "pytorch_model")):
         raise SgmError(f"{place}: no .safetensors; weights as .bin are not read, since they may run code")
     return [inside(place, file.name, root) for file in others]
+
+
+def told_in(file: Path) -> dict[str, Any]:
+    """What `sgm convert checkpoint --to` wrote into the metadata of a file: JSON objects as `told_of` gives them."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            text = (opened.metadata() or {}).get(TOLD)
+        told = {} if text is None else parse_json(text, file)
+    except (SafetensorError, OSError, BadFileError):
+        return {}
+    return {key: value for key, value in told.items() if isinstance(value, dict)} if isinstance(told, dict) else {}
 
 
 def _named(shards: Path, name: Any) -> str:

@@ -251,7 +251,6 @@ def test_diffusers_makes_a_pipeline_of_the_folder(models):
         ("unknown.safetensors", "new.safetensors", "holds weights but no config"),
         ("lora.safetensors", "new.safetensors", "it is a LoRA, in kohya's form"),
         ("folder", "other", "is a folder of diffusers already"),
-        ("folder", "new.safetensors", "none of the models that are known here; say its config"),
         ("bins", "new.safetensors", "no diffusion_pytorch_model.safetensors; weights as .bin are not read"),
         ("half", "new.safetensors", "has no unet and no vae"),
         ("strange", "new.safetensors", "down_blocks.0.motion.weight: there is no such part"),
