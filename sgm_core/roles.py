@@ -227,10 +227,7 @@ class Sampler(ABC):
         generator: Generators = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Go on from x, which has noise of the schedule's first level: an image with noise, or what another model left.
-
-        Arguments, but x, and errors are those of `__call__`.
-        """
+        """Sample from x, which has noise of the schedule's first level. The rest is as in `__call__`."""
         schedule = self.schedule(num_steps, x.shape)
         sigmas = schedule.tolist()
         uncond = cond if uncond is None else uncond
@@ -278,6 +275,9 @@ def _falling(levels: Tensor) -> Tensor:
 
 class SigmaSampler(ABC):
     """Draws training noise levels."""
+
+    needs_shape: bool = False
+    """There are no levels before `for_shape`."""
 
     @abstractmethod
     def __call__(

@@ -52,11 +52,8 @@ class ShiftedSigmaSampler(WrappingSigmaSampler):
     ) -> None:
         super().__init__(sigma_sampler)
         self.shift = shift
+        self.needs_shape |= shift is None
         self.by_size = Shift(shift, base_shift, max_shift, base_tokens, max_tokens, patch)
-
-    @property
-    def needs_shape(self) -> bool:
-        return self.shift is None or super().needs_shape
 
     def around(self, inner: SigmaSampler, shape: Sequence[int]) -> SigmaSampler:
         return ShiftedSigmaSampler(inner, self.by_size.factor(shape))
