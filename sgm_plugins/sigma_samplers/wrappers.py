@@ -119,6 +119,10 @@ class ClampedSigmaSampler(DrawnByQuantile, WrappingSigmaSampler):
         self.sigma_max = sigma_max
         self._low, self._high = (0.0, 1.0) if self.needs_shape else self._range()
 
+    @staticmethod
+    def infinite(*, sigma_max: float) -> bool:
+        return sigma_max == math.inf
+
     def _range(self) -> tuple[float, float]:
         """The shares of the inner law between which its levels are within the range."""
         quantile, low, high = self.sigma_sampler.quantile, self.sigma_min, self.sigma_max
