@@ -25,13 +25,13 @@ BUDGETS = {
 """Lines of each room of `sgm_core`; `testing` is the kit for authors, beside the nine rooms of `together`."""
 
 ALLOWED_OVERRUN: dict[str, int] = {
-    "root": 119,
+    "root": 117,
     "config": 44,
     "checkpoints": 33,
     "training": 13,
     "runs": 18,
     "cli": 2,
-    "together": 226,
+    "together": 224,
     "code": 44,
     "testing": 8,
 }
