@@ -117,9 +117,7 @@ class ImageFolder(ImageData):
         mask_suffix: str | None,
         buckets: Any,
     ) -> dict[str, Shape | None]:
-        shapes = entry_shapes(size, channels, sizes, buckets, columns)
-        if mask_suffix:
-            shapes["mask"] = (1, *(shapes["image"] or ())[1:])
+        shapes = entry_shapes(size, channels, sizes, buckets, columns, mask_suffix)
         if labels:
             shapes["cls"] = ()
         if captions:
@@ -242,10 +240,14 @@ class FolderSource:
         self.columns = columns
         self.passed = passed
         self.masks = masks
+        self.has_masks = masks is not None
         self.names = [path.relative_to(root).as_posix() for path in files]
         self._labels: list[int] | None = None
         self._captioned = False
         self._caption_column: str | None = None
+
+    def mask(self, row: int) -> Path | None:
+        return None if self.masks is None else self.masks.get(row)
 
     def label_with(self, classes: list[str]) -> None:
         """Give "cls", from the class of each image."""
