@@ -12,8 +12,9 @@ another order than theory says.
 `order` of the table is the slope between the last two numbers of steps: an error is an expansion in powers of the
 step, of which the lowest counts once steps are short. Multistep methods take their first step with one slope, which is
 Euler's: an error of order 2 that stays. It is made at the highest noise, where paths are nearly straight, so that from
-sigma = 120 it is too small to be seen with these numbers of steps (from 80 it takes 0.13 off order 4). `ipndm`, whose weights are those of
-equal steps, has order 2 on these levels, which are not even. `lcm` and `ddpm` have no ODE to follow.
+sigma = 120 it is too small to be seen with these numbers of steps (from 80 it takes 0.13 off order 4). `ipndm`, whose
+weights are those of equal steps, has order 2 on these levels, which are not even. `lcm` and `ddpm` have no ODE to
+follow.
 
 `--few` prints the errors with 5, 8, 10 and 20 evaluations of the denoiser, on levels down to 0.02, beside diffusers'
 scheduler of the same name on the same levels. Exit code 1 if ours is larger by more than rounding.

@@ -203,8 +203,7 @@ class Sampler(ABC):
                 schedule (image to image) has fewer than `num_steps`.
         """
         first = self.schedule(num_steps, noise.shape)[0]
-        # the deviation of x0 + sigma * noise for data of unit variance, rounded to the schedule's float32; the root in
-        # float64, since some processors' float32 roots are off by a last digit
+        # the deviation of noised data of unit variance; some processors' float32 roots are off by a last digit
         x = noise * (1.0 if first.isinf() else (1.0 + first**2).double().sqrt().float().item())
         return self.solve(denoise, x, cond, uncond, num_steps=num_steps, generator=generator, progress=progress)
 
@@ -227,13 +226,9 @@ class Sampler(ABC):
         generator: Generators = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Go on from x, which has noise of the schedule's first level: an image with noise, or what another model left.
-
-        Arguments, but x, and errors are those of `__call__`.
-        """
+        """Sample from x, which has noise of the schedule's first level. The rest is as in `__call__`."""
         schedule = self.schedule(num_steps, x.shape)
         sigmas = schedule.tolist()
-        uncond = cond if uncond is None else uncond
         guides = None if self.guider is None else self.guider.for_schedule(sigmas)
         precise = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round a level to its neighbour
         # (b,) for each level, all in one copy; a step makes no tensor but for a level between two of the schedule
@@ -245,7 +240,7 @@ class Sampler(ABC):
             if level is None or len(level) != len(x):
                 level = torch.full((len(x),), sigma, dtype=precise, device=x.device)
             guider = None if guides is None else guides.at(sigma)
-            estimate = denoise(x, level, cond) if guider is None else guider(denoise, x, level, cond, uncond)
+            estimate = denoise(x, level, cond) if guider is None else guider(denoise, x, level, cond, uncond or cond)
             return estimate if estimate.dtype == x.dtype else estimate.to(x.dtype)
 
         def report(step: int) -> None:
@@ -278,6 +273,9 @@ def _falling(levels: Tensor) -> Tensor:
 
 class SigmaSampler(ABC):
     """Draws training noise levels."""
+
+    needs_shape: bool = False
+    """There are no levels before `for_shape`."""
 
     @abstractmethod
     def __call__(

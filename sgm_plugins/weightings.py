@@ -15,6 +15,9 @@ from torch import Tensor
 
 from sgm_core.roles import Weighting
 
+PURE = 1e9
+"""Above it 1 + 1 / sigma^2 is 1, in float64 too. Far above it sigma^2 overflows."""
+
 
 class UnitWeighting(Weighting):
     """1: every noise level counts the same on the scale of the data."""
@@ -37,14 +40,14 @@ class EDMWeighting(Weighting):
 
     def __call__(self, sigma: Tensor) -> Tensor:
         weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
-        return torch.where(sigma.isinf(), 1 / self.sigma_data**2, weight)
+        return torch.where(sigma > PURE * self.sigma_data, 1 / self.sigma_data**2, weight)
 
 
 class VWeighting(Weighting):
     """1 + 1 / sigma^2: a plain squared error on the velocity. Salimans and Ho 2022, arXiv:2202.00512 ("SNR+1")."""
 
     def __call__(self, sigma: Tensor) -> Tensor:
-        return torch.where(sigma.isinf(), 1.0, (sigma**2 + 1) / sigma**2)
+        return torch.where(sigma > PURE, 1.0, (sigma**2 + 1) / sigma**2)
 
 
 class EpsWeighting(Weighting):

@@ -25,7 +25,7 @@ from sgm_core.engine import DiffusionEngine
 
 
 def load_engine(
-    path: str | Path,
+    path: str | Path | Checkpoint,
     config: Config | Mapping[str, Any] | str | Path | None = None,
     *,
     dtype: torch.dtype | None = None,
@@ -41,7 +41,7 @@ def load_engine(
     reads as it is used; each other one is read, converted and let go of.
 
     Args:
-        path: the folder or file.
+        path: the folder or file; or what was read, such as parts from several files by our keys.
         config: of the model, or its name. None: that which the file holds, else that of the public model which it is by
             its keys.
         dtype: of the weights; None: float32, as they are built. A float32 table of noise levels stays one.
@@ -57,45 +57,26 @@ def load_engine(
             not installed (with the command that installs them), weights that do not fit.
         ConfigError, BuildError: the config does not build with the installed versions.
     """
-    refuse_url(path)
-    checkpoint = read_checkpoint(to_load(Path(path), verify))
-    engine = engine_of(
-        in_our_form(checkpoint),
-        choose_config(checkpoint, config),
-        dtype=dtype,
-        first_stage_dtype=first_stage_dtype,
-        device=device,
-        take_average=take_average,
-    )
-    return engine if config is not None else remembering(engine, checkpoint)
-
-
-def engine_of(
-    checkpoint: Checkpoint,
-    config: Config,
-    *,
-    dtype: torch.dtype | None = None,
-    first_stage_dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-    take_average: bool = True,
-) -> DiffusionEngine:
-    """The engine of a config, with weights in our form. Arguments and errors are those of `load_engine`."""
+    if not isinstance(path, Checkpoint):
+        refuse_url(path)
+    checkpoint = path if isinstance(path, Checkpoint) else read_checkpoint(to_load(Path(path), verify))
     filled = partial(
         fill,
-        checkpoint=checkpoint,
+        checkpoint=in_our_form(checkpoint),
         take_average=take_average,
         dtype=dtype,
         first_stage_dtype=first_stage_dtype,
         device=torch.device(device),
     )
+    chosen = choose_config(checkpoint, config)
     try:
         with weightless():
-            engine = built(config)
+            engine = built(chosen)
         filled(engine)
     except BuildError:  # a constructor that looks at the values of its parameters
-        engine = built(config)
+        engine = built(chosen)
         filled(engine)
-    return engine
+    return engine if config is not None else remembering(engine, checkpoint)
 
 
 def remembering(engine: DiffusionEngine, checkpoint: Checkpoint) -> DiffusionEngine:

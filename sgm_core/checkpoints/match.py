@@ -26,9 +26,9 @@ class Trainable(Protocol):
     def averaged_parameters(self) -> dict[str, nn.Parameter]: ...
 
 
-def is_trainable(engine: nn.Module) -> TypeGuard[Trainable]:
+def is_trainable(model: nn.Module) -> TypeGuard[Trainable]:
     """Not by `isinstance`: from Python 3.12 on that does not see submodules, and the average is one."""
-    return all(hasattr(engine, name) for name in (*Trainable.__annotations__, "trained_parameters"))
+    return all(hasattr(model, name) for name in (*Trainable.__annotations__, "trained_parameters"))
 
 
 def match(engine: nn.Module, checkpoint: Checkpoint, take_average: bool = False) -> tuple[dict[str, str], list[str]]:

@@ -58,6 +58,8 @@ def recognise(shapes: Shapes, told: Mapping[str, Any] | None = None) -> list[Cla
     """
 
     def claimed(name: str, family: Family) -> Claim:
+        if told is not None and family.models and not family.choose(family.models, told):
+            return Claim(name, family, None)  # the folder says that it is another's
         claim = Claim(name, family, family.recognises(shapes))
         ours = shapes
         if family.models and claim.form is not None and claim.form.name != OWN.name:

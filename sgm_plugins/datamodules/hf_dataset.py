@@ -43,6 +43,8 @@ class HFDataset(ImageData):
         columns: entries of the batch beside "image", by name, and the column that each is: `{txt: text, cls: label}`.
             Texts become a list, numbers and lists of them a tensor, int64 if all of the batch are whole. A row without
             the value is a bad one.
+        mask: a column of gray images of the same size, white for 1 and black for 0: gives "mask", (b, 1, height, width)
+            float32, the weights of pixels that `loss_fn.mask` reads. A row without one counts whole.
         local_files_only: nothing is downloaded, not even for `hf:NAME`.
         batch_size: images of a batch, on each device. Training leaves out the incomplete last batch.
         channels: 3 for RGB, 1 for gray.
@@ -73,6 +75,7 @@ class HFDataset(ImageData):
         split: str = "train",
         image: str = "image",
         columns: dict[str, str] | None = None,
+        mask: str | None = None,
         local_files_only: bool = True,
         batch_size: Annotated[int, Ge(1)] = 8,
         channels: Literal[1, 3] = 3,
@@ -92,14 +95,15 @@ class HFDataset(ImageData):
         self.name = name
         self.split = split
         self.image = image
-        self.columns = check_columns(columns or {})
+        self.columns = check_columns(columns or {}, ("mask",) if mask else ())
+        self.mask = mask
         self.local_files_only = local_files_only
 
     @staticmethod
     def shapes(
-        *, size: int, channels: int, columns: dict[str, str] | None, sizes: bool, buckets: Any
+        *, size: int, channels: int, columns: dict[str, str] | None, mask: str | None, sizes: bool, buckets: Any
     ) -> dict[str, Shape | None]:
-        return entry_shapes(size, channels, sizes, buckets, columns)
+        return entry_shapes(size, channels, sizes, buckets, columns, mask)
 
     @property
     def title(self) -> str:
@@ -108,19 +112,20 @@ class HFDataset(ImageData):
     @cached_property
     def source(self) -> TableSource:
         table = self._table()
-        for column in (self.image, *self.columns.values()):
+        pictures = [self.image, *([self.mask] if self.mask else [])]
+        for column in (*pictures, *self.columns.values()):
             if column not in table.features:
                 raise SgmError(
                     f"{self.title}: no column '{column}'.{did_you_mean(column, table.features)} "
                     f"It has: {', '.join(table.features)}"
                 )
-        if not isinstance(table.features[self.image], datasets.Image):
-            images = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
-            raise SgmError(
-                f"{self.title}: column '{self.image}' holds no images. "
-                + f"Those that do: {', '.join(images) or 'none'}"
-            )
-        return TableSource(table, self.image, self.columns, self._folders())
+        images = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
+        for column in pictures:
+            if column not in images:
+                raise SgmError(
+                    f"{self.title}: column '{column}' holds no images. Those that do: {', '.join(images) or 'none'}"
+                )
+        return TableSource(table, self.image, self.columns, self._folders(), self.mask)
 
     def _folders(self) -> list[str]:
         """Where the files may lie that a table names: the dataset's folder, and the library's caches."""
@@ -169,21 +174,38 @@ class TableSource:
         image: its column of images.
         columns: entry -> column.
         folders: where the files may lie that it names; none means anywhere.
+        mask: its column of masks.
     """
 
-    def __init__(self, table: Any, image: str, columns: dict[str, str], folders: Sequence[str] = ()) -> None:
+    def __init__(
+        self, table: Any, image: str, columns: dict[str, str], folders: Sequence[str] = (), mask: str | None = None
+    ) -> None:
         self.folders = folders
         self.features = table.features
         self.names = [f"row {row}" for row in range(len(table))]
         self.image = image
         self.columns = columns
-        self._images = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        self.mask_column = mask
+        self.has_masks = mask is not None
+        self._pictures = {
+            column: table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+            for column in (image, mask)
+            if column is not None
+        }
         self._others = table.select_columns(sorted(set(columns.values()))) if columns else None
 
     def file(self, row: int) -> Path | BinaryIO:
-        image = self._images[row][self.image]
-        if image is None:
+        if (file := self._file(self.image, row)) is None:
             raise BadImageError("no image")
+        return file
+
+    def mask(self, row: int) -> Path | BinaryIO | None:
+        return None if self.mask_column is None else self._file(self.mask_column, row)
+
+    def _file(self, column: str, row: int) -> Path | BinaryIO | None:
+        image = self._pictures[column][row][column]
+        if image is None:
+            return None
         if image["bytes"] is not None:
             return io.BytesIO(image["bytes"])
         path: str = image["path"]
@@ -192,10 +214,6 @@ class TableSource:
         if self.folders and all(leaves(path, folder) for folder in self.folders):
             raise BadImageError(f"'{path}' lies outside of the dataset")
         return Path(path)
-
-    @property
-    def masks(self) -> None:
-        return None
 
     def entries(self, row: int) -> dict[str, Any]:
         if self._others is None:

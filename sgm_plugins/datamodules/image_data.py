@@ -222,13 +222,15 @@ class ImageData(SplitData):
 
 
 def entry_shapes(
-    size: int, channels: int, sizes: bool, buckets: Any, columns: dict[str, str] | None
+    size: int, channels: int, sizes: bool, buckets: Any, columns: dict[str, str] | None, mask: str | None
 ) -> dict[str, Shape | None]:
     """The entries that all of them have; what is in columns is not known."""
     side = size if buckets is None else None
     shapes: dict[str, Shape | None] = {"image": (channels, side, side), **dict.fromkeys(columns or ())}
     if sizes:
         shapes |= dict.fromkeys(SIZES, (2,))
+    if mask:
+        shapes["mask"] = (1, side, side)
     return shapes
 
 

@@ -121,9 +121,8 @@ class ImageFolder(ImageData):
         buckets: Any,
         constants: dict[str, float] | None = None,
     ) -> dict[str, Shape | None]:
-        shapes = entry_shapes(size, channels, sizes, buckets, columns) | dict.fromkeys(constants or (), ())
-        if mask_suffix:
-            shapes["mask"] = (1, *(shapes["image"] or ())[1:])
+        shapes = entry_shapes(size, channels, sizes, buckets, columns, mask_suffix)
+        shapes |= dict.fromkeys(constants or (), ())
         if labels:
             shapes["cls"] = ()
         if captions:
@@ -249,10 +248,14 @@ class FolderSource:
         self.passed = passed
         self.masks = masks
         self.constants = dict(constants or {})
+        self.has_masks = masks is not None
         self.names = [path.relative_to(root).as_posix() for path in files]
         self._labels: list[int] | None = None
         self._captioned = False
         self._caption_column: str | None = None
+
+    def mask(self, row: int) -> Path | None:
+        return None if self.masks is None else self.masks.get(row)
 
     def label_with(self, classes: list[str]) -> None:
         """Give "cls", from the class of each image."""

@@ -41,8 +41,11 @@ class ImageSource(Protocol):
         """What else the batch holds of it: texts, numbers, arrays. Raises BadSampleError where something is missing."""
 
     @property
-    def masks(self) -> Mapping[int, Path] | None:
-        """The gray pictures that weigh the pixels of rows; rows without one count whole. None: no masks."""
+    def has_masks(self) -> bool:
+        """Whether the batch has the entry "mask"."""
+
+    def mask(self, row: int) -> Path | BinaryIO | None:
+        """The gray picture that weighs the pixels, as `file`; None counts them whole. Asked if `has_masks`."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Framing:
                 at = (down, right)
         return read_image(file, size, self.channels, at=at, mirrored=bool(mirrored), max_pixels=self.max_pixels)
 
-    def read_mask(self, mask: Path | None, picture: Picture, epoch: int, row: int) -> NDArray[np.float32]:
+    def read_mask(self, mask: Path | BinaryIO | None, picture: Picture, epoch: int, row: int) -> NDArray[np.float32]:
         """The weights of a picture's pixels, (1, h, w) from 0 to 1, cropped and mirrored as it was; 1 without a mask.
 
         Raises:
@@ -93,7 +96,8 @@ class Framing:
             sizes = " and ".join(
                 f"{height} x {width}" for height, width in (found.original_size, picture.original_size)
             )
-            raise BadSampleError(f"the mask {mask.name} and its image have unlike heights and widths: {sizes}")
+            name = f" {mask.name}" if isinstance(mask, Path) else ""
+            raise BadSampleError(f"the mask{name} and its image have unlike heights and widths: {sizes}")
         return ((found.image + 1) / 2).numpy().clip(0, 1)
 
 
@@ -125,8 +129,8 @@ class Judge:
                 raise BadSampleError(
                     f"batch entry '{entry}' is {kind}, and {self.like[entry]} in the first sample, {self.first}"
                 )
-        if (masks := self.source.masks) is not None:  # of the picture's size, which is not the same in all buckets
-            entries["mask"] = framing.read_mask(masks.get(row), picture, epoch, row)
+        if self.source.has_masks:  # of the picture's size, which is not the same in all buckets
+            entries["mask"] = framing.read_mask(self.source.mask(row), picture, epoch, row)
         return picture, entries
 
 

@@ -42,6 +42,8 @@ class WebDataset(ImageData):
             cls, score: json.aesthetic}`. `cls` is a whole number, `json` an object, of which a key is taken, `npy` an
             array, anything else text. Texts become a list, numbers and arrays a tensor, int64 if all of the batch are
             whole. A sample without the field is a bad one.
+        mask: the field of masks, such as `mask.png`: gives "mask", as `mask_suffix` of `image_folder` does. A sample
+            without the field counts whole.
         sizes: give SDXL's "original_size_as_tuple", "crop_coords_top_left" and "target_size_as_tuple", (b, 2) int64
             each: (height, width) of the upright file, (top, left) of the crop in the resized (and flipped) image,
             (height, width) of the result.
@@ -68,6 +70,7 @@ class WebDataset(ImageData):
         batch_size: Annotated[int, Ge(1)] = 8,
         channels: Literal[1, 3] = 3,
         columns: dict[str, str] | None = None,
+        mask: str | None = None,
         sizes: bool = False,
         buckets: Buckets | None = None,
         random_crop: bool = False,
@@ -81,13 +84,14 @@ class WebDataset(ImageData):
         framing = Framing(size, channels, sizes, max_pixels, random_crop, flip, seed)
         super().__init__(framing, buckets, batch_size, train_fraction, max_bad, num_workers, seed)
         self.shards = [shards] if isinstance(shards, str) else shards
-        self.columns = check_columns(columns or {})
+        self.columns = check_columns(columns or {}, ("mask",) if mask else ())
+        self.mask = mask
 
     @staticmethod
     def shapes(
-        *, size: int, channels: int, columns: dict[str, str] | None, sizes: bool, buckets: Any
+        *, size: int, channels: int, columns: dict[str, str] | None, mask: str | None, sizes: bool, buckets: Any
     ) -> dict[str, Shape | None]:
-        return entry_shapes(size, channels, sizes, buckets, columns)
+        return entry_shapes(size, channels, sizes, buckets, columns, mask)
 
     @property
     def title(self) -> str:
@@ -110,7 +114,10 @@ class WebDataset(ImageData):
             )
         if broken:
             warnings.warn(f"{self.title}: shards that end early or are damaged: {listing(broken)}", stacklevel=2)
-        return ShardSource(samples, self.columns, passed)
+        if self.mask and not any(self.mask in sample.members for sample in samples):
+            fields = sorted({field for sample in samples for field in sample.members})
+            raise SgmError(f"{self.title}: no sample has the field '{self.mask}' of masks. Fields: {', '.join(fields)}")
+        return ShardSource(samples, self.columns, passed, self.mask)
 
     @property
     def passed_over(self) -> Mapping[str, list[str]]:
@@ -124,24 +131,33 @@ class ShardSource:
         samples: where they lie.
         columns: entry -> field, or json.key.
         passed: reason -> names of the members that are left out.
+        mask: the field of masks.
     """
 
-    def __init__(self, samples: list[Sample], columns: dict[str, str], passed: Mapping[str, list[str]]) -> None:
+    def __init__(
+        self,
+        samples: list[Sample],
+        columns: dict[str, str],
+        passed: Mapping[str, list[str]],
+        mask: str | None = None,
+    ) -> None:
         self.samples = samples
         self.passed = passed
         self.columns = columns
         self.names = [sample.name for sample in samples]
+        self.mask_field = mask
+        self.has_masks = mask is not None
 
     def file(self, row: int) -> BinaryIO:
         sample = self.samples[row]
         for field in sample.members:
-            if is_image(field):
+            if is_image(field) and field != self.mask_field:
                 return sample.open(field)
         raise BadImageError(f"no image among its fields: {', '.join(sample.members)}")
 
-    @property
-    def masks(self) -> None:
-        return None
+    def mask(self, row: int) -> BinaryIO | None:
+        sample = self.samples[row]
+        return sample.open(self.mask_field) if self.mask_field in sample.members else None
 
     def entries(self, row: int) -> dict[str, Any]:
         return {entry: _field(self.samples[row], column) for entry, column in self.columns.items()}

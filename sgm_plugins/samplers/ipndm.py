@@ -60,17 +60,25 @@ class IPNDMSampler(Sampler):
         report: Callable[[int], None],
     ) -> Tensor:
         D, x, levels, back = in_coordinate(self.coordinate, D, x, sigmas)
-        slopes: list[tuple[float, Tensor]] = []  # a level and the slope times this level, newest first
-        for i, (level, level_next) in enumerate(pairwise(levels)):
+        slopes: list[Tensor] = []  # times their levels, newest first
+        for i, weights in enumerate(self.weights(levels)):
+            level = levels[i]
             D_x = D(x, level)
             if math.isinf(level):  # there x is its own slope
-                slopes = [(1.0, x)]
-                x = torch.add(D_x, x, alpha=level_next)
+                slopes = [x]
+                x = torch.add(D_x, x, alpha=levels[i + 1])
             else:
-                slopes = [(level, x - D_x), *slopes[: self.order - 1]]
-                step, weights = level_next - level, ADAMS[len(slopes) - 1]
-                x = torch.add(x, slopes[0][1], alpha=weights[0] * step / level)
-                for weight, (past, slope) in zip(weights[1:], slopes[1:], strict=True):
-                    x.add_(slope, alpha=weight * step / past)
+                slopes = [x - D_x, *slopes[: self.order - 1]]
+                x = torch.add(x, slopes[0], alpha=weights[0])
+                for j in range(1, len(slopes)):
+                    x.add_(slopes[j], alpha=weights[j])
             report(i)
         return back(x)
+
+    def weights(self, levels: list[float]) -> list[list[float]]:
+        """Of each step of a schedule, what the last slopes times their levels are multiplied by, newest first."""
+        rows = []
+        for i, (level, level_next) in enumerate(pairwise(levels)):
+            past = [1.0 if math.isinf(a) else a for a in levels[max(i + 1 - self.order, 0) : i + 1][::-1]]
+            rows.append([w * (level_next - level) / a for w, a in zip(ADAMS[len(past) - 1], past, strict=True)])
+        return rows

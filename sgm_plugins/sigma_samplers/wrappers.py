@@ -52,11 +52,8 @@ class ShiftedSigmaSampler(WrappingSigmaSampler):
     ) -> None:
         super().__init__(sigma_sampler)
         self.shift = shift
+        self.needs_shape |= shift is None
         self.by_size = Shift(shift, base_shift, max_shift, base_tokens, max_tokens, patch)
-
-    @property
-    def needs_shape(self) -> bool:
-        return self.shift is None or super().needs_shape
 
     def around(self, inner: SigmaSampler, shape: Sequence[int]) -> SigmaSampler:
         return ShiftedSigmaSampler(inner, self.by_size.factor(shape))
@@ -121,6 +118,10 @@ class ClampedSigmaSampler(DrawnByQuantile, WrappingSigmaSampler):
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
         self._low, self._high = (0.0, 1.0) if self.needs_shape else self._range()
+
+    @staticmethod
+    def infinite(*, sigma_max: float) -> bool:
+        return sigma_max == math.inf
 
     def _range(self) -> tuple[float, float]:
         """The shares of the inner law between which its levels are within the range."""

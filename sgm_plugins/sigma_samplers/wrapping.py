@@ -18,7 +18,6 @@ class WrappingSigmaSampler(SigmaSampler):
 
     Attributes:
         sigma_sampler: the inner law.
-        needs_shape: there are no levels before `for_shape`.
         stratifies: draws belong together, so that a law around it must draw from it rather than ask its quantile.
         adapts: the quantile changes in training.
         measured: what it learns, a module that a loss holds as its own, so that it is saved; None if it learns nothing.
@@ -27,11 +26,8 @@ class WrappingSigmaSampler(SigmaSampler):
     def __init__(self, sigma_sampler: SigmaSampler) -> None:
         self.sigma_sampler = sigma_sampler
         self.measured: nn.Module | None = getattr(sigma_sampler, "measured", None)
+        self.needs_shape = sigma_sampler.needs_shape
         self._sized: dict[tuple[int, ...], SigmaSampler] = {}
-
-    @property
-    def needs_shape(self) -> bool:
-        return needs_shape(self.sigma_sampler)
 
     @property
     def stratifies(self) -> bool:
@@ -69,15 +65,10 @@ def take_losses(law: SigmaSampler, sigma: Tensor, losses: Tensor) -> Tensor:
     return losses if take is None else take(sigma, losses)
 
 
-def needs_shape(law: SigmaSampler) -> bool:
-    """Whether a law has no levels before `for_shape`."""
-    return bool(getattr(law, "needs_shape", False))
-
-
 def refuse(outer: str, law: SigmaSampler, **states: str) -> None:
     """ValueError if a law has no quantile, or is in one of these states: `stratifies`, `adapts`, with what works."""
     for state, works in states.items():
         if getattr(law, state, False):
             raise ValueError(f"{outer} asks the quantiles of its sigma_sampler, and {type(law).__name__} {works}")
-    if not needs_shape(law):
+    if not law.needs_shape:
         law.quantile(torch.tensor([0.5], dtype=torch.float64))

@@ -15,10 +15,9 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
-from sgm_core.building.loaded import engine_of, load_engine
+from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints.files import refuse_url
 from sgm_core.checkpoints.manifest import sha256, to_load
-from sgm_core.config.api import load_config
 from sgm_core.engine import DiffusionEngine
 from sgm_core.errors import SgmError
 from sgm_plugins.lora.merge import load_lora, split_weight
@@ -124,7 +123,7 @@ class Pipeline:
         if parts is not None or is_folder_of_diffusers(Path(model)):
             assembled = assemble(Path(model), parts)
             weights, own = put_together(assembled)
-            engine = engine_of(weights, own if config is None else load_config(config), **how)
+            engine = load_engine(weights, own if config is None else config, **how)
             files = assembled.files
         else:
             checkpoint = to_load(Path(model), verify)

@@ -56,6 +56,23 @@ def test_a_saved_table(table, tmp_path, num_workers):
     check(HFDataset(str(tmp_path / "saved"), 40, batch_size=10, num_workers=num_workers, **OPTIONS))
 
 
+def test_a_mask_is_framed_with_its_image_and_a_row_without_one_counts_whole(tmp_path):
+    gray = [{"bytes": encoded(picture(i).convert("L")), "path": None} for i in range(4)]
+    table = datasets.Dataset.from_dict({"image": gray, "where": [*gray[:3], None], "text": ["a"] * 4})
+    table = table.cast_column("image", datasets.Image()).cast_column("where", datasets.Image())
+    table.save_to_disk(tmp_path / "saved")
+    options = {"channels": 1, "random_crop": True, "flip": 0.5, "batch_size": 4}
+    batch = next(iter(HFDataset(str(tmp_path / "saved"), 24, mask="where", **options).train_dataloader()))
+    whole = (batch["mask"] == 1).flatten(1).all(dim=1)
+    assert int(whole.sum()) == 1
+    torch.testing.assert_close(batch["mask"][~whole], (batch["image"][~whole] + 1) / 2)
+    shapes = HFDataset.shapes(size=8, channels=3, columns=None, mask="where", sizes=False, buckets=None)
+    assert shapes["mask"] == (1, 8, 8)
+    for column, message in (("text", "column 'text' holds no images"), ("gone", "no column 'gone'")):
+        with pytest.raises(SgmError, match=message):
+            HFDataset(str(tmp_path / "saved"), 24, mask=column).setup("fit")
+
+
 def test_a_split_of_saved_tables(table, tmp_path):
     datasets.DatasetDict(train=table.select(range(3)), test=table).save_to_disk(tmp_path / "saved")
     check(HFDataset(str(tmp_path / "saved"), 40, split="test", batch_size=10, **OPTIONS))

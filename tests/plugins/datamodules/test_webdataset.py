@@ -42,6 +42,29 @@ def test_columns_are_decoded_and_belong_to_their_image(shards):
         assert np.abs(((image + 1) * 127.5).permute(1, 2, 0).numpy() - expected).max() < 0.01
 
 
+def test_a_mask_is_framed_with_its_image_and_a_sample_without_one_counts_whole(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for i in range(4):
+            ramp = picture(i).convert("L")
+            for field in ("mask.png", "png")[i == 3 :]:  # a mask may come before its image
+                info = tarfile.TarInfo(f"{i}.{field}")
+                content = encoded(ramp)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    options = {"channels": 1, "random_crop": True, "flip": 0.5, "mask": "mask.png"}
+    data = WebDataset(str(tmp_path / "0.tar"), 24, batch_size=4, **options)
+    batch = next(iter(data.train_dataloader()))
+    whole = (batch["mask"] == 1).flatten(1).all(dim=1)
+    assert int(whole.sum()) == 1
+    torch.testing.assert_close(batch["mask"][~whole], (batch["image"][~whole] + 1) / 2)
+    shapes = WebDataset.shapes(size=8, channels=3, columns=None, mask="mask.png", sizes=False, buckets=None)
+    assert shapes["mask"] == (1, 8, 8)
+    with pytest.raises(SgmError, match=r"no sample has the field 'seg\.png' of masks\. Fields: mask\.png, png"):
+        WebDataset(str(tmp_path / "0.tar"), 24, mask="seg.png").setup("fit")
+    with pytest.raises(ValueError, match="'mask' is an entry that this data makes itself"):
+        WebDataset(str(tmp_path / "0.tar"), 24, mask="mask.png", columns={"mask": "m"})
+
+
 def test_shards_may_be_a_list(shards, tmp_path):
     data = WebDataset([f"{tmp_path}/0000.tar", f"{tmp_path}/*2.tar"], 8)
     assert [name.rpartition(":")[2] for name in data.source.names] == [f"{i:04d}" for i in (0, 1, 2, 3, 4, 10, 11, 12)]

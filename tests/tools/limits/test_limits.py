@@ -62,6 +62,7 @@ def found(config) -> list[str]:
 
 
 DRAWN = {"use": "discrete", "discretization": ZERO, "num_idx": 1000}
+CLAMPED = {"use": "clamped", "sigma_sampler": DRAWN}
 
 REFUSED = [
     (continuous("eps"), FLOW, EDM, "sampler.discretization", "denoiser.scaling (eps)"),
@@ -93,6 +94,13 @@ REFUSED = [
     ),
     (continuous("eps"), {"use": "img2img", "discretization": FLOW}, EDM, "sampler.discretization", "eps"),
     (continuous("eps"), EDM, DRAWN, "loss_fn.sigma_sampler.discretization", "denoiser.scaling (eps)"),
+    (
+        continuous("eps"),
+        EDM,
+        CLAMPED,
+        "loss_fn.sigma_sampler.sigma_sampler.discretization",
+        "denoiser.scaling (eps)",
+    ),
     (discrete("eps", ZERO), EDM, EDM, "denoiser.discretization", "denoiser.scaling (eps)"),
     (discrete("v", ZERO, quantize_c_noise=False), EDM, EDM, "denoiser.discretization", "denoiser.scaling (v)"),
     (discrete("v"), FLOW, EDM, "sampler.discretization", "denoiser.discretization (legacy_ddpm)"),
@@ -123,6 +131,7 @@ FINE = [
     (discrete("x0", ZERO), FLOW, EDM),
     (discrete({"use": "x0", "path": "vp"}, ZERO), FLOW, EDM),
     (discrete("eps"), EDM, EDM),
+    (continuous("eps"), EDM, {**CLAMPED, "sigma_max": 100.0}),
     (continuous("eps"), {"use": "img2img", "strength": 0.5, "discretization": FLOW}, EDM),
     (continuous("eps"), {"use": "ddpm", "zero_snr": True, "spacing": "leading"}, EDM),
     (continuous("edm"), {"use": "levels", "t": [0.99 - i / 10 for i in range(8)]}, EDM),
