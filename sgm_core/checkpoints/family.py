@@ -98,6 +98,7 @@ class Family:
     options: ClassVar[Mapping[str, str]] = {}  # options of `sgm sample` -> the entry they set; "": what it has not
     images: ClassVar[Mapping[str, str]] = {}  # entries that are the image of `--init` -> the noise level's entry, or ""
     reference_sizes: ClassVar[Sequence[tuple[int, int]]] = ()  # of pictures that it edits, (width, height) to choose of
+    distilled: ClassVar[str] = ""  # of distilled models, what they were distilled to
     sampler: ClassVar[Mapping[str, Any]] = {}  # the config of a sampler, for models whose config has none
 
     def recognises(self, shapes: Shapes) -> Form | None:

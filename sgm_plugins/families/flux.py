@@ -256,6 +256,7 @@ class FluxSchnell(FluxFamily):
     )
     models = (Model("FLUX.1 [schnell]", "flux_schnell", size(guided=False)),)
     options: ClassVar = {"scale": ""}
+    distilled = "FLUX.1 [schnell] is distilled to 4 steps"
     steps = 4
     shifts = False
 

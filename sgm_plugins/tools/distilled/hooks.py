@@ -23,7 +23,7 @@ def before_training(options: argparse.Namespace, config: Config, folder: Path) -
     from sgm_core.checkpoints.recognise import recognise
 
     for claim in recognise(shapes_of(read_checkpoint(Path(base)).weights))[:1]:
-        if reason := getattr(claim.family, "distilled", ""):
+        if reason := claim.family.distilled:
             warnings.warn(
                 f"{base}: {reason}; training on all of its weights undoes that. Train low-rank updates for few steps "
                 "(model.adapter: lora), or start from a model that is not distilled",

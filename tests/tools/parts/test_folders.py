@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import tiny_pipelines as tiny
 from support.networks import draw
 from torch import Tensor
 
 import sgm_core as sgm
+from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 
 diffusers = pytest.importorskip("diffusers")
@@ -132,3 +135,29 @@ def test_a_model_that_no_family_knows_is_named(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(SgmError, match=r"no installed family knows TomorrowPipeline.*unet: TomorrowModel"):
         sgm.Pipeline.load(tmp_path)
+
+
+def test_the_command_takes_a_folder_parts_and_references(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.flux(tmp_path / "kontext", "FluxKontextPipeline")
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 30), (200, 30, 30)).save("photo.png")
+    how = ["--prompt", "a cat", "--steps", "1", "--size", "16x16"]
+    monkeypatch.setattr("sgm_plugins.families.flux.FluxKontext.reference_sizes", ((32, 24), (24, 32)))
+    assert main(["sample", "kontext", *how, "--out", "plain"]) == 0
+    assert main(["sample", "kontext", *how, "--out", "edited", "--reference", "photo.png"]) == 0
+    plain, edited = (Path(out, "seed-000000.png").read_bytes() for out in ("plain", "edited"))
+    assert plain != edited
+    # a file of the network, its parts by name and the rest of a folder
+    assert main(["convert", "checkpoint", "kontext", "--out", "net.safetensors", "--to", "original"]) == 0
+    parts = ["--part", "kontext", "--part", "vae=kontext/vae"]
+    assert main(["sample", "net.safetensors", *how, "--out", "parts", *parts]) == 0
+    drawn = [np.asarray(Image.open(Path(out, "seed-000000.png"))).astype(int) for out in ("plain", "parts")]
+    assert abs(drawn[0] - drawn[1]).max() <= 1
+    capsys.readouterr()
+    # files that a recipe names are read only if they are named again
+    for options, words in (([], "parts of its own"), (parts, None)):
+        code = main(["sample", "net.safetensors", "--like", "parts/seed-000000.png", "--out", "again", *options])
+        assert code == (1 if words else 0)
+        assert words is None or words in capsys.readouterr().err
