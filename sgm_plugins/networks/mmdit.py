@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, pad
 
 from sgm_core.shapes import Takes
 from sgm_plugins.networks.checkpointing import checkpointed
@@ -39,6 +39,8 @@ class MMDiT(nn.Module):
             trained from nothing follow from it, those of a file stand in the file.
         qk_norm: queries and keys are normalised (Stable Diffusion 3.5).
         dual_attention: the image also attends to itself alone in this many blocks from the first (3.5 medium: 13).
+        second_tokens: where there is no second text, so many tokens of zeros stand for it: Stable Diffusion 3 was
+            trained with T5 left out at times.
         use_checkpoint: recompute the activations of each block in the backward pass, to save memory.
 
     Raises:
@@ -61,13 +63,14 @@ class MMDiT(nn.Module):
         base_size: Count = 64,
         qk_norm: bool = False,
         dual_attention: Annotated[int, Ge(0)] = 0,
+        second_tokens: Annotated[int, Ge(0)] = 0,
         use_checkpoint: bool = False,
     ) -> None:
         if dim % num_heads or dim % 4:
             raise ValueError(f"dim is {dim}; it is a multiple of num_heads, {num_heads}, and of 4")
         super().__init__()
         self.in_channels, self.context_dim, self.vector_dim = in_channels, context_dim, vector_dim
-        self.patch_size = patch_size
+        self.patch_size, self.second_tokens = patch_size, second_tokens
         self.out_channels = in_channels if out_channels is None else out_channels
         self.use_checkpoint = use_checkpoint
         self.x_embedder = PatchEmbedding(in_channels, dim, patch_size)
@@ -83,20 +86,27 @@ class MMDiT(nn.Module):
         self.final_layer = FinalLayer(dim, patch_size**2 * self.out_channels)
 
     @staticmethod
-    def shapes(*, in_channels: int = 16, context_dim: int = 4096, vector_dim: int = 2048) -> dict[str, Takes]:
-        return {
-            "x": Takes("in_channels", in_channels),
-            "context": Takes("context_dim", context_dim),
-            "y": Takes("vector_dim", vector_dim),
-        }
+    def shapes(
+        *, in_channels: int = 16, context_dim: int = 4096, vector_dim: int = 2048, second_tokens: int = 0
+    ) -> dict[str, Takes]:
+        known = {"x": Takes("in_channels", in_channels), "y": Takes("vector_dim", vector_dim)}
+        return known if second_tokens else known | {"context_2": Takes("context_dim", context_dim)}
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        context_2: Tensor | None = None,
+    ) -> Tensor:
         """The prediction, like x.
 
         Args:
             x: (b, in_channels, h, w).
             timesteps: (b,), 1000 t of flow matching.
-            context: (b, tokens, context_dim).
+            context: (b, tokens, d), d at most context_dim, filled up with zeros to that: two CLIPs side by side.
+            context_2: (b, tokens, context_dim), which follow these: T5's.
             y: (b, vector_dim).
 
         Raises:
@@ -104,7 +114,7 @@ class MMDiT(nn.Module):
                 `pos_embed_max_size`.
         """
         check_grid(x, timesteps, self.in_channels)
-        context = check_told("context", context, (len(x), None, self.context_dim), "tokens of a text")
+        context = self.texts(context, context_2, len(x))
         y = check_told("y", y, (len(x), self.vector_dim), "a vector of a text")
         grid, dtype = (x.shape[-2], x.shape[-1]), self.context_embedder.weight.dtype
         h = self.x_embedder(x.to(dtype)) + self.positions(*grid).to(dtype)
@@ -113,6 +123,17 @@ class MMDiT(nn.Module):
         for block in self.joint_blocks:
             h, c = checkpointed(self.use_checkpoint, block, h, c, embedding)
         return unpatched(self.final_layer(h, embedding), grid, self.patch_size, channels_last=True).to(x.dtype)
+
+    def texts(self, context: Tensor | None, context_2: Tensor | None, b: int) -> Tensor:
+        """The tokens of both texts, (b, tokens, context_dim)."""
+        context = check_told("context", context, (b, None, None), "tokens of a text")
+        if context.shape[2] < self.context_dim:
+            context = pad(context, (0, self.context_dim - context.shape[2]))
+        context = check_told("context", context, (b, None, self.context_dim), "tokens of a text")
+        if context_2 is None:
+            context_2 = context.new_zeros(b, self.second_tokens, self.context_dim)
+        context_2 = check_told("context_2", context_2, (b, None, self.context_dim), "tokens of a second text")
+        return torch.cat([context, context_2.to(context)], dim=1)
 
     def positions(self, height: int, width: int) -> Tensor:
         """The position embeddings of a grid, (1, tokens, dim): the middle of the largest one's."""

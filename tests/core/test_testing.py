@@ -87,6 +87,11 @@ GUIDED = {**FLUX, "model.diffusion_model.guidance_in.in_layer.weight": (3072, 25
 CHROMA = {key: shape for key, shape in FLUX.items() if "_mod." not in key and "vector_in" not in key}
 CHROMA["model.diffusion_model.distilled_guidance_layer.in_proj.weight"] = (5120, 64)
 
+TOKENS = torch.ones(2, 3, 6)
+SD_3 = {
+    "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (24, 8),
+    "model.diffusion_model.pos_embed": (1, 64, 8),
+}
 BUILT_INS: dict[str, dict[str, Any]] = {
     "engines/diffusion": {
         "network": {"use": "unet"} | SMALL_UNET | {"context_dim": None},
@@ -123,7 +128,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     | {"inputs": {"x": X, "timesteps": T, "y": torch.tensor([0, 3])}},
     "networks/mmdit": {"depth": 2, "dim": 8, "num_heads": 2, "in_channels": 1, "context_dim": 6, "vector_dim": 8}
     | {"pos_embed_max_size": 8, "base_size": 4}
-    | {"inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6), "y": torch.ones(2, 8)}},
+    | {"inputs": {"x": X, "timesteps": T, "y": torch.ones(2, 8)} | dict.fromkeys(("context", "context_2"), TOKENS)},
     "networks/z_image": {"in_channels": 1, "dim": 12, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2}
     | {"axes_dims": [2, 2, 2], "context_dim": 6, "inputs": {"x": X, "timesteps": T, "context": torch.ones(2, 3, 6)}},
     "denoisers/continuous": {},
@@ -282,6 +287,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "families/flux_kontext": {"inputs": {"shapes": GUIDED}},
     "families/flux_schnell": {"inputs": {"shapes": FLUX}},
     "families/chroma": {"inputs": {"shapes": CHROMA}},
+    "families/sd3": {"inputs": {"shapes": SD_3}},
     "families/z_image": {"inputs": {"shapes": Z_IMAGE}},
     "families/lora": {"inputs": {"shapes": {"lora_unet_x.lora_down.weight": (4, 8)}}},
     "families/controlnet": {"inputs": {"shapes": {"control_model.input_blocks.0.0.weight": (4, 8)}}},

@@ -12,6 +12,8 @@ NEEDS = {"digits_text": "sgm-minilm"}
 PUBLIC = (
     "chroma",
     "flux_dev",
+    "sd3_5_large",
+    "sd3_5_medium",
     "flux_kontext",
     "flux_schnell",
     "sd_1_5",

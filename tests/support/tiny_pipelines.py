@@ -142,14 +142,17 @@ def sd_xl(folder: Path, scheduler: Any = None, zeros: bool = True) -> Any:
     return made
 
 
-def t5(folder: Path) -> tuple[Any, Any]:
-    """T5's encoder of width 24 and its tokenizer."""
+def t5(folder: Path, width: int = 24) -> tuple[Any, Any]:
+    """T5's encoder and its tokenizer."""
     from support.tiny_transformers import write_t5
     from transformers import AutoTokenizer, T5EncoderModel
 
     folder.mkdir(parents=True, exist_ok=True)
     write_t5(folder)
-    return T5EncoderModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    config = T5EncoderModel.from_pretrained(folder).config
+    config.d_model = width
+    torch.manual_seed(0)
+    return T5EncoderModel(config).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def flux(folder: Path, pipeline: str = "FluxPipeline") -> Any:
@@ -166,6 +169,29 @@ def flux(folder: Path, pipeline: str = "FluxPipeline") -> Any:
         vae=vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4),
         text_encoder=clip_text(), tokenizer=clip_tokenizer(folder / "tokenizer"), text_encoder_2=tower,
         tokenizer_2=tokenizer, transformer=scaled(transformer),
+    )  # fmt: skip
+    made.save_pretrained(folder)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def sd_3(folder: Path, with_t5: bool = True, **more: Any) -> Any:
+    """Stable Diffusion 3."""
+    import diffusers
+
+    tower, tokenizer = t5(folder.with_name(f"{folder.name}-t5"), 64) if with_t5 else (None, None)
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=16, patch_size=2, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
+        joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=28 + 20,
+        out_channels=4, pos_embed_max_size=12, **more,
+    )  # fmt: skip
+    made = diffusers.StableDiffusion3Pipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4),
+        text_encoder=clip_text(projected=True), tokenizer=clip_tokenizer(folder / "tokenizer"),
+        text_encoder_2=clip_text(24, projected=True, activation="gelu"),
+        tokenizer_2=clip_tokenizer(folder / "tokenizer_2", "a"),
+        text_encoder_3=tower, tokenizer_3=tokenizer, transformer=scaled(transformer, 0.5),
     )  # fmt: skip
     made.save_pretrained(folder)
     made.set_progress_bar_config(disable=True)

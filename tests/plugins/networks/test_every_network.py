@@ -120,7 +120,7 @@ BACKBONES = {
             "dual_attention": 1,
         },
         2,
-        {},
+        {"context_2": draw(2, 3, 10)},
         "joint_blocks.1.context_block.attn.qkv",
         idle=("joint_blocks.2.context_block.attn.ln_q.weight",),  # of a text that ends there
         patch=2,
