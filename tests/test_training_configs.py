@@ -11,6 +11,7 @@ from PIL import Image
 pytest.importorskip("transformers")
 
 from support.shipped import LARGE
+from support.tiny_pipelines import t5
 from support.tiny_transformers import write_clip, write_qwen3, write_t5
 
 import sgm_core as sgm
@@ -61,6 +62,13 @@ FLUX = [
     *[f"model.conditioner.embedders[0].embedder.{what}" for what in ("model=clip", "max_length=16")],
     *[f"model.conditioner.embedders[1].embedder.{what}" for what in ("model=t5", "max_length=12")],
 ]
+SD_3 = [
+    "model.network={use: mmdit, depth: 2, dim: 32, num_heads: 2, pos_embed_max_size: 16}",
+    *[f"model.network.{what}" for what in ("qk_norm=true", "dual_attention=1", "context_dim=64", "vector_dim=40")],
+    f"model.first_stage={json.dumps(SIXTEEN)}",
+    *[f"model.conditioner.embedders[{i}].embedder.{what}" for i in (0, 1) for what in ("model=clip", "max_length=16")],
+    *[f"model.conditioner.embedders[2].embedder.{what}" for what in ("model=t5_wide", "max_length=12")],
+]
 Z_IMAGE = [
     "model.network={use: z_image, in_channels: 4, dim: 48, n_layers: 2, n_refiner_layers: 1, n_heads: 3}",
     "model.network.context_dim=24",
@@ -70,6 +78,9 @@ Z_IMAGE = [
     "model.conditioner.embedders[0].embedder.model=qwen3",
 ]
 SMALL = {
+    "sd3_5_large_lora": SD_3,
+    "sd3_5_medium_finetune": SD_3,
+    "sd3_5_medium_lora": SD_3,
     "z_image_turbo_lora": Z_IMAGE,
     "chroma_lora": CHROMA,
     "flux_dev_finetune": FLUX,
@@ -93,6 +104,7 @@ BATCHES = {
 }
 BATCHES["sd_xl_lora"] = BATCHES["sd_xl_finetune"]
 BATCHES["z_image_turbo_lora"] = BATCHES["txt2img_clip"]
+BATCHES |= {key: {"txt": ["a cat"]} for key in SMALL if key.startswith("sd3")}
 BATCHES["chroma_lora"] = BATCHES["flux_schnell_lora"] = {"txt": ["a cat"]}
 BATCHES["flux_dev_lora"] = BATCHES["flux_dev_finetune"] = {"txt": ["a cat"], "guidance": [3.5]}
 BASES = {
@@ -101,6 +113,8 @@ BASES = {
     "flux_schnell_lora": "flux_schnell",
     "chroma_lora": "chroma",
     "z_image_turbo_lora": "z_image_turbo",
+    "sd3_5_large_lora": "sd3_5_large",
+    "sd3_5_medium_lora": "sd3_5_medium",
 }
 FILES = {"sd_xl_base": "sd_xl_base_1.0"}
 """What the configs call the weights of a model, if not by its name."""
@@ -123,6 +137,8 @@ def folder(tmp_path_factory) -> Path:
     write_clip(folder / "clip")
     write_t5(folder / "t5")
     write_qwen3(folder / "qwen3")
+    for part in t5(folder / "t5_narrow", width=64):
+        part.save_pretrained(folder / "t5_wide")
     (folder / "checkpoints").mkdir()
     torch.manual_seed(0)
     save_weights(sgm.build("first_stages", AUTOENCODER), folder / "checkpoints/autoencoder.safetensors", None)
@@ -154,7 +170,7 @@ def test_it_trains_two_steps_and_samples_one_image(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
     run = trained(name, folder)
     engine = sgm.load_engine(run.folder)
-    shape = (16 if name.startswith(("flux", "chroma")) else 4, 8, 8)
+    shape = (16 if name.startswith(("flux", "chroma", "sd3")) else 4, 8, 8)
     images = engine.generate(BATCHES[name], shape=shape, num_steps=2)
     assert images.shape == (1, 3, 64, 64)
     assert images.isfinite().all()

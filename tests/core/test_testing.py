@@ -89,8 +89,9 @@ CHROMA["model.diffusion_model.distilled_guidance_layer.in_proj.weight"] = (5120,
 
 TOKENS = torch.ones(2, 3, 6)
 SD_3 = {
-    "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (24, 8),
-    "model.diffusion_model.pos_embed": (1, 64, 8),
+    "model.diffusion_model.pos_embed": (1, 384**2, 1536),
+    "model.diffusion_model.joint_blocks.0.x_block.attn.ln_q.weight": (64,),
+    "model.diffusion_model.joint_blocks.23.x_block.attn.qkv.weight": (4608, 1536),
 }
 BUILT_INS: dict[str, dict[str, Any]] = {
     "engines/diffusion": {
