@@ -22,6 +22,22 @@ def told(found: Found, path: str) -> Mapping[str, Any]:
     return value
 
 
+def check_widths(found: Found, *rows: tuple[str, str, int | None]) -> None:
+    """Raise SgmError for a text encoder of another width than the network reads.
+
+    Args:
+        rows: (part, the key of its config.json that says its width, the width that the network reads).
+    """
+    for part, key, wanted in rows:
+        said = found.told.get(f"{part}/config", {})
+        width = said.get(key, said.get("hidden_size"))  # that of another kind of text encoder
+        if width is not None and wanted is not None and width != wanted:
+            raise SgmError(
+                f"{part} ({found.places.get(part, 'no place')}) gives texts of width {width}, and the network reads "
+                f"{wanted}: it is the text encoder of another model"
+            )
+
+
 def multiples(widths: Sequence[int], what: str) -> list[int]:
     """Widths in units of the first one."""
     if any(width % widths[0] for width in widths):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from sgm_core.checkpoints.family import Family, Form, Found, Model, Request, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, NETWORK
 from sgm_core.errors import SgmError
-from sgm_plugins.families import settings
+from sgm_plugins.families import built, settings
 from sgm_plugins.families.flow_schedule import shifted_once
 from sgm_plugins.families.flux_folder import folder_files
 from sgm_plugins.families.flux_names import flux_rules
@@ -148,6 +148,10 @@ class FluxFamily(Family, ABC):
         pieces, _ = expanded(self.rules(form, shapes), shapes)
         ours = {piece.ours: shapes[piece.theirs] for piece in pieces if piece.is_name} if pieces else shapes
         network = network_of(ours, found.told)
+        t5 = list(self.texts)[-1]
+        built.check_widths(found, (t5, "d_model", network["context_dim"]))
+        if len(self.texts) > 1:
+            built.check_widths(found, ("text_encoder", "hidden_size", network["vector_dim"]))
         factor = 2 ** (len(found.told.get("vae/config", AUTOENCODER).get("block_out_channels", [64])) - 1)
         side = 1024 // factor
         return {

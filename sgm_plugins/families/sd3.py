@@ -112,6 +112,7 @@ class StableDiffusion3(Family):
         pieces, _ = expanded(self.rules(form, shapes), shapes)
         ours = {piece.ours: shapes[piece.theirs] for piece in pieces if piece.is_name} if pieces else shapes
         network = network_of(ours, found.told)
+        built.check_widths(found, ("text_encoder_3", "d_model", network["context_dim"]))
         has_t5 = "text_encoder_3" in found.places or any(key.startswith("text_encoders.t5") for key in shapes)
         stage = found.told.get("vae/config", AUTOENCODER)
         side = 1024 // 2 ** (len(stage["block_out_channels"]) - 1)

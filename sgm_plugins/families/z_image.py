@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from sgm_core.checkpoints.family import Family, Form, Found, Model, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, NETWORK
 from sgm_core.errors import SgmError
-from sgm_plugins.families import settings, vae
+from sgm_plugins.families import built, settings, vae
 from sgm_plugins.families.flow_schedule import shifted_once
 from sgm_plugins.families.z_image_names import z_image_rules
 from sgm_plugins.reading import read_object
@@ -93,6 +93,7 @@ class ZImage(Family):
         pieces = expanded(self.rules(form, shapes), shapes)[0]
         told = found.told
         network = network_of({piece.ours: shapes[piece.theirs] for piece in pieces if piece.is_name}, told)
+        built.check_widths(found, (TEXT_ENCODER, "hidden_size", network["context_dim"]))
         stage = vae.first_stage(told.get("vae/config") or PUBLISHED_VAE)
         side = 1024 // 2 ** (len(stage.get("ch_mult", (1, 2, 4, 4))) - 1)
         scheduler = told.get("scheduler/scheduler_config") or {"shift": TURBO_SHIFT}

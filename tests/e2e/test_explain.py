@@ -134,6 +134,7 @@ def test_json_has_a_row_for_each_value_in_the_order_of_the_text(sgm):
     assert [row["path"].removeprefix("model.sampler") for row in rows] == [
         "", ".discretization", ".discretization.sigma_min", ".discretization.sigma_max", ".discretization.rho",
         ".num_steps", ".guider", ".guider.scale", ".guider.batched", ".s_churn", ".s_tmin", ".s_tmax", ".s_noise",
+        ".start",
     ]  # fmt: skip
     by_path = {row["path"]: row for row in rows}
     sampler = by_path["model.sampler"]

@@ -33,14 +33,14 @@ def run(options: argparse.Namespace) -> int:
     found = inspect(options.checkpoint)
     if options.json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
-        return 0
+        return int(found.unknown)
     sys.stdout.writelines(f"{printable(line)}\n" for line in described(found))
     if options.keys:
         for contents in found.contents:
             sys.stdout.write(f"\n{printable(contents.path)}\n")
             for key, stored in contents.tensors.items():
                 sys.stdout.write(f"  {printable(key)}  {stored.dtype} {list(stored.shape)}\n")
-    return 0
+    return int(found.unknown)
 
 
 def described(found: Inspection) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -64,6 +64,11 @@ class Inspection:
     fault: str = ""
     data: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def unknown(self) -> bool:
+        """Whether it is a folder of a model that no family knows."""
+        return self.layout.name == "diffusers" and not self.families
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -109,6 +114,7 @@ def inspect(path: Path) -> Inspection:
             components=[],
             step=None,
             contents=[content for contents in found.values() for content in contents],
+            fault="" if families_of(claims) else unknown_classes(folder_told(path).get("model_index", {}), tensors),
         )
     if path.is_dir():
         if parts := lora_parts(path):
@@ -140,6 +146,12 @@ def inspect(path: Path) -> Inspection:
         contents=[contents],
         data=told["data"] if isinstance(told.get("data"), dict) else {},
     )
+
+
+def unknown_classes(index: Mapping[str, Any], parts: Collection[str]) -> str:
+    """What a folder of diffusers says that it is, and no family knows."""
+    named = [f"{name}: {row[-1]}" for name, row in index.items() if isinstance(row, list) and row and name in parts]
+    return f"no installed family knows {', '.join([str(index.get('_class_name', 'it')), *named])}"
 
 
 def form_of(claims: Iterable[Claim], shapes: Shapes) -> Form:

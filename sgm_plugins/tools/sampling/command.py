@@ -28,7 +28,7 @@ session = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", metavar="RUN | CHECKPOINT | FOLDER", help="may be left out with --like")
+    parser.add_argument("model", nargs="?", metavar="RUN | CHECKPOINT", help="may be left out with --like")
     parser.add_argument(
         "--part",
         action="append",
