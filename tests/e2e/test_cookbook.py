@@ -74,7 +74,7 @@ def test_the_recipe_trains_and_is_sampled_from(config, folder):
         ("kind", "cls", {"width": 8}),
         ("radius", "radius", {"width": 8}),
         ("letters", "caption", {"width": 8}),
-        ("reference", "patches", {"width": 8}),
+        ("patches", "reference", {"width": 8}),
         ("depth", "depth", {"size": 8}),
     ],
 )
