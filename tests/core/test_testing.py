@@ -76,6 +76,7 @@ Z_IMAGE = {
     "model.diffusion_model.layers.29.feed_forward.w1.weight": (10240, 3840),
 }
 
+
 FLUX = {
     "model.diffusion_model.img_in.weight": (3072, 64),
     "model.diffusion_model.vector_in.in_layer.weight": (3072, 768),
@@ -200,6 +201,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "sigma_samplers/adaptive": {"sigma_sampler": "edm"},
     "conditioners/general": {"embedders": [CLS_SLOT], "inputs": CLS},
     "embedders/class": {"embed_dim": 8, "n_classes": 10, "inputs": CLS},
+    "embedders/class_index": {"n_classes": 10, "inputs": CLS},
     "embedders/cached": {"embedder": "identity", "inputs": {"features": torch.ones(2, 3, 6)}},
     "embedders/identity": {"inputs": {"features": torch.ones(2, 3, 6)}},
     "embedders/timestep": {"outdim": 6, "inputs": {"size": torch.tensor([[64, 48], [512, 512]])}},
