@@ -76,6 +76,13 @@ Z_IMAGE = {
     "model.diffusion_model.layers.29.feed_forward.w1.weight": (10240, 3840),
 }
 
+DIT = {
+    "model.diffusion_model.x_embedder.proj.weight": (1152, 4, 2, 2),
+    "model.diffusion_model.y_embedder.embedding_table.weight": (1001, 1152),
+    "model.diffusion_model.blocks.0.adaLN_modulation.1.weight": (6912, 1152),
+    "model.diffusion_model.blocks.27.mlp.fc1.weight": (4608, 1152),
+    "model.diffusion_model.final_layer.linear.weight": (32, 1152),
+}
 
 FLUX = {
     "model.diffusion_model.img_in.weight": (3072, 64),
@@ -284,6 +291,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "families/flux_kontext": {"inputs": {"shapes": GUIDED}},
     "families/flux_schnell": {"inputs": {"shapes": FLUX}},
     "families/chroma": {"inputs": {"shapes": CHROMA}},
+    "families/dit": {"inputs": {"shapes": DIT}},
     "families/z_image": {"inputs": {"shapes": Z_IMAGE}},
     "families/lora": {"inputs": {"shapes": {"lora_unet_x.lora_down.weight": (4, 8)}}},
     "families/controlnet": {"inputs": {"shapes": {"control_model.input_blocks.0.0.weight": (4, 8)}}},

@@ -11,6 +11,7 @@ NEEDS = {"digits_text": "sgm-minilm"}
 
 PUBLIC = (
     "chroma",
+    "dit_xl_2",
     "flux_dev",
     "flux_kontext",
     "flux_schnell",
@@ -19,6 +20,7 @@ PUBLIC = (
     "sd_2_1_768",
     "sd_xl_base",
     "sd_xl_refiner",
+    "sit_xl_2",
     "sv3d_p",
     "sv3d_u",
     "svd",
