@@ -61,13 +61,13 @@ class EmbedderContract(BatchContract):
             entries = [entry[:rows] for entry in self.inputs().values()]
             with self.subject.trying(f"it embeds {rows} samples", "let the number of samples be any"):
                 outputs = embedder(*entries)
-                self._check_outputs(outputs, rows)
+                self._check_outputs(outputs, rows, tells_null=hasattr(embedder, "null_outputs"))
                 check_outputs(self.subject, embedder, entries, [outputs] if isinstance(outputs, Tensor) else outputs)
         self._check_unconditional()
         self._check_training()
         self._check_check(embedder)
 
-    def _check_outputs(self, outputs: Any, samples: int) -> None:
+    def _check_outputs(self, outputs: Any, samples: int, tells_null: bool = False) -> None:
         expect = self.subject.expect
         parts = [outputs] if isinstance(outputs, Tensor) else outputs
         expect(
@@ -84,10 +84,10 @@ class EmbedderContract(BatchContract):
                 "give (b, d), (b, tokens, d) or (b, c, *grid)",
             )
             expect(
-                part.is_floating_point() and trees.is_finite(part),
-                "its outputs are finite floating-point numbers",
+                (part.is_floating_point() and trees.is_finite(part)) or (part.dtype == torch.int64 and tells_null),
+                "its outputs are finite floating-point numbers, or class numbers with `null_outputs`",
                 describe(part) + ("" if trees.is_finite(part) else " with NaN or infinity"),
-                "give floating-point numbers, and look for a division by zero",
+                "give floating-point numbers, and look for a division by zero; zero is no number for 'no class'",
             )
             expect(
                 len(part) > 0 and len(part) % samples == 0,
@@ -107,12 +107,12 @@ class EmbedderContract(BatchContract):
 
         def embed(batch: Any, *, seed: int = 0, **options: Any) -> list[Tensor]:
             torch.manual_seed(seed)  # of an embedder that adds noise; drops have a generator
-            return trees.floats(conditioner(batch, **options))
+            return trees.tensors(conditioner(batch, **options))
 
         with self.subject.trying("a conditioner can embed and drop with it", advice):
             conditioner.check(self.inputs())
             full = embed(self.inputs(), drop=False)
-            empty = trees.floats(conditioner.unconditional(self.inputs()))
+            empty = trees.tensors(conditioner.unconditional(self.inputs()))
             drawn = [embed(self.inputs(), generator=seeded(i)) for i in range(8)]
         nulls = null_outputs(conditioner.embedders[0], len(full))
         given = [torch.zeros_like(f) if n is None else like(f, n) for f, n in zip(full, nulls, strict=True)]

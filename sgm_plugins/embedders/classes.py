@@ -43,15 +43,20 @@ class ClassEmbedder(nn.Module):
 
     def check(self, labels: Tensor | Sequence[int]) -> None:
         """Raise ValueError for labels that have no vector, naming the one furthest out of range."""
-        known = f"classes are integers in 0..{self.n_classes - 1} (n_classes is {self.n_classes})"
-        try:
-            labels = torch.as_tensor(labels)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"labels are {labels!r}; {known}") from error
-        if labels.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"labels are {labels.dtype}; {known}, as torch.int64 or torch.int32")
-        if labels.ndim != 1:
-            raise ValueError(f"labels have shape {tuple(labels.shape)}; one per sample, (b,), can be embedded")
-        beyond = torch.maximum(labels - (self.n_classes - 1), -labels)  # how far out of range, where above 0
-        if (beyond > 0).any():
-            raise ValueError(f"label {labels[beyond.argmax()].item()} has no vector; {known}")
+        check_labels(labels, self.n_classes - 1, f"n_classes is {self.n_classes}")
+
+
+def check_labels(labels: Tensor | Sequence[int], last: int, reason: str) -> None:
+    """Raise ValueError for what is no list of integers from 0 to `last`."""
+    known = f"classes are integers in 0..{last} ({reason})"
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"labels are {labels!r}; {known}") from error
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"labels are {labels.dtype}; {known}, as torch.int64 or torch.int32")
+    if labels.ndim != 1:
+        raise ValueError(f"labels have shape {tuple(labels.shape)}; one per sample, (b,), can be embedded")
+    beyond = torch.maximum(labels - last, -labels)  # how far out of range, where above 0
+    if (beyond > 0).any():
+        raise ValueError(f"label {labels[beyond.argmax()].item()} has no vector; {known}")

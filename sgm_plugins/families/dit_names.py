@@ -9,6 +9,7 @@ from sgm_core.checkpoints.family import Rule
 
 OUTSIDE = {
     "x_embedder.proj": "pos_embed.proj",
+    "pos_embed": "pos_embed.pos_embed",
     "final_layer.adaLN_modulation.1": "proj_out_1",
     "final_layer.linear": "proj_out_2",
 }
@@ -30,8 +31,8 @@ _BLOCK = re.compile(r"(?:blocks|transformer_blocks)\.(\d+)\.")
 def transformer_rules(ours: str, theirs: str, keys: Collection[str]) -> Iterator[Rule]:
     """Of a transformer whose keys begin with `ours` here and with `theirs` in diffusers.
 
-    diffusers repeats the embeddings of level and class in every block; they are the same tensors. It does not save the
-    position embeddings, which follow from the size.
+    diffusers repeats the embeddings of level and class in every block; they are the same tensors. Its newer
+    versions do not save the position embeddings, which follow from the size.
 
     Args:
         keys: of either side; they say how many blocks there are.

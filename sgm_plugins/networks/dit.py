@@ -52,6 +52,7 @@ class DiT(nn.Module):
     """
 
     compile_regions: ClassVar[tuple[type[nn.Module], ...]]
+    computed_keys: ClassVar[tuple[str, ...]] = ("pos_embed",)
 
     def __init__(
         self,

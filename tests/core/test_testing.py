@@ -76,6 +76,14 @@ Z_IMAGE = {
     "model.diffusion_model.layers.29.feed_forward.w1.weight": (10240, 3840),
 }
 
+DIT = {
+    "model.diffusion_model.x_embedder.proj.weight": (1152, 4, 2, 2),
+    "model.diffusion_model.y_embedder.embedding_table.weight": (1001, 1152),
+    "model.diffusion_model.blocks.0.adaLN_modulation.1.weight": (6912, 1152),
+    "model.diffusion_model.blocks.27.mlp.fc1.weight": (4608, 1152),
+    "model.diffusion_model.final_layer.linear.weight": (32, 1152),
+}
+
 FLUX = {
     "model.diffusion_model.img_in.weight": (3072, 64),
     "model.diffusion_model.vector_in.in_layer.weight": (3072, 768),
@@ -206,6 +214,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "sigma_samplers/adaptive": {"sigma_sampler": "edm"},
     "conditioners/general": {"embedders": [CLS_SLOT], "inputs": CLS},
     "embedders/class": {"embed_dim": 8, "n_classes": 10, "inputs": CLS},
+    "embedders/class_index": {"n_classes": 10, "inputs": CLS},
     "embedders/cached": {"embedder": "identity", "inputs": {"features": torch.ones(2, 3, 6)}},
     "embedders/identity": {"inputs": {"features": torch.ones(2, 3, 6)}},
     "embedders/timestep": {"outdim": 6, "inputs": {"size": torch.tensor([[64, 48], [512, 512]])}},
@@ -289,6 +298,7 @@ BUILT_INS: dict[str, dict[str, Any]] = {
     "families/flux_schnell": {"inputs": {"shapes": FLUX}},
     "families/chroma": {"inputs": {"shapes": CHROMA}},
     "families/sd3": {"inputs": {"shapes": SD_3}},
+    "families/dit": {"inputs": {"shapes": DIT}},
     "families/z_image": {"inputs": {"shapes": Z_IMAGE}},
     "families/lora": {"inputs": {"shapes": {"lora_unet_x.lora_down.weight": (4, 8)}}},
     "families/controlnet": {"inputs": {"shapes": {"control_model.input_blocks.0.0.weight": (4, 8)}}},

@@ -50,7 +50,7 @@ def train(config: str, *overrides: str, name: str = "run") -> list[dict[str, tor
 
 
 def test_the_issue_of_a_cookbook_is_covered():
-    assert CONFIGS == ["kind.yaml", "radius.yaml", "letters.yaml", "encoder.yaml", "reference.yaml", "depth.yaml",
+    assert CONFIGS == ["kind.yaml", "radius.yaml", "letters.yaml", "encoder.yaml", "patches.yaml", "depth.yaml",
                        "several.yaml", "lora.yaml"]  # fmt: skip
     assert set(WITH_TRANSFORMERS) < set(CONFIGS)
 

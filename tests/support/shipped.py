@@ -11,6 +11,7 @@ NEEDS = {"digits_text": "sgm-minilm"}
 
 PUBLIC = (
     "chroma",
+    "dit_xl_2",
     "flux_dev",
     "sd3_5_large",
     "sd3_5_medium",
@@ -21,6 +22,7 @@ PUBLIC = (
     "sd_2_1_768",
     "sd_xl_base",
     "sd_xl_refiner",
+    "sit_xl_2",
     "sv3d_p",
     "sv3d_u",
     "svd",

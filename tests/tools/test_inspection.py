@@ -22,7 +22,11 @@ from sgm_plugins.tools.convert.checkpoint import convert_checkpoint
 from sgm_plugins.tools.inspect.contents import read_contents
 from sgm_plugins.tools.inspect.inspection import form_of, inspect
 
-LOOK_ALIKE = {name: pair for pair in (["sd_2_1", "sd_2_1_768"], ["flux_dev", "flux_kontext"]) for name in pair}
+LOOK_ALIKE = {
+    name: pair
+    for pair in (["sd_2_1", "sd_2_1_768"], ["flux_dev", "flux_kontext"], ["dit_xl_2", "sit_xl_2"])
+    for name in pair
+}
 
 
 def write_hollow(path: Path, shapes: dict[str, list[int]], metadata: dict[str, str] | None = None) -> Path:

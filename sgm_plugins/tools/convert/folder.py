@@ -217,13 +217,17 @@ def _write(folder: Path, weights: Mapping[str, Tensor], config: Config, family: 
 
 
 def save(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """As `.safetensors`; of tensors that are part of a larger one, a copy."""
+    """As `.safetensors`; of tensors that are part of a larger one, or that another key has too, a copy."""
     import torch
     from safetensors.torch import save_file
 
+    taken: set[int] = set()
+
     def alone(tensor: Tensor) -> Tensor:
         whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-        return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
+        is_first = tensor.data_ptr() not in taken
+        taken.add(tensor.data_ptr())
+        return tensor if whole and is_first else tensor.clone(memory_format=torch.contiguous_format)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
