@@ -132,11 +132,14 @@ def folder_files(
         model = embedder.get("tokenizer") or embedder.get("model")
         told[tokenizer] = None if model is None else Path(model)
         index[part] = ["transformers", "CLIPTextModel" if clip else "T5EncoderModel"]
-        index[tokenizer] = ["transformers", _class_of(model) or ("CLIPTokenizer" if clip else "T5TokenizerFast")]
+        index[tokenizer] = [
+            "transformers",
+            tokenizer_class_of(model) or ("CLIPTokenizer" if clip else "T5TokenizerFast"),
+        ]
     return told
 
 
-def _class_of(tokenizer: Any) -> str | None:
+def tokenizer_class_of(tokenizer: Any) -> str | None:
     """What a local folder says that its tokenizer is."""
     file = Path(tokenizer or "") / "tokenizer_config.json"
     return read_object(file).get("tokenizer_class") if tokenizer and file.is_file() else None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sgm_core.checkpoints.family import Family, Form, Found, Model, Rule, Shapes, expanded
 from sgm_core.checkpoints.layouts import CONDITIONER, FIRST_STAGE, NETWORK
 from sgm_core.errors import SgmError
-from sgm_plugins.families import built
+from sgm_plugins.families import built, settings, text, vae
+from sgm_plugins.families.flux_folder import t5_settings, tokenizer_class_of
 from sgm_plugins.families.sd3_names import transformer_rules
 from sgm_plugins.families.vae import first_stage, vae_rules
 
@@ -32,6 +34,8 @@ SHIFT = 3.0
 T5_TOKENS = 256
 TOWERS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"}
 """The text encoders: the part of diffusers -> the name in the file of its authors."""
+HUB = {"text_encoder": "openai/clip-vit-large-patch14", "text_encoder_2": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"}
+"""The CLIPs, by their names on the hub, where a file has them and no place says how large they are."""
 
 _BLOCK = re.compile(r"joint_blocks\.(\d+)\.")
 
@@ -99,9 +103,12 @@ class StableDiffusion3(Family):
             yield from vae_rules(keys)
         for i, (part, name) in enumerate(TOWERS.items()):
             ours = f"{CONDITIONER}embedders.{i}.transformer"
-            if form == "original":
+            if form == "original" and any(key.startswith("text_encoders.") for key in keys):
+                # some files have them; written are those without, as the newer ones are
                 yield Rule(ours, f"text_encoders.{name}.transformer")
             there = [key for key in keys if key.startswith(f"{part}.")]
+            if not both and not there:
+                continue
             bare = i < 2 and there and not any(key.startswith(f"{part}.text_model.") for key in there)
             yield Rule(f"{ours}.text_model" if bare else ours, part)
             if bare:  # newer versions of transformers leave it out
@@ -134,19 +141,99 @@ class StableDiffusion3(Family):
             }
         }
 
+    def folder(self, form: str, shapes: Shapes, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """See `Family`."""
+        if form != "diffusers":
+            return None
+        index: dict[str, Any] = {
+            "_class_name": "StableDiffusion3Pipeline",
+            "transformer": ["diffusers", "SD3Transformer2DModel"],
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            **{part: [None, None] for part in ("vae", "image_encoder", "feature_extractor")},
+        }
+        shift = settings.value(config, "model.sampler.discretization.shift")
+        told: dict[str, Any] = {
+            "transformer/config": transformer_settings(shapes, config),
+            "scheduler/scheduler_config": {
+                "_class_name": "FlowMatchEulerDiscreteScheduler",
+                "num_train_timesteps": 1000,
+                "shift": 1.0 if shift is None else shift,
+            },
+            "model_index": index,
+        }
+        stage = {key.removeprefix(FIRST_STAGE): shape for key, shape in shapes.items() if key.startswith(FIRST_STAGE)}
+        if stage:
+            told["vae/config"] = settings.vae_settings(config, stage, *vae.size(stage))
+            index["vae"] = ["diffusers", "AutoencoderKL"]
+        for i, part in enumerate(TOWERS):
+            tokenizer = part.replace("text_encoder", "tokenizer")
+            index |= {part: [None, None], tokenizer: [None, None]}
+            start = f"{CONDITIONER}embedders.{i}.transformer."
+            tower = {key.removeprefix(start): shape for key, shape in shapes.items() if key.startswith(start)}
+            if not tower:
+                continue
+            embedder = settings.value(config, "model.conditioner.embedders")[i]["embedder"]
+            if part == "text_encoder_3":
+                told[f"{part}/config"] = t5_settings(tower)
+                classes = ("T5EncoderModel", "T5TokenizerFast")
+            else:
+                width = tower["text_projection.weight"][0]
+                told[f"{part}/config"] = settings.text_settings(embedder, tower, text.depth(tower), width)
+                classes = ("CLIPTextModelWithProjection", "CLIPTokenizer")
+            read = embedder.get("tokenizer") or embedder.get("model")
+            told[tokenizer] = None if read is None else Path(read)
+            index[part] = ["transformers", classes[0]]
+            index[tokenizer] = ["transformers", tokenizer_class_of(read) or classes[1]]
+        return told
+
+
+def transformer_settings(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an `SD3Transformer2DModel`.
+
+    Args:
+        shapes: of the model's tensors, by our keys.
+        config: of the model, as plain data.
+    """
+    own = settings.value(config, "model.network")
+    width = {"attention_head_dim": own["dim"] // own["num_heads"]}
+    network = network_of(shapes, {"transformer/config": width})
+    return {
+        "_class_name": "SD3Transformer2DModel",
+        "sample_size": own.get("base_size", 64) * network["patch_size"],
+        "patch_size": network["patch_size"],
+        "in_channels": network["in_channels"],
+        "out_channels": network["out_channels"],
+        "num_layers": network["depth"],
+        **width,
+        "num_attention_heads": network["num_heads"],
+        "joint_attention_dim": network["context_dim"],
+        "caption_projection_dim": network["dim"],
+        "pooled_projection_dim": network["vector_dim"],
+        "pos_embed_max_size": network["pos_embed_max_size"],
+        "dual_attention_layers": list(range(network["dual_attention"])),
+        "qk_norm": "rms_norm" if network["qk_norm"] else None,
+    }
+
 
 def slots(found: Found, has_t5: bool) -> list[dict[str, Any]]:
     """The embedders: of both CLIPs the tokens before the last layer and the projected text, of T5 the tokens."""
-    text = {"input_key": "txt", "ucg_rate": 0.1, "ucg_value": "", "drop_group": "prompt"}
+    prompt = {"input_key": "txt", "ucg_rate": 0.1, "ucg_value": "", "drop_group": "prompt"}
     hidden = {"layer": "hidden", "layer_idx": -2, "return_pooled": True, "projected": True, "load_weights": False}
-    clips = [part for part in ("text_encoder", "text_encoder_2") if part in found.places]
-    made = [{**text, "embedder": built.clip(found, part, **hidden)} for part in clips]
+    made = []
+    for part, hub in HUB.items():
+        clip = (
+            built.clip(found, part, **hidden) if part in found.places else {"use": "clip_text", "model": hub, **hidden}
+        )
+        tokenizer = part.replace("text_encoder", "tokenizer")
+        if tokenizer in found.places:
+            clip["tokenizer"] = str(found.places[tokenizer])
+        made.append({**prompt, "embedder": clip})
     if has_t5:
         t5: dict[str, Any] = {"use": "t5", "max_length": T5_TOKENS, "load_weights": False}
         t5["model"] = str(found.places.get("text_encoder_3", "google/t5-v1_1-xxl"))
         if "tokenizer_3" in found.places:
             t5["tokenizer"] = str(found.places["tokenizer_3"])
-        made.append({**text, "output": "context_2", "embedder": t5})
+        made.append({**prompt, "output": "context_2", "embedder": t5})
     return made
 
 

@@ -99,7 +99,7 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None, to
     notes = (
         write_folder(target, kept, found, family, form)
         if form.parts
-        else _write_form(target, kept, family, form, _told(family, kept, found))
+        else _write_form(target, kept, family, form, {**_told(family, kept, found), **told_in(path)})
     )
     return [*notes, *(["its averaged weights (EMA) are left out: this form has no place for them"] if dropped else [])]
 

@@ -15,6 +15,7 @@ import sgm_core as sgm
 from sgm_core.checkpoints.family import expanded
 from sgm_core.checkpoints.pieces import translated
 from sgm_core.checkpoints.recognise import recognise
+from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
 from sgm_plugins.families.sd3 import StableDiffusion3
 from sgm_plugins.tools.inspect.inspection import inspect
@@ -89,3 +90,37 @@ def test_a_published_model_is_known_by_its_shapes(model: Any) -> None:
     assert claim.form is not None
     assert claim.form.name == "original"
     assert [found.title for found in claim.models] == [model.title]
+
+
+@pytest.mark.parametrize("options", [NEW, {"with_t5": False}], ids=str)
+def test_a_folder_becomes_one_file_and_a_folder_again(options: dict[str, Any], tmp_path: Path) -> None:
+    pipe = tiny.sd_3(tmp_path / "folder", **options)
+    for source, target in (("folder", "own.safetensors"), ("own.safetensors", "back")):
+        assert main(["convert", "checkpoint", str(tmp_path / source), "--out", str(tmp_path / target)]) == 0
+    for file in sorted((tmp_path / "folder").glob("*/*.safetensors")):
+        before, after = load_file(file), load_file(tmp_path / "back" / file.relative_to(tmp_path / "folder"))
+        assert sorted(key.removeprefix("text_model.") for key in before) == sorted(
+            key.removeprefix("text_model.") for key in after
+        )
+        bare = {key.removeprefix("text_model."): value for key, value in after.items()}
+        assert all(torch.equal(bare[key.removeprefix("text_model.")], value) for key, value in before.items())
+    import diffusers
+
+    left_out = {} if "with_t5" not in options else {"text_encoder_3": None, "tokenizer_3": None}
+    again = diffusers.StableDiffusion3Pipeline.from_pretrained(tmp_path / "back", **left_out)
+    noise = draw(1, 4, 8, 8)
+    call = {"num_inference_steps": 2, "height": 16, "width": 16, "output_type": "pt", "guidance_scale": 3.0}
+    torch.testing.assert_close(
+        again("a cat", latents=noise.clone(), **call).images, pipe("a cat", latents=noise.clone(), **call).images
+    )
+
+
+def test_the_original_file_goes_to_diffusers_and_back_bit_for_bit(tmp_path: Path) -> None:
+    tiny.sd_3(tmp_path / "folder")  # without norms of queries, whose width would tell that of a head
+    steps = (("folder", "original.safetensors", "original"), ("original.safetensors", "comfy.safetensors", "comfy"))
+    for source, target, to in (*steps, ("comfy.safetensors", "back", "diffusers")):
+        assert main(["convert", "checkpoint", str(tmp_path / source), "--out", str(tmp_path / target), "--to", to]) == 0
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    before, after = load_file(tmp_path / "folder" / file), load_file(tmp_path / "back" / file)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
