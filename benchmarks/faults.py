@@ -43,7 +43,7 @@ from support.small_disk import fill, mounted
 import sgm_core as sgm
 from sgm_core.building.loaded import load_engine
 from sgm_core.checkpoints.files import CheckpointError, read_step
-from sgm_core.checkpoints.manifest import fault, newest_valid, to_load
+from sgm_core.checkpoints.manifest import newest_valid, refuse_damaged, to_load
 from sgm_core.cli.app import main as command
 from sgm_core.errors import SgmError
 from sgm_core.runs.saving import make_last
@@ -53,6 +53,16 @@ SMALL = [
     "trainer.log_every_n_steps=1", "trainer.enable_progress_bar=false", "data.batch_size=8",
 ]  # fmt: skip
 EACH = 6  # optimizer steps between two kills
+
+
+def fault(checkpoint: Path) -> CheckpointError | None:
+    """Why training cannot resume from it; None if it can."""
+    try:
+        refuse_damaged(checkpoint)
+        read_step(checkpoint)
+    except CheckpointError as error:
+        return error
+    return None
 
 
 @dataclass
