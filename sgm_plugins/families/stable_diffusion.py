@@ -105,6 +105,8 @@ class StableDiffusion(Family, ABC):
         if form != "diffusers":
             return None
         said, stage = built.told(found, "unet/config"), built.told(found, "vae/config")
+        if not self.is_xl:
+            built.check_widths(found, ("text_encoder", "hidden_size", said["cross_attention_dim"]))
         side = said.get("sample_size") or 64
         guider = {"use": "cfg", "scale": 5.0 if self.is_xl else 7.5}
         # of a folder with a scheduler, this says the levels and what is predicted

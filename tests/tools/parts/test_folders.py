@@ -124,6 +124,13 @@ def test_what_is_missing_is_one_message_with_the_places(tmp_path: Path) -> None:
         sgm.Pipeline.load(tmp_path, parts={"vae": tmp_path / "nowhere"})
 
 
+def test_a_text_encoder_of_another_width_is_named_with_both_widths(tmp_path: Path) -> None:
+    tiny.sd_1(tmp_path / "one")
+    tiny.sd_2(tmp_path / "two")
+    with pytest.raises(SgmError, match=r"text_encoder \(.*two.*\) gives texts of width 40, and the network reads 32"):
+        sgm.Pipeline.load(tmp_path / "one", parts={"text_encoder": tmp_path / "two" / "text_encoder"})
+
+
 def test_a_model_that_no_family_knows_is_named(tmp_path: Path) -> None:
     tiny.sd_1(tmp_path)
     unet = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
