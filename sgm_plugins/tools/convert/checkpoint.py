@@ -65,10 +65,7 @@ def convert_checkpoint(source: Path, target: Path, config: str | None = None, to
             family, form = _form(weights, to, is_folder=False)
             return [*notes, *_write_form(target, weights, family, form, folder_told(source))]
         if config is None and len(chosen) != 1:
-            whole = _of_any_size(source)
-            if whole is None:
-                raise SgmError(f"{source}: none of the models that are known here; say its config, --config NAME")
-            return [*notes, *_write_file(target, *whole)]
+            return [*notes, *_write_file(target, *put_together(assemble(source)))]
         found = load_config(config or chosen[0])
         return [*notes, *_write_file(target, Checkpoint(source, weights, None), found)]
     from sgm_core.building.loaded import choose_config, in_our_form
@@ -109,14 +106,6 @@ def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = own_names(shapes_of(weights))
     kept = [key for key, name in names.items() if not (name.startswith(AVERAGE) or harmless(name))]
     return {names[key]: weights[key] for key in kept}
-
-
-def _of_any_size(source: Path) -> tuple[Checkpoint, Config] | None:
-    """The weights and the config of a folder of an unpublished size; None if its family makes no config of it."""
-    try:
-        return put_together(assemble(source))
-    except SgmError:
-        return None
 
 
 def _told(family: Family, weights: Mapping[str, Tensor], config: Config) -> Mapping[str, Any]:

@@ -164,7 +164,15 @@ def _known(assembled: Assembled, shapes: Mapping[str, Sequence[int]], whole: boo
             continue
         if whole:
             _check_parts(claim, assembled)
-        config = claim.family.config(claim.form.name, shapes, assembled.found)
+        try:
+            config = claim.family.config(claim.form.name, shapes, assembled.found)
+        except SgmError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            said = printable(f"{type(error).__name__}: {error}", 100)
+            raise SgmError(
+                f"{assembled.path}: the config.json of a part does not describe a part of {claim.family.title} ({said})"
+            ) from error
         shipped = [model.config for model in claim.models if model.config]
         if config is None and len(shipped) == 1:
             config = _published(shipped[0], assembled.found)

@@ -38,7 +38,8 @@ def places_of(folder: Path) -> dict[str, Path]:
         rows = {name: row for name, row in index.items() if isinstance(row, list) and row and row[-1] is not None}
         return {name: inside(folder, name, root) for name in rows if (folder / name).is_dir()}
     found = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-    return found | {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+    found |= {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return {name: inside(folder, path.name, root) for name, path in found.items()}
 
 
 def weight_files(place: Path) -> list[Path]:

@@ -121,7 +121,8 @@ class Pipeline:
         if config is None and parts is None and lacks_parts(Path(model)):
             parts = {}
         if parts is not None or is_folder_of_diffusers(Path(model)):
-            assembled = assemble(Path(model), parts)
+            whole = is_folder_of_diffusers(Path(model))
+            assembled = assemble(Path(model) if whole else to_load(Path(model), verify), parts)
             weights, own = put_together(assembled)
             engine = load_engine(weights, own if config is None else config, **how)
             files = assembled.files

@@ -19,6 +19,8 @@ from torch import Tensor
 import sgm_core as sgm
 from sgm_core.cli.app import main
 from sgm_core.errors import SgmError
+from sgm_core.files import BadFileError
+from sgm_plugins.tools.parts.folder import places_of
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -129,6 +131,23 @@ def test_a_text_encoder_of_another_width_is_named_with_both_widths(tmp_path: Pat
     tiny.sd_2(tmp_path / "two")
     with pytest.raises(SgmError, match=r"text_encoder \(.*two.*\) gives texts of width 40, and the network reads 32"):
         sgm.Pipeline.load(tmp_path / "one", parts={"text_encoder": tmp_path / "two" / "text_encoder"})
+
+
+@pytest.mark.parametrize("change", [{"block_out_channels": None}, {"block_out_channels": "wide"}, {"sample_size": [8]}])
+def test_a_config_json_that_makes_no_sense_is_told(change: dict[str, Any], tmp_path: Path) -> None:
+    tiny.sd_1(tmp_path)
+    file = tmp_path / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(SgmError):
+        sgm.Pipeline.load(tmp_path)
+
+
+def test_a_link_out_of_a_folder_of_parts_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "parts" / "vae").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadFileError, match="vae"):
+        places_of(tmp_path / "parts")
 
 
 def test_a_model_that_no_family_knows_is_named(tmp_path: Path) -> None:
