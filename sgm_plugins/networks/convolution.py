@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -10,6 +10,8 @@ Dims = Literal[1, 2, 3]
 """The axes of the grid: a sequence, an image, a volume (or frames of images)."""
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def conv(
@@ -36,7 +38,7 @@ def conv(
     return zeroed(layer) if zero else layer
 
 
-def zeroed(layer: nn.Module) -> nn.Module:
+def zeroed(layer: Layer) -> Layer:
     """The layer, its parameters set to zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

@@ -10,11 +10,12 @@ from torch.nn.functional import linear, silu
 
 from sgm_core.shapes import Takes
 from sgm_plugins.networks.checkpointing import checkpointed
+from sgm_plugins.networks.convolution import zeroed
 from sgm_plugins.networks.heads import attended, heads_of
 from sgm_plugins.networks.inputs import check_grid
 from sgm_plugins.networks.label_embedding import ClassEmbedding
 from sgm_plugins.networks.mmdit import MLP, PatchEmbedding
-from sgm_plugins.networks.modulation import FinalLayer, LevelEmbedding, modulated, zeroed
+from sgm_plugins.networks.modulation import FinalLayer, LevelEmbedding, modulated
 from sgm_plugins.networks.patches import grid_positions, patched, sinusoidal_positions, unpatched
 from sgm_plugins.networks.rope import axis_angles, rotated
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sgm_core.shapes import Takes
 from sgm_plugins.networks.checkpointing import checkpointed
-from sgm_plugins.networks.flux_blocks import Approximator, DoubleStreamBlock, MLPEmbedder, SingleStreamBlock, zeroed
+from sgm_plugins.networks.convolution import zeroed
+from sgm_plugins.networks.flux_blocks import Approximator, DoubleStreamBlock, MLPEmbedder, SingleStreamBlock
 from sgm_plugins.networks.levels import Count
 from sgm_plugins.networks.modulation import FinalLayer
 from sgm_plugins.networks.named_blocks import BlockRequests
@@ -115,7 +116,9 @@ class FluxTransformer(nn.Module):
         )
         self.final_layer = FinalLayer(d, (out_channels or in_channels) * patch, not approximates)
         ends = (".lin", "distilled_guidance_layer.out_proj", "final_layer.linear", "adaLN_modulation.1")
-        zeroed([module for name, module in self.named_modules() if name.endswith(ends)])
+        for name, module in self.named_modules():
+            if name.endswith(ends):
+                zeroed(module)
 
     @staticmethod
     def shapes(*, in_channels: int, context_dim: int, vector_dim: int | None, guidance_embed: bool) -> dict[str, Takes]:

@@ -7,8 +7,6 @@ published files. In all of them d is the width, and tokens of the text come befo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, rms_norm, silu
@@ -212,11 +210,3 @@ class Approximator(nn.Module):
             x = x + layer(norm(x))
         y: Tensor = self.out_proj(x)
         return y
-
-
-def zeroed(layers: Sequence[nn.Module]) -> None:
-    """Weights and biases of linear layers are zero at first, as in adaLN-Zero, arXiv:2212.09748: blocks begin as the
-    identity."""
-    for layer in layers:
-        for parameter in layer.parameters(recurse=False):
-            nn.init.zeros_(parameter)

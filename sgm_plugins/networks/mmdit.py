@@ -11,10 +11,11 @@ from torch.nn.functional import gelu, pad
 
 from sgm_core.shapes import Takes
 from sgm_plugins.networks.checkpointing import checkpointed
+from sgm_plugins.networks.convolution import zeroed
 from sgm_plugins.networks.heads import attended, heads_of
 from sgm_plugins.networks.inputs import check_grid, check_told
 from sgm_plugins.networks.label_embedding import mlp
-from sgm_plugins.networks.modulation import FinalLayer, LevelEmbedding, modulated, zeroed
+from sgm_plugins.networks.modulation import FinalLayer, LevelEmbedding, modulated
 from sgm_plugins.networks.patches import grid_positions, patched, sinusoidal_positions, unpatched
 
 Count = Annotated[int, Ge(1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from sgm_plugins.networks.convolution import zeroed
 from sgm_plugins.sinusoidal import timestep_embedding
 
 
@@ -12,13 +13,6 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     if shift.ndim == 2:
         shift, scale = shift[:, None], scale[:, None]
     return x * (1 + scale) + shift
-
-
-def zeroed(layer: nn.Linear) -> nn.Linear:
-    """The layer, whose output is zero until it is trained."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class LevelEmbedding(nn.Module):

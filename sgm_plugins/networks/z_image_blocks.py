@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from sgm_plugins.networks.convolution import zeroed
 from sgm_plugins.networks.heads import attended, heads_of
-from sgm_plugins.networks.modulation import zeroed
 from sgm_plugins.networks.rope import rotated
 
 LEVEL_DIM = 256
